@@ -1,0 +1,1 @@
+"""convsdk: every conversation, from any channel, on the right contact."""

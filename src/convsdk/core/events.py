@@ -1,0 +1,124 @@
+"""What happened: the events that a channel reads out of a request, and the notices that go out after a commit."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from attrs import field, frozen
+
+from convsdk.core.model import Attachment, ConsentSignal, Direction, IdentityHint
+
+
+@frozen(kw_only=True)
+class MessageReceived:
+    """Somebody wrote something, or (`direction` outbound) an answer that was given elsewhere is echoed.
+
+    `external_id` is the platform's id of the message, the same at every redelivery. `thread` is the platform's key
+    of the conversation; where there is none, the conversation is found by who wrote. `references` are external ids
+    of earlier messages that this one answers, the nearest first. `reply_to` is the one message that it quotes.
+    """
+
+    external_id: str
+    hint: IdentityHint
+    at: datetime
+    text: str = ""
+    html: str = ""
+    subject: str = ""
+    thread: str = ""
+    references: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    direction: Direction = Direction.INBOUND
+    is_automatic: bool = False
+    detail: dict[str, Any] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Identified:
+    """Somebody said, or a site stated, who is there; nothing was written."""
+
+    external_id: str
+    hint: IdentityHint
+    thread: str = ""
+
+
+@frozen(kw_only=True)
+class FieldProblem:
+    """What is wrong with one field of a submitted form, in words for the visitor, and a code for a program."""
+
+    field: str
+    code: str
+    message: str
+
+
+@frozen(kw_only=True)
+class FormRejected:
+    """A form was submitted that cannot be taken: the conversation stays, and each field's problem goes back."""
+
+    external_id: str
+    hint: IdentityHint
+    problems: tuple[FieldProblem, ...]
+    thread: str = ""
+
+
+class DeliveryStatus(Enum):
+    """How far an outbound message has come."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class StatusChanged:
+    """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`."""
+
+    external_id: str
+    status: DeliveryStatus
+    at: datetime
+    messages: tuple[str, ...] = ()
+    thread: str = ""
+    watermark: datetime | None = None
+    error: str = ""
+
+
+@frozen(kw_only=True)
+class ConsentSignalled:
+    """A yes or no to being written to, apart from any message (an opt-out word, an unsubscribe link)."""
+
+    external_id: str
+    at: datetime
+    signal: ConsentSignal
+
+
+@frozen(kw_only=True)
+class Noted:
+    """Something else that belongs in the thread: a reaction, a referral, a bounce. `kind` names it in snake case."""
+
+    external_id: str
+    kind: str
+    at: datetime
+    hint: IdentityHint | None = None
+    thread: str = ""
+    text: str = ""
+    detail: dict[str, Any] = field(factory=dict)
+
+
+Event = MessageReceived | Identified | FormRejected | StatusChanged | ConsentSignalled | Noted
+"""What a channel can read out of a request."""
+
+
+@frozen(kw_only=True)
+class Notice:
+    """Something that happened, as observers and webhooks are told after the commit.
+
+    `type` is dotted (`contact.created`), `version` that of the payload's shape, `payload` plain JSON values, `at`
+    the event time. At least once, with a stable `id` (0 before it is stored).
+    """
+
+    type: str
+    at: datetime
+    payload: dict[str, Any]
+    version: int = 1
+    id: int = 0

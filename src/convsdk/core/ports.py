@@ -1,0 +1,182 @@
+"""What the shell must supply to the core, and a plugin to the shell: `Channel`, `Request`, `Secret`, `Clock`."""
+
+from __future__ import annotations
+
+import builtins
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attrs import field, frozen
+
+from convsdk.core.events import Event
+from convsdk.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import httpx
+
+Clock = Callable[[], datetime]
+"""Gives the present moment, aware. A test hands in its own."""
+
+
+@frozen(repr=False, eq=True)
+class Secret:
+    """A value that is never shown: `repr`, `str`, logs and errors print stars. `reveal()` gives it where it is used."""
+
+    _value: str
+
+    def reveal(self) -> str:
+        """Give the secret itself, for signing or comparing and nothing else."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+
+class Headers(Mapping[str, str]):
+    """HTTP header fields by name, in any case; of a repeated field, the first, and all by `all(name)`."""
+
+    def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        pairs = fields.items() if isinstance(fields, Mapping) else fields
+        self._fields: dict[str, tuple[str, ...]] = {}
+        for name, value in pairs:
+            key = name.lower()
+            self._fields[key] = (*self._fields.get(key, ()), value)
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name.lower()][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Give every value of the field `name`, in order."""
+        return self._fields.get(name.lower(), ())
+
+
+@frozen(kw_only=True)
+class Envelope:
+    """What the mail server knew of a mail beside its content (RFC 5321): `MAIL FROM` and `RCPT TO`."""
+
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Request:
+    """What arrived, as raw as it came. `received_at` is the only clock that a channel may look at."""
+
+    received_at: datetime
+    body: bytes = b""
+    method: str = "POST"
+    url: str = "/"
+    query: Mapping[str, str] = field(factory=dict)
+    headers: Headers = field(factory=Headers)
+    envelope: Envelope | None = None
+
+    def __repr__(self) -> str:
+        # The body, the query and the headers can hold a customer's words or a signature: none of them in a log.
+        return f"Request({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
+
+
+@frozen(kw_only=True)
+class Response:
+    """What to answer the sender of a request."""
+
+    status: int = 200
+    body: bytes = b""
+    media_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@frozen(kw_only=True)
+class Capabilities:
+    """What a channel can do, declared once; the runtime reads it, and the conformance kit checks it both ways.
+
+    `verifies`: refuses what is not authentic. `challenges`: answers a set-up handshake. `messages`: its requests can
+    hold messages (False for a channel that only identifies). `sends`: can answer. `attachments`, `reactions`,
+    `statuses`, `echoes`: its requests can hold them. `max_text`: characters of one outbound text (None: no limit).
+    """
+
+    verifies: bool = False
+    challenges: bool = False
+    messages: bool = True
+    sends: bool = False
+    attachments: bool = False
+    reactions: bool = False
+    statuses: bool = False
+    echoes: bool = False
+    listens: bool = False
+    max_text: int | None = None
+
+
+@frozen(kw_only=True)
+class Outbound:
+    """A message to deliver: to whom on the platform, what, and in which thread."""
+
+    to: str
+    text: str
+    thread: str = ""
+    idempotency_key: str = ""
+
+
+@frozen(kw_only=True)
+class Receipt:
+    """What a platform said to a delivery: its id of the message."""
+
+    external_id: str
+
+
+class Channel(ABC):
+    """One conversational surface. Subclass it, set the class attributes, write `parse`; add `build` if it can answer.
+
+    `verify` and `parse` are pure functions of the settings and the request: no network, no clock, no database.
+    An instance is one configured channel: `name` is what the configuration calls it, `config` its settings, an
+    instance of the attrs class `settings`. Leave the `id` of hints empty: the hub makes it from channel and
+    external id.
+    """
+
+    type: ClassVar[str]
+    settings: ClassVar[builtins.type]
+    can: ClassVar[Capabilities] = Capabilities()
+
+    def __init__(self, name: str, config: Any) -> None:  # noqa: ANN401  (an instance of `settings`)
+        self.name = name
+        self.config = config
+
+    def __repr__(self) -> str:
+        return f"<{self.type} channel {self.name!r}>"
+
+    def verify(self, request: Request) -> None:  # noqa: B027  (a channel with nothing to verify says so in `can`)
+        """Raise `Forbidden` where the request is not authentic. Fail closed, compare in constant time."""
+
+    @abstractmethod
+    def parse(self, request: Request) -> Sequence[Event]:
+        """Give the events that the request holds, in order; raise `ParseError`, and nothing else, on garbage."""
+
+    def challenge(self, request: Request) -> Response | None:  # noqa: ARG002
+        """Answer the platform's set-up handshake, or give None where the request is none."""
+        return None
+
+    def answer(self, events: Sequence[Event]) -> Response:  # noqa: ARG002
+        """Give what the sender is told once `events` are committed: an empty 200, unless the platform wants more."""
+        return Response()
+
+    def build(self, message: Outbound) -> httpx.Request:
+        """Give the HTTP request that delivers `message`."""
+        raise UnsupportedError(
+            f"channel {self.name!r} of type {self.type!r} cannot answer: {message.to!r} was not written to"
+        )
+
+    def interpret(self, response: httpx.Response) -> Receipt:
+        """Read the platform's answer: a receipt, or `TransientError` or `PermanentError` with its code."""
+        raise UnsupportedError(f"channel {self.name!r} of type {self.type!r} cannot answer, so {response!r} is not its")

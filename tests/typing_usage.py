@@ -1,0 +1,22 @@
+"""The types that users of the public names see. Read by mypy, never run."""
+
+from typing import assert_type
+
+from convsdk.core.model import Identifier, Trust
+from convsdk.errors import ConvsdkError, PermanentError, TransientError
+
+
+def identifiers(identifier: Identifier) -> None:
+    """An identifier is made of text, and kinds of trust compare."""
+    assert_type(identifier.kind, str)
+    assert_type(identifier.scope, str)
+    assert_type(identifier.value, str)
+    assert_type(Trust.ASSERTED < Trust.PROVEN, bool)
+
+
+def errors(error: ConvsdkError) -> None:
+    """An error says what the caller can do next."""
+    if isinstance(error, TransientError):
+        assert_type(error.retry_after_s, float | None)
+    if isinstance(error, PermanentError):
+        assert_type(error.code, str | None)
