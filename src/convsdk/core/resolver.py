@@ -1,0 +1,341 @@
+"""What to do with a hint, a ruling or a withdrawal, given what is known: `decide` and `refold`.
+
+`Known` is the part of a workspace that a batch touches. A store loads it, the resolver reads it and answers with a
+`Decision` and the `Changes` that make it true, and applying the changes to `Known` lets the next hint of the batch
+see them: so a batch ends as its hints would one by one.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+
+from attrs import define, evolve, field, frozen
+
+from convsdk.core.fold import Epochs, Evidence, Moment, Partition, Policy, cautions, fold
+from convsdk.core.model import Decision, Identifier, Node, Outcome, Rule, Ruling, Step, Trust
+
+
+@frozen(kw_only=True)
+class Holding:
+    """An identifier in one epoch, and the contact that it is on.
+
+    `contact` is the contact that it came to first (its home; follow `Known.root` from there), `is_owned` whether it
+    is on a contact at all: an identifier that was only typed is not. `since` is None for an epoch that later
+    evidence took back. `trust` is the best attestation so far, None where it was only typed beside another.
+    """
+
+    id: int
+    node: Node
+    since: Moment | None = None
+    contact: int | None = None
+    trust: Trust | None = None
+    is_owned: bool = False
+
+
+@frozen(kw_only=True)
+class NewContact:
+    """A contact that comes into being: when, how ("inbound e-mail"), and by which hint."""
+
+    id: int
+    at: datetime
+    how: str
+    hint: str
+
+
+@define
+class Changes:
+    """What a decision writes: holdings to insert or update, contacts to create, and where contacts point."""
+
+    holdings: dict[Node, Holding] = field(factory=dict)
+    contacts: list[NewContact] = field(factory=list)
+    roots: dict[int, int] = field(factory=dict)
+
+
+@define
+class Known:
+    """What a store knows of the identifiers that a batch names.
+
+    `evidence` holds the hints that name several identifiers, and one summary for each identifier that stood alone,
+    for those identifiers whose history was asked for (`needs_history`). `repeats` names the links of the batch
+    (hint, identifier) whose last evidence before it said the same.
+    """
+
+    holdings: dict[Node, Holding] = field(factory=dict)
+    roots: dict[int, int] = field(factory=dict)
+    evidence: dict[str, Evidence] = field(factory=dict)
+    rulings: dict[str, Ruling] = field(factory=dict)
+    repeats: set[tuple[str, Identifier]] = field(factory=set)
+    decisions: dict[str, Decision] = field(factory=dict)
+
+    def epochs(self, identifiers: Iterable[Identifier]) -> Epochs:
+        """Give the epochs of `identifiers` as they stand."""
+        starts: dict[Identifier, list[Moment]] = {}
+        for identifier in identifiers:
+            number = 1
+            while (held := self.holdings.get(Node(identifier, number))) is not None:
+                if held.since is not None:
+                    starts.setdefault(identifier, []).append(held.since)
+                number += 1
+        return Epochs(starts)
+
+    def contact(self, node: Node) -> int | None:
+        """Give the contact that `node` is on now, or None."""
+        held = self.holdings.get(node)
+        if held is None or not held.is_owned or held.contact is None:
+            return None
+        return self.roots.get(held.contact, held.contact)
+
+    def apply(self, changes: Changes) -> None:
+        """Take `changes` over, so that the next decision sees them."""
+        self.holdings.update(changes.holdings)
+        self.roots.update(changes.roots)
+
+
+def needs_history(evidence: Evidence, known: Known, policy: Policy) -> bool:
+    """Say whether `evidence` could change who is who, so that the history of its identifiers must be loaded.
+
+    The two common hints need none: one whose identifiers nobody named before, and one that says of known
+    identifiers what was said already.
+    """
+    epochs = known.epochs(one for one, _ in evidence.attested)
+    held = [(known.holdings.get(epochs.node(one, evidence.moment)), trust) for one, trust in evidence.attested]
+    if all(holding is None for holding, _ in held):
+        return False
+    if any((evidence.hint, one) not in known.repeats for one, _ in evidence.links):
+        return True
+    return any(holding is None or _is_news(holding, trust, evidence, policy) for holding, trust in held)
+
+
+def _is_news(holding: Holding, trust: Trust, evidence: Evidence, policy: Policy) -> bool:
+    if not holding.is_owned:
+        return evidence.may_create or holding.trust is None or trust > holding.trust
+    # Whoever becomes established may no longer be joined by an agent's entry (rule 5).
+    is_risen = trust >= Trust.CHANNEL > (holding.trust or Trust.ASSERTED)
+    return is_risen and policy.kinds[holding.node.identifier.kind].establishes
+
+
+def decide(
+    evidence: Evidence, known: Known, policy: Policy, ids: Iterator[int], *, how: str = ""
+) -> tuple[Decision, Changes]:
+    """Give what to do with one hint, and what to write for it.
+
+    `known` must hold the history of the hint's identifiers where `needs_history` says so. `ids` gives new ids, in
+    rising order. `how` is kept on a contact that the hint creates. A hint that was decided before gets its first
+    decision again, marked as a duplicate, and changes nothing.
+    """
+    if evidence.hint in known.decisions:
+        return known.decisions[evidence.hint].as_replayed(), Changes()
+    steps = [*cautions(evidence), *(Step(Rule.UNUSABLE, kind) for kind in evidence.unusable)]
+    changes = Changes()
+    if evidence.anchor is None:
+        outcome = Outcome.ANONYMOUS if evidence.visitor else Outcome.UNRESOLVED
+        decision = Decision(hint=evidence.hint, outcome=outcome, steps=tuple(steps), unusable=evidence.unusable)
+    elif _is_quiet(evidence, known, policy):
+        decision = _attach(evidence, known, steps, changes)
+    else:
+        decision = _decide_by_fold(evidence, known, policy, ids, how, steps, changes)
+    for identifier in evidence.identifiers:
+        if Node(identifier) not in known.holdings and Node(identifier) not in changes.holdings:
+            changes.holdings[Node(identifier)] = Holding(id=next(ids), node=Node(identifier))
+    return decision, changes
+
+
+def _is_quiet(evidence: Evidence, known: Known, policy: Policy) -> bool:
+    is_known = any(Node(one) in known.holdings for one, _ in evidence.attested)
+    return is_known and not needs_history(evidence, known, policy)
+
+
+def _attach(evidence: Evidence, known: Known, steps: list[Step], changes: Changes) -> Decision:
+    epochs = known.epochs(one for one, _ in evidence.attested)
+    for identifier, trust in evidence.attested:
+        held = known.holdings[epochs.node(identifier, evidence.moment)]
+        if held.trust is None or trust > held.trust:
+            changes.holdings[held.node] = evolve(held, trust=trust)
+    anchor = epochs.node(evidence.identifiers[0], evidence.moment)
+    contact = known.contact(anchor)
+    suggested = _notes(evidence, known, contact, steps)
+    steps.append(Step(Rule.ANCHOR if contact else Rule.NO_CREATE, str(anchor)))
+    return Decision(
+        hint=evidence.hint,
+        outcome=Outcome.ATTACHED if contact else Outcome.ANONYMOUS,
+        contact=contact,
+        steps=tuple(steps),
+        suggested=suggested,
+        unusable=evidence.unusable,
+    )
+
+
+def _decide_by_fold(
+    evidence: Evidence,
+    known: Known,
+    policy: Policy,
+    ids: Iterator[int],
+    how: str,
+    steps: list[Step],
+    changes: Changes,
+) -> Decision:
+    known.evidence[evidence.hint] = evidence
+    partition = fold(known.evidence.values(), tuple(known.rulings.values()), policy)
+    epochs = partition.epochs
+    nodes = [epochs.node(one, evidence.moment) for one, _ in evidence.attested]
+    group = partition.group(nodes[0]) or frozenset()
+    before = {contact for node in group if (contact := known.contact(node)) is not None}
+    is_gain = any(known.contact(node) is None for node in nodes if node in group)
+    displaced = [
+        refusal
+        for refusal in partition.refusals
+        if refusal.link.source != evidence.hint
+        and known.contact(refusal.link.a) is not None
+        and known.contact(refusal.link.a) == known.contact(refusal.link.b)
+    ]
+    reconcile(known, partition, ids, changes, at=evidence.at, how=how, hint=evidence.hint)
+    after = Known(holdings={**known.holdings, **changes.holdings}, roots={**known.roots, **changes.roots})
+    contact = after.contact(nodes[0])
+    refused = [refusal for refusal in partition.refusals if refusal.link.source == evidence.hint]
+    steps += [Step(Rule.EPOCH, str(node)) for node in nodes if node.epoch and node not in known.holdings]
+    steps.append(Step(Rule.ANCHOR if contact else Rule.NO_CREATE, str(nodes[0])))
+    steps += [Step(Rule.LINK, str(nodes[0]), str(node)) for node in nodes[1:] if node in group]
+    steps += [Step(Rule.DISPLACED, str(one.link.a), str(one.link.b)) for one in displaced]
+    suggested = [_pair(after, one.link.a, one.link.b) for one in (*refused, *displaced)]
+    return Decision(
+        hint=evidence.hint,
+        outcome=_outcome(contact, len(before), is_conflict=bool(refused), is_gain=is_gain),
+        contact=contact,
+        absorbed=tuple(sorted(before - {contact})) if len(before) > 1 else (),
+        refused=tuple(Step(one.rule, str(one.link.a), str(one.link.b)) for one in refused),
+        suggested=(*suggested, *_notes(evidence, after, contact, steps)),
+        steps=tuple(steps),
+        displaced=tuple(sorted({one.link.source for one in displaced})),
+        unusable=evidence.unusable,
+    )
+
+
+def _outcome(contact: int | None, contacts_before: int, *, is_conflict: bool, is_gain: bool) -> Outcome:
+    if contact is None:
+        return Outcome.ANONYMOUS
+    if is_conflict:
+        return Outcome.CONFLICT
+    if contacts_before == 0:
+        return Outcome.CREATED
+    if contacts_before > 1:
+        return Outcome.MERGED
+    return Outcome.LINKED if is_gain else Outcome.ATTACHED
+
+
+def _notes(evidence: Evidence, known: Known, contact: int | None, steps: list[Step]) -> tuple[tuple[str, str], ...]:
+    """Note what was only typed (rule 4), and give a pair to look at for each value that another contact holds."""
+    epochs = known.epochs(one for one, _ in evidence.notes)
+    pairs: list[tuple[str, str]] = []
+    for identifier, trust in evidence.notes:
+        node = epochs.node(identifier, evidence.moment)
+        is_role = trust > Trust.ASSERTED
+        steps.append(Step(Rule.ROLE if is_role else Rule.NOTE, str(evidence.anchor), str(node)))
+        holder = known.contact(node)
+        if not is_role and holder is not None and contact is not None and holder != contact:
+            pairs.append(tuple(sorted((str(evidence.anchor), str(node)))))  # type: ignore[arg-type]  # a pair
+    return tuple(pairs)
+
+
+def _pair(known: Known, a: Node, b: Node) -> tuple[str, str]:
+    first, second = sorted((str(_face(known, a)), str(_face(known, b))))
+    return first, second
+
+
+def _face(known: Known, node: Node) -> Node:
+    """Give the identifier that stands for the contact of `node` where people read about it."""
+    contact = known.contact(node)
+    return min((one for one in known.holdings if contact is not None and known.contact(one) == contact), default=node)
+
+
+def reconcile(
+    known: Known,
+    partition: Partition,
+    ids: Iterator[int],
+    changes: Changes,
+    *,
+    at: datetime,
+    how: str,
+    hint: str,
+) -> None:
+    """Put into `changes` what makes the stored contacts equal to `partition`.
+
+    Each contact goes to the group that holds the oldest identifier it is home to; a group that gets several points
+    them at the lowest id; one that gets none becomes a new contact. So the same evidence taken back gives the same
+    contacts back, ids included.
+    """
+    holdings = {node: _holding(node, known, partition, ids) for group in partition.groups for node in sorted(group)}
+    claimed = _homes(holdings, partition)
+    roots: dict[int, int] = {held.contact: held.contact for held in holdings.values() if held.contact is not None}
+    for group in sorted(partition.contacts(), key=min):
+        contacts = claimed.get(group)
+        if not contacts:
+            contacts = [next(ids)]
+            changes.contacts.append(NewContact(id=contacts[0], at=at, how=how, hint=hint))
+        root = min(contacts)
+        roots.update(dict.fromkeys(contacts, root))
+        for node in group:
+            held = holdings[node]
+            home = held.contact if held.contact in contacts else root
+            holdings[node] = evolve(held, contact=home, is_owned=True)
+    for node, held in known.holdings.items():
+        if node not in holdings and node.identifier in {one.identifier for one in holdings}:
+            holdings[node] = evolve(held, is_owned=False, since=None)
+    changes.holdings.update({node: held for node, held in holdings.items() if known.holdings.get(node) != held})
+    changes.roots.update({one: root for one, root in roots.items() if known.roots.get(one, one) != root})
+
+
+def _holding(node: Node, known: Known, partition: Partition, ids: Iterator[int]) -> Holding:
+    since = partition.epochs.starts[node.identifier][node.epoch - 1] if node.epoch else None
+    held = known.holdings.get(node) or Holding(id=next(ids), node=node)
+    return evolve(held, since=since, trust=partition.trusts.get(node), is_owned=False)
+
+
+def _homes(holdings: dict[Node, Holding], partition: Partition) -> dict[frozenset[Node], list[int]]:
+    owned = {node for group in partition.contacts() for node in group}
+    oldest: dict[int, Holding] = {}
+    for node in owned:
+        held = holdings[node]
+        if held.contact is not None and (held.contact not in oldest or held.id < oldest[held.contact].id):
+            oldest[held.contact] = held
+    homes: dict[frozenset[Node], list[int]] = defaultdict(list)
+    for contact, held in oldest.items():
+        homes[partition.by_node[held.node]].append(contact)
+    return homes
+
+
+def refold(
+    known: Known, policy: Policy, ids: Iterator[int], *, at: datetime, how: str, hint: str
+) -> tuple[Partition, Changes]:
+    """Give the partition of everything in `known`, and what to write for it, after a ruling or a withdrawal."""
+    partition = fold(known.evidence.values(), tuple(known.rulings.values()), policy)
+    changes = Changes()
+    reconcile(known, partition, ids, changes, at=at, how=how, hint=hint)
+    for node, held in known.holdings.items():
+        # Nothing speaks for it any more: the identifier stays on record, on nobody.
+        if held.is_owned and node not in partition.by_node:
+            changes.holdings[node] = evolve(held, is_owned=False, trust=None)
+    return partition, changes
+
+
+def cookie_contact(visits: Collection[tuple[Moment, int | None]], moment: Moment, policy: Policy) -> int | None:
+    """Give the contact for a visit that named nobody, from all `visits` of that cookie (rule 8).
+
+    Each visit is a moment and the contact that it spoke for, if any. A pause longer than the policy's `visitor_ttl`
+    ends the visitor: what comes after it is another one's.
+    """
+    ordered = sorted(visits, key=lambda visit: visit[0])
+    at = bisect_left([one for one, _ in ordered], moment)
+    start = at
+    while start > 0 and ordered[min(start, len(ordered) - 1)][0][0] - ordered[start - 1][0][0] <= policy.visitor_ttl:
+        start -= 1
+    end = at
+    while end + 1 < len(ordered) and ordered[end + 1][0][0] - ordered[end][0][0] <= policy.visitor_ttl:
+        end += 1
+    session = ordered[start : end + 1]
+    spoken = [contact for when, contact in session if contact is not None and when <= moment]
+    if len(set(spoken)) >= policy.visitor_shared_at:
+        return None
+    if spoken:
+        return spoken[-1]
+    return next((contact for when, contact in session if contact is not None and when > moment), None)
