@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from attrs import field, frozen
 
 from convsdk.core.identifiers import Kinds, has_mixed_scripts
-from convsdk.core.model import Claim, IdentityHint, Identifier, Node, Rule, Ruling, RulingKind, Step, Trust
+from convsdk.core.model import Claim, Identifier, IdentityHint, Node, Rule, Ruling, RulingKind, Step, Trust
 
 
 @frozen(kw_only=True)
@@ -69,6 +69,7 @@ class Evidence:
     visitor: Identifier | None = None
     may_create: bool = True
     unusable: tuple[str, ...] = ()
+    spellings: tuple[tuple[Identifier, str], ...] = ()
 
     @property
     def moment(self) -> Moment:
@@ -91,12 +92,15 @@ def weigh(hint: IdentityHint, policy: Policy) -> Evidence:
     """Give what `hint` attests under `policy`: rules 1 to 4 and 9, which look at nothing but the hint."""
     best: dict[Identifier, Trust] = {}
     unusable: set[str] = set()
+    spellings: dict[Identifier, str] = {}
     for claim in hint.identifiers:
         identifier = policy.canonical(claim)
         if identifier is None or claim.kind == "visitor":
             unusable.add(claim.kind)
         else:
             best[identifier] = max(claim.trust, best.get(identifier, claim.trust))
+            if claim.value.strip() != identifier.value:
+                spellings.setdefault(identifier, claim.value.strip())
     visitor = policy.canonical(Claim("visitor", hint.visitor, Trust.CHANNEL)) if hint.visitor else None
     anchor = min(best, key=lambda one: _anchor_order(one, best[one], policy), default=None)
     others = sorted((one, trust) for one, trust in best.items() if one != anchor)
@@ -115,6 +119,7 @@ def weigh(hint: IdentityHint, policy: Policy) -> Evidence:
         visitor=visitor,
         may_create=hint.may_create,
         unusable=tuple(sorted(unusable)),
+        spellings=tuple(spellings.items()),
     )
 
 
@@ -265,7 +270,7 @@ def _join(
         right = sets.setdefault(link.b, {link.b})
         if left is right:
             continue
-        rule = _objection(link, left, right, trusts, apart, policy)
+        rule = _objection(link, left=left, right=right, trusts=trusts, apart=apart, policy=policy)
         if rule:
             refusals.append(Refusal(link, rule))
             continue
@@ -279,6 +284,7 @@ def _join(
 
 def _objection(
     link: Link,
+    *,
     left: set[Node],
     right: set[Node],
     trusts: dict[Node, Trust],

@@ -221,7 +221,7 @@ class ShownTrait:
 
 @frozen(kw_only=True)
 class HeldIdentifier:
-    """An identifier on a contact's profile: how well it is attested, as it was spelt, since when."""
+    """An identifier on a contact's profile, how well it is attested, and how it was spelt (for sending to it)."""
 
     node: Node
     trust: Trust
@@ -254,6 +254,10 @@ class Direction(Enum):
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
+    NOTE = "note"
+    """Written by staff for staff; never leaves."""
+    LINE = "line"
+    """Something that happened in the thread: a reaction, a form that was sent back."""
 
 
 @frozen(kw_only=True)
@@ -265,22 +269,6 @@ class Attachment:
     size: int | None = None
     url: str = ""
     content_id: str = ""
-
-
-@frozen(kw_only=True)
-class Conversation:
-    """A thread on one channel. Filed by the identifier or cookie that it happened on; its contact is looked up."""
-
-    id: int
-    channel: str
-    thread: str
-    subject: str
-    opened_at: datetime
-    last_at: datetime
-    status: str
-    messages: int
-    contact: int | None
-    is_verified: bool
 
 
 @frozen(kw_only=True)

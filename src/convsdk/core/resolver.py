@@ -23,6 +23,7 @@ class Holding:
     `contact` is the contact that it came to first (its home; follow `Known.root` from there), `is_owned` whether it
     is on a contact at all: an identifier that was only typed is not. `since` is None for an epoch that later
     evidence took back. `trust` is the best attestation so far, None where it was only typed beside another.
+    `spelling` is the value as it first came, for sending to it; empty where it is the key itself.
     """
 
     id: int
@@ -31,6 +32,7 @@ class Holding:
     contact: int | None = None
     trust: Trust | None = None
     is_owned: bool = False
+    spelling: str = ""
 
 
 @frozen(kw_only=True)
@@ -67,16 +69,15 @@ class Known:
     rulings: dict[str, Ruling] = field(factory=dict)
     repeats: set[tuple[str, Identifier]] = field(factory=set)
     decisions: dict[str, Decision] = field(factory=dict)
+    _named: defaultdict[Identifier, set[str]] = field(factory=lambda: defaultdict(set), init=False, repr=False)
+    _ruled: defaultdict[Identifier, set[str]] = field(factory=lambda: defaultdict(set), init=False, repr=False)
 
     def epochs(self, identifiers: Iterable[Identifier]) -> Epochs:
         """Give the epochs of `identifiers` as they stand."""
         starts: dict[Identifier, list[Moment]] = {}
-        for identifier in identifiers:
-            number = 1
-            while (held := self.holdings.get(Node(identifier, number))) is not None:
-                if held.since is not None:
-                    starts.setdefault(identifier, []).append(held.since)
-                number += 1
+        for held in self.held(identifiers):
+            if held.since is not None:
+                starts.setdefault(held.node.identifier, []).append(held.since)
         return Epochs(starts)
 
     def contact(self, node: Node) -> int | None:
@@ -85,6 +86,50 @@ class Known:
         if held is None or not held.is_owned or held.contact is None:
             return None
         return self.roots.get(held.contact, held.contact)
+
+    def add(self, evidence: Evidence, key: str = "") -> None:
+        """Take one piece of evidence in, under its hint's id or `key`."""
+        self.evidence[key or evidence.hint] = evidence
+        for identifier, _ in evidence.attested:
+            self._named[identifier].add(key or evidence.hint)
+
+    def add_ruling(self, ruling: Ruling) -> None:
+        """Take one ruling in."""
+        self.rulings[ruling.id] = ruling
+        for identifier in (ruling.a, ruling.b):
+            self._ruled[identifier].add(ruling.id)
+
+    def scope(self, identifiers: Iterable[Identifier]) -> set[Identifier]:
+        """Give every identifier that evidence and rulings lead to from `identifiers`, refused links included."""
+        reached: set[Identifier] = set()
+        ahead = list(identifiers)
+        while ahead:
+            one = ahead.pop()
+            if one in reached:
+                continue
+            reached.add(one)
+            ahead += (other for key in self._named[one] for other, _ in self.evidence[key].attested)
+            ahead += (other for key in self._ruled[one] for other in (self.rulings[key].a, self.rulings[key].b))
+        return reached
+
+    def within(self, scope: Collection[Identifier]) -> tuple[list[Evidence], list[Ruling]]:
+        """Give the evidence and the rulings about the identifiers of `scope`."""
+        keys = {key for one in scope for key in self._named[one]}
+        ruled = {key for one in scope for key in self._ruled[one]}
+        return [self.evidence[key] for key in keys], [self.rulings[key] for key in ruled]
+
+    def held(self, identifiers: Iterable[Identifier]) -> Iterator[Holding]:
+        """Give the holdings of `identifiers`, in all their epochs."""
+        for identifier in identifiers:
+            number = 0
+            while (held := self.holdings.get(Node(identifier, number))) is not None:
+                yield held
+                number += 1
+
+    def changed(self, changes: Changes, identifiers: Iterable[Identifier]) -> "Known":
+        """Give what is known of `identifiers` once `changes` are made."""
+        holdings = {held.node: held for held in self.held(set(identifiers))} | changes.holdings
+        return Known(holdings=holdings, roots=self.roots | changes.roots)
 
     def apply(self, changes: Changes) -> None:
         """Take `changes` over, so that the next decision sees them."""
@@ -126,18 +171,25 @@ def decide(
     """
     if evidence.hint in known.decisions:
         return known.decisions[evidence.hint].as_replayed(), Changes()
+    is_quiet = _is_quiet(evidence, known, policy)
+    if evidence.anchor is not None:
+        known.add(evidence)
     steps = [*cautions(evidence), *(Step(Rule.UNUSABLE, kind) for kind in evidence.unusable)]
     changes = Changes()
     if evidence.anchor is None:
         outcome = Outcome.ANONYMOUS if evidence.visitor else Outcome.UNRESOLVED
         decision = Decision(hint=evidence.hint, outcome=outcome, steps=tuple(steps), unusable=evidence.unusable)
-    elif _is_quiet(evidence, known, policy):
+    elif is_quiet:
         decision = _attach(evidence, known, steps, changes)
     else:
-        decision = _decide_by_fold(evidence, known, policy, ids, how, steps, changes)
+        decision = _decide_by_fold(evidence, known, policy, ids, how=how, steps=steps, changes=changes)
     for identifier in evidence.identifiers:
         if Node(identifier) not in known.holdings and Node(identifier) not in changes.holdings:
             changes.holdings[Node(identifier)] = Holding(id=next(ids), node=Node(identifier))
+    for identifier, spelling in evidence.spellings:
+        for node, held in changes.holdings.items():
+            if node.identifier == identifier and not held.spelling and node not in known.holdings:
+                changes.holdings[node] = evolve(held, spelling=spelling)
     return decision, changes
 
 
@@ -171,12 +223,13 @@ def _decide_by_fold(
     known: Known,
     policy: Policy,
     ids: Iterator[int],
+    *,
     how: str,
     steps: list[Step],
     changes: Changes,
 ) -> Decision:
-    known.evidence[evidence.hint] = evidence
-    partition = fold(known.evidence.values(), tuple(known.rulings.values()), policy)
+    scope = known.scope(one for one, _ in evidence.attested)
+    partition = fold(*known.within(scope), policy)
     epochs = partition.epochs
     nodes = [epochs.node(one, evidence.moment) for one, _ in evidence.attested]
     group = partition.group(nodes[0]) or frozenset()
@@ -189,8 +242,10 @@ def _decide_by_fold(
         and known.contact(refusal.link.a) is not None
         and known.contact(refusal.link.a) == known.contact(refusal.link.b)
     ]
-    reconcile(known, partition, ids, changes, at=evidence.at, how=how, hint=evidence.hint)
-    after = Known(holdings={**known.holdings, **changes.holdings}, roots={**known.roots, **changes.roots})
+    reconcile(
+        known, partition, scope, ids, changes, origin=NewContact(id=0, at=evidence.at, how=how, hint=evidence.hint)
+    )
+    after = known.changed(changes, (*scope, *evidence.identifiers))
     contact = after.contact(nodes[0])
     refused = [refusal for refusal in partition.refusals if refusal.link.source == evidence.hint]
     steps += [Step(Rule.EPOCH, str(node)) for node in nodes if node.epoch and node not in known.holdings]
@@ -245,43 +300,45 @@ def _pair(known: Known, a: Node, b: Node) -> tuple[str, str]:
 def _face(known: Known, node: Node) -> Node:
     """Give the identifier that stands for the contact of `node` where people read about it."""
     contact = known.contact(node)
-    return min((one for one in known.holdings if contact is not None and known.contact(one) == contact), default=node)
+    if contact is None:
+        return node
+    return min((one for one in known.holdings if known.contact(one) == contact), default=node)
 
 
 def reconcile(
     known: Known,
     partition: Partition,
+    scope: Collection[Identifier],
     ids: Iterator[int],
     changes: Changes,
     *,
-    at: datetime,
-    how: str,
-    hint: str,
+    origin: NewContact,
 ) -> None:
-    """Put into `changes` what makes the stored contacts equal to `partition`.
+    """Put into `changes` what makes the stored contacts of `scope` equal to `partition`.
 
     Each contact goes to the group that holds the oldest identifier it is home to; a group that gets several points
-    them at the lowest id; one that gets none becomes a new contact. So the same evidence taken back gives the same
-    contacts back, ids included.
+    them at the lowest id; one that gets none becomes a new contact like `origin`. So the same evidence taken back
+    gives the same contacts back, ids included.
     """
-    holdings = {node: _holding(node, known, partition, ids) for group in partition.groups for node in sorted(group)}
-    claimed = _homes(holdings, partition)
-    roots: dict[int, int] = {held.contact: held.contact for held in holdings.values() if held.contact is not None}
+    stored = {held.node: held for held in known.held(scope)}
+    holdings = {node: _holding(node, known, partition, ids) for node in sorted(partition.by_node)}
+    homes = _homes(holdings, partition)
+    roots = {held.contact: held.contact for held in (*stored.values(),) if held.contact is not None}
     for group in sorted(partition.contacts(), key=min):
-        contacts = claimed.get(group)
+        contacts = homes.get(group)
         if not contacts:
             contacts = [next(ids)]
-            changes.contacts.append(NewContact(id=contacts[0], at=at, how=how, hint=hint))
+            changes.contacts.append(evolve(origin, id=contacts[0]))
         root = min(contacts)
         roots.update(dict.fromkeys(contacts, root))
         for node in group:
-            held = holdings[node]
-            home = held.contact if held.contact in contacts else root
-            holdings[node] = evolve(held, contact=home, is_owned=True)
-    for node, held in known.holdings.items():
-        if node not in holdings and node.identifier in {one.identifier for one in holdings}:
-            holdings[node] = evolve(held, is_owned=False, since=None)
-    changes.holdings.update({node: held for node, held in holdings.items() if known.holdings.get(node) != held})
+            home = holdings[node].contact
+            holdings[node] = evolve(holdings[node], contact=home if home in contacts else root, is_owned=True)
+    for node, held in stored.items():
+        if node not in holdings:
+            # Nothing speaks for it any more: the identifier stays on record, on nobody.
+            holdings[node] = evolve(held, is_owned=False, since=None, trust=None)
+    changes.holdings.update({node: held for node, held in holdings.items() if stored.get(node) != held})
     changes.roots.update({one: root for one, root in roots.items() if known.roots.get(one, one) != root})
 
 
@@ -304,17 +361,13 @@ def _homes(holdings: dict[Node, Holding], partition: Partition) -> dict[frozense
     return homes
 
 
-def refold(
-    known: Known, policy: Policy, ids: Iterator[int], *, at: datetime, how: str, hint: str
-) -> tuple[Partition, Changes]:
+def refold(known: Known, policy: Policy, ids: Iterator[int], *, origin: NewContact) -> tuple[Partition, Changes]:
     """Give the partition of everything in `known`, and what to write for it, after a ruling or a withdrawal."""
-    partition = fold(known.evidence.values(), tuple(known.rulings.values()), policy)
+    ruled = (one for ruling in known.rulings.values() for one in (ruling.a, ruling.b))
+    scope = {*(node.identifier for node in known.holdings), *ruled}
+    partition = fold(*known.within(scope), policy)
     changes = Changes()
-    reconcile(known, partition, ids, changes, at=at, how=how, hint=hint)
-    for node, held in known.holdings.items():
-        # Nothing speaks for it any more: the identifier stays on record, on nobody.
-        if held.is_owned and node not in partition.by_node:
-            changes.holdings[node] = evolve(held, is_owned=False, trust=None)
+    reconcile(known, partition, scope, ids, changes, origin=origin)
     return partition, changes
 
 

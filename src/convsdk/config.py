@@ -1,0 +1,344 @@
+"""Reads `convsdk.toml`: the store, the workspaces, and the channels with their settings and secrets.
+
+Every mistake is collected, and all are told at once, each with its line and a remedy. No message shows a secret.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import msgspec
+import phonenumbers
+from attrs import define, field, frozen
+from attrs.validators import deep_iterable, ge, min_len
+
+from convsdk.core.ports import Channel, Secret
+from convsdk.errors import ConfigError, ConvsdkError
+from convsdk.plugins import Broken, Plugins
+
+DEFAULT_WORKSPACE = "default"
+DEFAULT_STORE = "sqlite:///convsdk.db"
+
+_CHANNEL_NAME = re.compile(r"[a-z0-9-]+")
+_SOURCES = ("env", "file")
+_Key = tuple[str | int, ...]
+
+
+def _is_country(_: object, __: object, value: str | None) -> None:
+    if value is not None and value not in phonenumbers.SUPPORTED_REGIONS:
+        message = f'{value!r} is no country: give its two capital letters (ISO 3166), such as "DE"'
+        raise ValueError(message)
+
+
+@frozen(kw_only=True)
+class WorkspaceConfig:
+    """What the file says of a workspace: `country` reads national phone numbers, `own` are its own addresses."""
+
+    country: str | None = field(default=None, validator=_is_country)
+    own: tuple[str, ...] = field(default=(), validator=deep_iterable(min_len(1)))
+    blocked: tuple[str, ...] = field(default=(), validator=deep_iterable(min_len(1)))
+    external_id_cap: int = field(default=1, validator=ge(1))
+    component_cap: int = field(default=50, validator=ge(1))
+    visitor_ttl_days: int = field(default=30, validator=ge(1))
+
+
+@frozen(kw_only=True)
+class Config:
+    """What `convsdk.toml` says. `channel_workspaces` names the workspace of each channel."""
+
+    store: str = field(default=DEFAULT_STORE, repr=False)  # the URL can hold a password
+    workspaces: dict[str, WorkspaceConfig] = field(factory=dict)
+    channels: dict[str, Channel] = field(factory=dict)
+    channel_workspaces: dict[str, str] = field(factory=dict)
+
+
+def load_config(path: Path, plugins: Plugins, *, environ: Mapping[str, str]) -> Config:
+    """Read the file at `path`, with secrets from `environ` and from files beside it.
+
+    Raises:
+        ConfigError: one line for each mistake, `convsdk.toml:LINE: what is wrong: what to do`.
+    """
+    text = _read(path)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(_syntax_error(path, text, str(error))) from None
+    reader = _Reader(path, lines_of(text), plugins, environ)
+    config = reader.read(document)
+    if reader.problems:
+        raise ConfigError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(reader.problems)))
+    return config
+
+
+def _read(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}): create it or name another file") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: a character is not in UTF-8: save the file as UTF-8") from None
+
+
+def _syntax_error(path: Path, text: str, message: str) -> str:
+    at = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    line = int(at[1]) if at else len(text.splitlines()) or 1
+    what = re.sub(r" \(at [^()]*\)$", "", message)
+    where = f"at column {at[2]}" if at else "at the end"
+    return f"{path}:{line}: this is no TOML, {where} ({what}): correct the line (https://toml.io)"
+
+
+_TOKEN = re.compile(
+    r'''(?P<blank>[ \t]+|\#[^\n]*)
+    |(?P<newline>\r?\n)
+    |(?P<string>"""(?:[^"\\]|\\.|"(?!""))*"{3,5}|\'\'\'(?:[^']|'(?!''))*'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')
+    |(?P<mark>[][{},=.])
+    |(?P<bare>[^][{},=.\s\#"']+)''',
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def lines_of(text: str) -> dict[tuple[str | int, ...], int]:
+    """Give the line of every table, key and array item in `text`, which must be TOML; `tomllib` tells none."""
+    return _Scan(text).lines()
+
+
+class _Scan:
+    """A walk over the tokens of a TOML document that is known to be well-formed."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = list(self._tokenize(text))
+        self._at = 0
+        self._lines: dict[_Key, int] = {}
+        self._counts: dict[_Key, int] = {}
+
+    @staticmethod
+    def _tokenize(text: str) -> Iterator[tuple[str, int]]:
+        line = 1
+        for found in _TOKEN.finditer(text):
+            if found.lastgroup != "blank":
+                yield ("\n" if found.lastgroup == "newline" else found[0]), line
+            line += found[0].count("\n")
+        yield "\n", line
+
+    def lines(self) -> dict[_Key, int]:
+        """Walk the document."""
+        table: _Key = ()
+        while self._at < len(self._tokens):
+            if self._skips("\n"):
+                continue
+            if self._skips("["):
+                table = self._header()
+            else:
+                self._pair(table)
+        return self._lines
+
+    def _skips(self, mark: str) -> bool:
+        is_there = self._at < len(self._tokens) and self._tokens[self._at][0] == mark
+        self._at += is_there
+        return is_there
+
+    def _header(self) -> _Key:
+        is_array = self._skips("[")
+        line = self._tokens[self._at][1]
+        table: _Key = ()
+        names = self._names()
+        for name in names[:-1]:
+            table = self._latest((*table, name))
+            self._lines.setdefault(table, line)
+        table = (*table, names[-1])
+        if is_array:
+            self._lines.setdefault(table, line)
+            self._counts[table] = self._counts.get(table, -1) + 1
+            table = self._latest(table)
+        self._lines[table] = line
+        while self._skips("]"):
+            pass
+        return table
+
+    def _latest(self, table: _Key) -> _Key:
+        return (*table, self._counts[table]) if table in self._counts else table
+
+    def _names(self) -> list[str]:
+        names = [self._name()]
+        while self._skips("."):
+            names.append(self._name())
+        return names
+
+    def _name(self) -> str:
+        token = self._tokens[self._at][0]
+        self._at += 1
+        return str(tomllib.loads(f"name = {token}")["name"]) if token[0] in "\"'" else token
+
+    def _pair(self, table: _Key) -> None:
+        line = self._tokens[self._at][1]
+        for name in self._names():
+            table = (*table, name)
+            self._lines.setdefault(table, line)
+        self._skips("=")
+        self._value(table)
+
+    def _value(self, key: _Key) -> None:
+        if self._skips("["):
+            self._items("]", lambda index: self._item((*key, index)))
+        elif self._skips("{"):
+            self._items("}", lambda _: self._pair(key))
+        else:
+            while self._tokens[self._at][0] not in {",", "]", "}", "\n"}:
+                self._at += 1
+
+    def _items(self, end: str, read: Callable[[int], None]) -> None:
+        index = 0
+        while not self._skips(end):
+            if self._skips("\n") or self._skips(","):
+                continue
+            read(index)
+            index += 1
+
+    def _item(self, key: _Key) -> None:
+        self._lines[key] = self._tokens[self._at][1]
+        self._value(key)
+
+
+@define
+class _Reader:
+    """Turns the parsed document into a `Config` and collects what is wrong with it."""
+
+    path: Path
+    lines: dict[_Key, int]
+    plugins: Plugins
+    environ: Mapping[str, str]
+    problems: list[tuple[int, str]] = field(factory=list)
+    _revealed: set[str] = field(factory=set)
+
+    def read(self, document: dict[str, Any]) -> Config:
+        """Give the configuration; it is of use only where `problems` stays empty."""
+        self._require_known(document, ("store", "workspaces", "channels"), (), "the file")
+        store = self._store(document.get("store", DEFAULT_STORE))
+        workspaces = {
+            name: self._structure(WorkspaceConfig, table, ("workspaces", name), f"workspace {name!r}", {})
+            for name, table in self._tables(document, "workspaces")
+        } or {DEFAULT_WORKSPACE: WorkspaceConfig()}
+        channels: dict[str, Channel] = {}
+        homes: dict[str, str] = {}
+        for name, table in self._tables(document, "channels"):
+            homes[name] = self._home(name, table, workspaces)
+            channel = self._channel(name, table, workspaces.get(homes[name]))
+            if channel is not None:
+                channels[name] = channel
+        known = {name: workspace for name, workspace in workspaces.items() if workspace is not None}
+        return Config(store=store, workspaces=known, channels=channels, channel_workspaces=homes)
+
+    def _add(self, key: _Key, problem: str) -> None:
+        while key and key not in self.lines:
+            key = key[:-1]
+        self.problems.append((self.lines.get(key, 1), problem))
+
+    def _require_known(self, table: dict[str, Any], names: Sequence[str], key: _Key, owner: str) -> None:
+        for name in table:
+            if name in names:
+                continue
+            near = get_close_matches(name, names, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else "remove it, or take one of " + ", ".join(names)
+            self._add((*key, name), f"{owner} has no key {name!r}: {remedy}")
+
+    def _tables(self, document: dict[str, Any], group: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        tables = document.get(group, {})
+        if not isinstance(tables, dict):
+            self._add((group,), f"{group} is {_called(tables)}: write one table [{group}.NAME] for each")
+            return
+        for name, table in tables.items():
+            if isinstance(table, dict):
+                yield name, table
+            else:
+                self._add((group, name), f"{group}.{name} is {_called(table)}: write it as a table [{group}.{name}]")
+
+    def _store(self, given: object) -> str:
+        if isinstance(given, dict):
+            return self._secret(given, ("store",), "store").reveal()
+        if not isinstance(given, str) or not given:
+            self._add(("store",), f'store is {_called(given)}: give a URL, such as "{DEFAULT_STORE}"')
+            return DEFAULT_STORE
+        return given
+
+    def _home(self, name: str, table: dict[str, Any], workspaces: Mapping[str, object]) -> str:
+        home = table.get("workspace", DEFAULT_WORKSPACE)
+        if not isinstance(home, str):
+            self._add(
+                ("channels", name, "workspace"),
+                f"channel {name!r}: workspace is {_called(home)}: give the name of a workspace",
+            )
+            return DEFAULT_WORKSPACE
+        if home not in workspaces:
+            known = ", ".join(sorted(workspaces))
+            self._add(
+                ("channels", name, "workspace"),
+                f"channel {name!r}: there is no workspace {home!r}: add [workspaces.{home}], or take one of {known}",
+            )
+        return home
+
+    def _channel(self, name: str, table: dict[str, Any], workspace: WorkspaceConfig | None) -> Channel | None:
+        key = ("channels", name)
+        if not _CHANNEL_NAME.fullmatch(name):
+            self._add(key, f"channel {name!r} has an unusable name: take small letters, digits and hyphens")
+        channel_type = self._channel_type(name, table)
+        if channel_type is None:
+            return None
+        given = {field_: value for field_, value in table.items() if field_ not in {"type", "workspace"}}
+        inherited = {"country": workspace.country} if workspace and workspace.country else {}
+        owner = f"channel {name!r}"
+        settings = self._structure(channel_type.settings, given, key, owner, inherited, ("type", "workspace"))
+        if settings is None:
+            return None
+        try:
+            return channel_type(name, settings)
+        except (ValueError, TypeError, ConvsdkError) as error:
+            self._add(key, f"{owner}: {self._masked(error)}")
+            return None
+
+    def _channel_type(self, name: str, table: dict[str, Any]) -> type[Channel] | None:
+        wanted = table.get("type")
+        known = self.plugins.channel_types
+        if isinstance(wanted, str) and wanted in known:
+            return known[wanted]
+        key = ("channels", name, "type")
+        listed = ", ".join(sorted(known)) or "none are installed"
+        if not isinstance(wanted, str):
+            what = "has no type" if wanted is None else f"has a type that is {_called(wanted)}"
+            self._add(key, f"channel {name!r} {what}: set type to one of: {listed}")
+            return None
+        broken = [plugin for plugin in self.plugins.broken if _may_bring(plugin, wanted)]
+        for plugin in broken:
+            self._add(
+                key,
+                f"channel {name!r}: plugin {plugin.name!r} ({plugin.distribution}) for type {wanted!r} is broken, "
+                f"{plugin.reason}: {plugin.fix}",
+            )
+        if not broken:
+            self._add(key, f"channel {name!r}: {self._unknown_type(wanted, listed)}")
+        return None
+
+    def _unknown_type(self, wanted: str, listed: str) -> str:
+        near = get_close_matches(wanted, self.plugins.channel_types, n=1)
+        if near:
+            return f"no plugin brings type {wanted!r}: did you mean {near[0]!r}?"
+        others = "".join(f"; plugin {plugin.name!r} is broken, {plugin.reason}" for plugin in self.plugins.broken)
+        return f"no plugin brings type {wanted!r}{others}: install its plugin, or take one of: {listed}"
+
+    def _structure(  # noqa: ANN202  (gives an instance of `cls`, or None where a problem was added)
+        self,
+        cls: type[Any],
+        table: dict[str, Any],
+        key: _Key,
+        owner: str,
+        inherited: Mapping[str, Any],
+        reserved: tuple[str, ...] = (),
+    ):  # type: ignore[no-untyped-def]
+        raise NotImplementedError

@@ -1,0 +1,87 @@
+"""The state of conversations: which one a message belongs to, and how far an outbound message has come."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+
+from attrs import evolve, frozen
+
+from convsdk.core.events import DeliveryStatus
+from convsdk.core.fold import Evidence, Moment
+from convsdk.core.model import Direction, Identifier, Trust
+
+
+class ConversationStatus(Enum):
+    """Whether somebody should look at a conversation."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+
+
+@frozen(kw_only=True)
+class Filing:
+    """A conversation as it is stored: filed by the identifier it happened on, or the cookie while there is none.
+
+    `identifier` is set once, by the first message that names somebody, and never changes: the contact is looked up
+    through it, so that merging and unmerging move no conversation. `opened` is the moment that an epoch is chosen by.
+    """
+
+    id: int
+    channel: str
+    thread: str
+    opened: Moment
+    last_at: datetime
+    subject: str = ""
+    identifier: Identifier | None = None
+    visitor: Identifier | None = None
+    trust: Trust | None = None
+    status: ConversationStatus = ConversationStatus.OPEN
+    messages: int = 0
+    unread: int = 0
+    assignee: str = ""
+
+    @property
+    def is_verified(self) -> bool:
+        """Say whether the conversation's person was attested and not only claimed."""
+        return self.trust is not None and self.trust >= Trust.CHANNEL
+
+    def takes(self, evidence: Evidence) -> bool:
+        """Say whether a message with this evidence belongs here: the same person, or the same nameless browser."""
+        if evidence.anchor is not None:
+            if self.identifier is not None:
+                return self.identifier == evidence.anchor
+            return self.visitor == evidence.visitor
+        return self.visitor == evidence.visitor and (self.visitor is not None or self.identifier is None)
+
+    def with_message(self, evidence: Evidence, at: datetime, direction: Direction, *, is_automatic: bool) -> "Filing":
+        """Give the conversation after one more message: filed if it was nameless, reopened if a person wrote."""
+        is_inbound = direction is Direction.INBOUND
+        reopens = is_inbound and not is_automatic
+        is_filed = self.identifier is not None or evidence.anchor is None
+        return evolve(
+            self,
+            identifier=self.identifier if is_filed else evidence.anchor,
+            trust=self.trust if is_filed else evidence.trust,
+            visitor=self.visitor or evidence.visitor,
+            last_at=max(self.last_at, at),
+            messages=self.messages + 1,
+            unread=self.unread + 1 if is_inbound else 0,
+            status=ConversationStatus.OPEN if reopens else self.status,
+        )
+
+
+def choose(candidates: Sequence[Filing], evidence: Evidence) -> Filing | None:
+    """Give the conversation among `candidates` that takes a message with `evidence`, the first that does."""
+    return next((one for one in candidates if one.takes(evidence)), None)
+
+
+_ORDER = (DeliveryStatus.QUEUED, DeliveryStatus.SENT, DeliveryStatus.DELIVERED, DeliveryStatus.READ)
+
+
+def advance(status: DeliveryStatus, report: DeliveryStatus) -> DeliveryStatus:
+    """Give the status after `report`: late and doubled reports never move it back; a failure counts until delivery."""
+    if report is DeliveryStatus.FAILED:
+        return status if status in _ORDER[2:] else report
+    if status is DeliveryStatus.FAILED:
+        return report if report in _ORDER[2:] else status
+    return max(status, report, key=_ORDER.index)

@@ -1,0 +1,223 @@
+"""What a store must do: load what a batch touches, write a batch of changes in one transaction, read pages.
+
+Small on purpose, so that somebody else can write one; `convsdk.testing.StoreContract` says when it is right.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+
+from attrs import define, field, frozen
+
+from convsdk.core.consent import ConsentRecord, Membership
+from convsdk.core.events import Notice
+from convsdk.core.fold import Evidence, Moment
+from convsdk.core.inbox import Filing
+from convsdk.core.model import Decision, Identifier, Message, Node, Ruling, Trust
+from convsdk.core.profile import TraitClaim
+from convsdk.core.resolver import Changes, Holding, Known
+
+
+@frozen(kw_only=True)
+class HintRecord:
+    """One hint as it is stored: what it attested, what was decided, and where it came from."""
+
+    id: int
+    evidence: Evidence
+    decision: Decision
+    channel: str = ""
+    how: str = ""
+    by: str = ""
+    conversation: int | None = None
+    is_withdrawn: bool = False
+
+
+@frozen(kw_only=True)
+class RulingRecord:
+    """A ruling as it is stored, and whether it was taken back."""
+
+    ruling: Ruling
+    is_withdrawn: bool = False
+
+
+@frozen(kw_only=True)
+class Withdrawal:
+    """Somebody took a hint or a ruling back (`is_undone` False), or undid that (True). Kept as a log."""
+
+    target: str
+    at: datetime
+    by: str
+    is_undone: bool = False
+
+
+@frozen(kw_only=True)
+class ContactRecord:
+    """A contact as it is stored: its nodes, and the ids of all contacts that point at it, itself included."""
+
+    id: int
+    created_at: datetime
+    how: str
+    holdings: tuple[Holding, ...]
+    members: tuple[int, ...]
+
+
+@frozen(kw_only=True)
+class NamedTogether:
+    """Two nodes that one hint or merge named together, and the contacts that they are on now."""
+
+    a: Node
+    b: Node
+    contacts: tuple[int | None, int | None]
+    trust: Trust | None
+    source: str
+
+
+@frozen(kw_only=True)
+class Visit:
+    """One hint that came with a cookie: when, whom it named, and the contact that this is now."""
+
+    moment: Moment
+    anchor: Identifier | None
+    contact: int | None
+
+
+@define
+class Batch:
+    """Everything that one transaction writes."""
+
+    changes: Changes = field(factory=Changes)
+    hints: list[HintRecord] = field(factory=list)
+    traits: list[TraitClaim] = field(factory=list)
+    consents: list[ConsentRecord] = field(factory=list)
+    memberships: list[Membership] = field(factory=list)
+    filings: dict[int, Filing] = field(factory=dict)
+    messages: list[Message] = field(factory=list)
+    rulings: list[Ruling] = field(factory=list)
+    withdrawals: list[Withdrawal] = field(factory=list)
+    notices: list[Notice] = field(factory=list)
+
+
+@frozen(kw_only=True)
+class ThreadQuery:
+    """Which conversations a message could belong to: `thread` of `channel`, or those holding `references`."""
+
+    channel: str
+    thread: str
+    references: tuple[str, ...] = ()
+
+
+class Transaction(ABC):
+    """One write transaction of one workspace: nobody else writes until it ends, and all of it is kept or none."""
+
+    @abstractmethod
+    def load(self, evidence: Sequence[Evidence]) -> Known:
+        """Give what is known of the identifiers that `evidence` names, and the decisions already made for its hints."""
+
+    @abstractmethod
+    def load_history(self, known: Known, identifiers: Collection[Identifier]) -> None:
+        """Add to `known` all valid evidence and rulings that lead to `identifiers`, with the holdings that they name.
+
+        They reach over any number of links, refused ones included. Hints that name one identifier alone are summed
+        up: one evidence for each, of the best trust. Sees what this transaction has written.
+        """
+
+    @abstractmethod
+    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
+        """Give for each query the conversations that it could mean, the likeliest first.
+
+        Those that hold its references, in their order, then those of its thread, the newest first.
+        """
+
+    @abstractmethod
+    def new_ids(self) -> Iterator[int]:
+        """Give unused ids in rising order, for rows of any kind."""
+
+    @abstractmethod
+    def is_stored(self, channel: str, external_ids: Collection[str]) -> set[str]:
+        """Give those of `external_ids` that a message of the channel already has."""
+
+    @abstractmethod
+    def write(self, batch: Batch) -> None:
+        """Write `batch`. It is kept when the transaction ends without an error."""
+
+
+class Store(ABC):
+    """Where a workspace's contacts, evidence and conversations are kept. Methods may be called from any thread."""
+
+    @abstractmethod
+    def transaction(self, workspace: str) -> AbstractContextManager[Transaction]:
+        """Begin a write transaction; it commits at the end of the `with` block, and rolls back on an error."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections; a closed store cannot be used again."""
+
+    @abstractmethod
+    def contact(self, workspace: str, contact: int) -> ContactRecord | None:
+        """Give the contact that the id `contact` leads to now."""
+
+    @abstractmethod
+    def contacts(self, workspace: str, *, after: int, limit: int) -> list[ContactRecord]:
+        """Give up to `limit` contacts with an id above `after`, by id."""
+
+    @abstractmethod
+    def find(self, workspace: str, identifier: Identifier, moment: Moment | None = None) -> int | None:
+        """Give the contact that holds `identifier` (at `moment`, or now), or None."""
+
+    @abstractmethod
+    def traits(self, workspace: str, identifiers: Collection[Identifier]) -> list[TraitClaim]:
+        """Give what valid hints said about traits, anchored at any of `identifiers`."""
+
+    @abstractmethod
+    def visitors(self, workspace: str, identifiers: Collection[Identifier]) -> list[Identifier]:
+        """Give the cookies that spoke for any of `identifiers`."""
+
+    @abstractmethod
+    def visits(self, workspace: str, visitor: Identifier) -> list[Visit]:
+        """Give the visits of a cookie, in any order."""
+
+    @abstractmethod
+    def named_together(self, workspace: str, identifiers: Collection[Identifier] | None) -> list[NamedTogether]:
+        """Give what valid hints and merges named together, with any of `identifiers` among it (None: anywhere).
+
+        Only where the two are on different contacts, or one is on none.
+        """
+
+    @abstractmethod
+    def hint(self, workspace: str, hint: str) -> HintRecord | None:
+        """Give the hint of that id."""
+
+    @abstractmethod
+    def hints(self, workspace: str, identifiers: Collection[Identifier], *, limit: int) -> list[HintRecord]:
+        """Give the first `limit` hints anchored at any of `identifiers`, by event time."""
+
+    @abstractmethod
+    def rulings(self, workspace: str, identifiers: Collection[Identifier]) -> list[RulingRecord]:
+        """Give the rulings that name any of `identifiers`, by time, those taken back included."""
+
+    @abstractmethod
+    def ruling(self, workspace: str, ruling: str) -> RulingRecord | None:
+        """Give the ruling of that id."""
+
+    @abstractmethod
+    def consents(self, workspace: str, identifiers: Collection[Identifier]) -> list[ConsentRecord]:
+        """Give every consent statement about `identifiers`, by time."""
+
+    @abstractmethod
+    def memberships(self, workspace: str, contacts: Collection[int]) -> list[Membership]:
+        """Give every list record of `contacts`, by time."""
+
+    @abstractmethod
+    def filings(
+        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+    ) -> list[Filing]:
+        """Give conversations, the newest first, filed by or opened under any of `identifiers` (None: all)."""
+
+    @abstractmethod
+    def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
+        """Give the messages of a conversation with an id below `before`, the newest first."""
+
+    @abstractmethod
+    def notices(self, workspace: str, *, since: int, limit: int) -> list[Notice]:
+        """Give the notices with an id above `since`, in order."""

@@ -1,0 +1,798 @@
+"""The one entry point: everything a program does with a workspace goes through a `Hub`."""
+
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import evolve, frozen
+
+from convsdk.core.consent import (
+    ConsentRecord,
+    ConsentState,
+    ListState,
+    Membership,
+    Permission,
+    current,
+    may_write,
+    membership,
+    state_of,
+)
+from convsdk.core.events import (
+    ConsentSignalled,
+    Event,
+    FormRejected,
+    Identified,
+    MessageReceived,
+    Noted,
+    Notice,
+    StatusChanged,
+)
+from convsdk.core.explain import sentences
+from convsdk.core.fold import Evidence, Policy, Refusal, fold, weigh
+from convsdk.core.inbox import Filing, choose
+from convsdk.core.model import (
+    Claim,
+    Contact,
+    Decision,
+    Direction,
+    HeldIdentifier,
+    Identifier,
+    IdentityHint,
+    Message,
+    Node,
+    Outcome,
+    Page,
+    Ruling,
+    RulingKind,
+    Suggestion,
+    Trust,
+)
+from convsdk.core.ports import Channel, Clock, Request, Response
+from convsdk.core.profile import Reach, TraitClaim, reach, shown_traits
+from convsdk.core.resolver import Known, NewContact, cookie_contact, decide, needs_history, refold
+from convsdk.core.storage import Batch, ContactRecord, HintRecord, Store, ThreadQuery, Transaction, Withdrawal
+from convsdk.errors import ConfigError, Conflict, NotFound
+from convsdk.store import open_store
+
+
+@frozen(kw_only=True)
+class Received:
+    """What became of one event: what was decided about its person, and the conversation that it is in."""
+
+    event: Event
+    decision: Decision
+    conversation: int | None
+
+
+@frozen(kw_only=True)
+class Handled:
+    """What became of one request: its events, and what to answer its sender."""
+
+    received: tuple[Received, ...]
+    response: Response
+
+
+@frozen(kw_only=True)
+class Conversation:
+    """A conversation as it is read: where it happened, whose it is now, and whether that is more than a claim."""
+
+    filing: Filing
+    contact: int | None
+
+    @property
+    def id(self) -> int:
+        """Give the conversation's id."""
+        return self.filing.id
+
+
+@frozen(kw_only=True)
+class Access:
+    """What a session may read (rule 11): how far, which of its contact's conversations, and which are withheld."""
+
+    reach: Reach
+    readable: tuple[int, ...]
+    withheld: tuple[int, ...]
+
+
+@frozen(kw_only=True)
+class Preview:
+    """What a merge would give: the joined identifiers, or the rule that forbids it."""
+
+    identifiers: tuple[Node, ...]
+    refused: tuple[Refusal, ...]
+
+    def __bool__(self) -> bool:
+        return not self.refused
+
+
+@frozen(kw_only=True)
+class Ruled:
+    """What a merge or a cannot-link came to: the contacts that the two identifiers are on now."""
+
+    id: str
+    contacts: tuple[int | None, int | None]
+
+    @property
+    def is_joined(self) -> bool:
+        """Say whether the two are one contact now."""
+        return self.contacts[0] is not None and self.contacts[0] == self.contacts[1]
+
+
+def _unchanged(hint: IdentityHint) -> IdentityHint:
+    return hint
+
+
+class Hub:
+    """One workspace, ready to work with: its store, its channels, its rules.
+
+    ::
+
+        hub = Hub("sqlite:///shop.db")
+        decision = hub.resolve(
+            IdentityHint(id="1", at=now, identifiers=(Claim("email", "ann@shop.example", Trust.AGENT),))
+        )
+        print(hub.contact(decision.contact).name)
+
+    `store` is a URL or an open store, `channels` the configured channels, `policy` the rules of identity,
+    `amend_hint` what plugins add to a hint, `clock` the present moment. Create as many hubs as you like; several on
+    one store see the same data. Methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        store: Store | str,
+        *,
+        workspace: str = "default",
+        channels: Iterable[Channel] = (),
+        policy: Policy | None = None,
+        amend_hint: Callable[[IdentityHint], IdentityHint] = _unchanged,
+        clock: Clock = lambda: datetime.now(UTC),
+    ) -> None:
+        self.store = open_store(store) if isinstance(store, str) else store
+        self.workspace = workspace
+        self.channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
+        self.policy = policy or Policy()
+        self._amend_hint = amend_hint
+        self._clock = clock
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    # -- in: requests, events, hints
+
+    def channel(self, name: str) -> Channel:
+        """Give the configured channel `name`; raise `ConfigError` where there is none."""
+        if name not in self.channels:
+            known = ", ".join(sorted(self.channels)) or "none"
+            raise ConfigError(f"no channel {name!r} is configured (there are: {known}): add [channels.{name}]")
+        return self.channels[name]
+
+    def handle(self, channel: str, request: Request) -> Handled:
+        """Take one request in: check that it is authentic, read its events, keep them, and give the answer.
+
+        Raises `Forbidden` where it is not authentic and `ParseError` where it cannot be read; nothing is kept then.
+        """
+        adapter = self.channel(channel)
+        if response := adapter.challenge(request):
+            return Handled(received=(), response=response)
+        adapter.verify(request)
+        events = adapter.parse(request)
+        return Handled(received=self.receive(channel, events), response=adapter.answer(events))
+
+    def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
+        """Keep `events` of `channel`, all in one transaction, and give what became of each, in order.
+
+        An event that was received before (same channel, same external id) changes nothing and gives the first
+        decision, marked as a duplicate.
+        """
+        hints = [self._amend_hint(evolve(_hint(event), id=f"{channel}/{event.external_id}")) for event in events]
+        evidence = [weigh(hint, self.policy) for hint in hints]
+        queries = [_thread_query(channel, event, one) for event, one in zip(events, evidence, strict=True)]
+        with self.store.transaction(self.workspace) as transaction:
+            desk = _Desk(transaction, self.policy, channel, self._load(transaction, evidence))
+            asked = [query for query in queries if query]
+            found = iter(transaction.candidates(asked) if asked else [])
+            candidates = [next(found) if query else [] for query in queries]
+            received = [desk.take(*each) for each in zip(events, hints, evidence, candidates, strict=True)]
+            transaction.write(desk.batch)
+        return tuple(received)
+
+    def resolve(self, hint: IdentityHint) -> Decision:
+        """Decide about one hint that comes with no message. `hint.id` is needed, and makes a second call harmless."""
+        return self.resolve_many([hint])[0]
+
+    def resolve_many(self, hints: Sequence[IdentityHint]) -> list[Decision]:
+        """Decide about several hints in one transaction, in order."""
+        if nameless := [hint for hint in hints if not hint.id]:
+            raise ValueError(f"{nameless[0]!r} has no id: give one that is the same at every delivery")
+        evidence = [weigh(self._amend_hint(hint), self.policy) for hint in hints]
+        with self.store.transaction(self.workspace) as transaction:
+            desk = _Desk(transaction, self.policy, "", self._load(transaction, evidence))
+            decisions = [desk.decide(hint, one, None) for hint, one in zip(hints, evidence, strict=True)]
+            transaction.write(desk.batch)
+        return decisions
+
+    def _load(self, transaction: Transaction, evidence: Sequence[Evidence]) -> Known:
+        known = transaction.load(evidence)
+        if any(needs_history(one, known, self.policy) for one in evidence if one.hint not in known.decisions):
+            # Hints of one batch can touch one another: with one that needs the past, all that link get theirs.
+            known.repeats.clear()
+            transaction.load_history(known, {one for each in evidence for one, _ in each.attested})
+        return known
+
+    # -- staff: merge, keep apart, take back
+
+    def merge(
+        self,
+        a: int | Identifier,
+        b: int | Identifier,
+        *,
+        by: str,
+        reason: str = "",
+        id: str = "",
+        at: datetime | None = None,
+    ) -> Ruled:
+        """Join two contacts, given by contact id or identifier. Nothing is moved, and `unmerge` takes it back exactly.
+
+        Where a rule forbids it (two accounts, a recorded "not the same person", the cap) they stay apart, and
+        `is_joined` is False; the request stays on record as a suggestion. `id` makes a second call harmless.
+        """
+        return self._rule(RulingKind.MERGE, a, b, by=by, reason=reason, ruling_id=id, at=at)
+
+    def cannot_link(
+        self,
+        a: int | Identifier,
+        b: int | Identifier,
+        *,
+        by: str,
+        reason: str = "",
+        id: str = "",
+        at: datetime | None = None,
+    ) -> Ruled:
+        """Record that two identifiers belong to two people. It outweighs all evidence until it is taken back."""
+        return self._rule(RulingKind.CANNOT_LINK, a, b, by=by, reason=reason, ruling_id=id, at=at)
+
+    def unmerge(self, merge: str, *, by: str) -> None:
+        """Take the merge (or cannot-link) with the id `merge` back. Every message returns to its own side."""
+        self._withdraw(merge, by=by, is_undone=False, record=self.store.ruling(self.workspace, merge), what="merge")
+
+    def withdraw(self, hint: str, *, by: str) -> None:
+        """Take a hint's evidence back, as if it had never been given; what it said stays on record."""
+        self._withdraw(hint, by=by, is_undone=False, record=self.store.hint(self.workspace, hint), what="hint")
+
+    def restore(self, target: str, *, by: str) -> None:
+        """Undo a withdrawal: the hint, merge or cannot-link with the id `target` counts again."""
+        record = self.store.hint(self.workspace, target) or self.store.ruling(self.workspace, target)
+        self._withdraw(target, by=by, is_undone=True, record=record, what="withdrawal")
+
+    def preview_merge(self, a: int | Identifier, b: int | Identifier) -> Preview:
+        """Give what `merge(a, b)` would do, and do nothing."""
+        ruling = Ruling(
+            id="preview", kind=RulingKind.MERGE, a=self._point(a), b=self._point(b), at=self._clock(), by="preview"
+        )
+        with self.store.transaction(self.workspace) as transaction:
+            known = transaction.load([])
+            transaction.load_history(known, [ruling.a, ruling.b])
+        known.add_ruling(ruling)
+        partition = fold(*known.within(known.scope([ruling.a, ruling.b])), self.policy)
+        node = partition.epochs.node(ruling.a, (ruling.at, ruling.id))
+        return Preview(
+            identifiers=tuple(sorted(partition.by_node.get(node, ()))),
+            refused=tuple(one for one in partition.refusals if one.link.source == ruling.id),
+        )
+
+    def _rule(
+        self,
+        kind: RulingKind,
+        a: int | Identifier,
+        b: int | Identifier,
+        *,
+        by: str,
+        reason: str,
+        ruling_id: str,
+        at: datetime | None,
+    ) -> Ruled:
+        ruling = Ruling(
+            id=ruling_id or secrets.token_hex(8),
+            kind=kind,
+            a=self._point(a),
+            b=self._point(b),
+            at=at or self._clock(),
+            by=by,
+            reason=reason,
+        )
+        if (kind is RulingKind.CANNOT_LINK) and ruling.a == ruling.b:
+            raise Conflict(f"{ruling.a} cannot be kept apart from itself: name two identifiers")
+        if self.store.ruling(self.workspace, ruling.id) is None:
+            with self.store.transaction(self.workspace) as transaction:
+                known = transaction.load([])
+                transaction.load_history(known, [ruling.a, ruling.b])
+                if ruling.id not in known.rulings:
+                    known.add_ruling(ruling)
+                    self._refold(transaction, known, Batch(rulings=[ruling]), at=ruling.at, source=ruling.id)
+        find = self.store.find
+        return Ruled(id=ruling.id, contacts=(find(self.workspace, ruling.a), find(self.workspace, ruling.b)))
+
+    def _withdraw(self, target: str, *, by: str, is_undone: bool, record: Any, what: str) -> None:  # noqa: ANN401  (a hint's or a ruling's record)
+        if record is None:
+            raise NotFound(f"no {what} {target!r} in workspace {self.workspace!r}: see 'convsdk explain' for its id")
+        if record.is_withdrawn is not is_undone:
+            return
+        named = (
+            [one for one, _ in record.evidence.attested]
+            if isinstance(record, HintRecord)
+            else [record.ruling.a, record.ruling.b]
+        )
+        withdrawal = Withdrawal(target=target, at=self._clock(), by=by, is_undone=is_undone)
+        with self.store.transaction(self.workspace) as transaction:
+            transaction.write(Batch(withdrawals=[withdrawal]))
+            known = transaction.load([])
+            transaction.load_history(known, named)
+            self._refold(transaction, known, Batch(), at=withdrawal.at, source=target)
+
+    def _refold(self, transaction: Transaction, known: Known, batch: Batch, *, at: datetime, source: str) -> None:
+        ids = transaction.new_ids()
+        origin = NewContact(id=0, at=at, how="separated", hint=source)
+        before = {node: known.contact(node) for node in known.holdings}
+        _, batch.changes = refold(known, self.policy, ids, origin=origin)
+        known.apply(batch.changes)
+        moved = {contact: known.contact(node) for node, contact in before.items() if contact != known.contact(node)}
+        for old, new in moved.items():
+            kind = "contact.merged" if new is not None and old is not None and new < old else "contact.unmerged"
+            if old is not None:
+                payload = {"contact": new, "former": old, "because": source}
+                batch.notices.append(Notice(id=next(ids), type=kind, at=at, payload=payload))
+        transaction.write(batch)
+
+    def _point(self, who: int | Identifier) -> Identifier:
+        if isinstance(who, Identifier):
+            return who
+        record = self.store.contact(self.workspace, who)
+        if record is None or not record.holdings:
+            raise NotFound(f"no contact {who} in workspace {self.workspace!r}: see 'convsdk contacts'")
+        return record.holdings[0].node.identifier
+
+    # -- out: contacts, conversations, reasons
+
+    def contact(self, contact: int) -> Contact:
+        """Give the contact that the id leads to now: an id from before a merge redirects."""
+        record = self.store.contact(self.workspace, contact)
+        if record is None:
+            raise NotFound(f"no contact {contact} in workspace {self.workspace!r}: see 'convsdk contacts'")
+        return self._contact(record)
+
+    def contacts(self, *, after: int = 0, limit: int = 50) -> Page[Contact]:
+        """Give a page of contacts by id, those after the cursor `after`."""
+        records = self.store.contacts(self.workspace, after=after, limit=limit)
+        following = records[-1].id if len(records) == limit else None
+        return Page(tuple(self._contact(record) for record in records), following)
+
+    def find(self, kind: str, value: str, *, scope: str = "") -> Contact | None:
+        """Give the contact that an identifier leads to, in any spelling, or None."""
+        identifier = self.policy.canonical(Claim(kind, value, Trust.AGENT, scope))
+        contact = self.store.find(self.workspace, identifier) if identifier else None
+        return self.contact(contact) if contact else None
+
+    def _contact(self, record: ContactRecord) -> Contact:
+        identifiers = {held.node.identifier for held in record.holdings}
+        visitors = self._own_cookies(record.id, identifiers)
+        claims = [
+            one for one in self.store.traits(self.workspace, {*identifiers, *visitors}) if self._is_of(one, record)
+        ]
+        notes = self.store.named_together(self.workspace, identifiers)
+        return Contact(
+            id=record.id,
+            created_at=record.created_at,
+            how=record.how,
+            identifiers=tuple(
+                HeldIdentifier(
+                    node=held.node,
+                    trust=held.trust or Trust.ASSERTED,
+                    spelling=held.spelling or held.node.identifier.value,
+                )
+                for held in record.holdings
+            ),
+            visitors=tuple(one.value for one in visitors),
+            notes=tuple(sorted({one.b.identifier for one in notes if one.contacts == (record.id, None)})),
+            traits=shown_traits(claims, is_verified=any((one.trust or 0) > Trust.ASSERTED for one in record.holdings)),
+            redirects=tuple(one for one in record.members if one != record.id),
+        )
+
+    def _is_of(self, claim: TraitClaim, record: ContactRecord) -> bool:
+        if claim.identifier.kind == "visitor" or all(held.node.epoch == 0 for held in record.holdings):
+            return True
+        return self.store.find(self.workspace, claim.identifier, (claim.at, claim.hint)) == record.id
+
+    def _own_cookies(self, contact: int, identifiers: Collection[Identifier]) -> list[Identifier]:
+        """Give the cookies that spoke for this contact and for no other."""
+        cookies = self.store.visitors(self.workspace, identifiers)
+        return [one for one in cookies if {who for _, who in self._spoken(one) if who is not None} == {contact}]
+
+    def _spoken(self, visitor: Identifier) -> list[tuple[tuple[datetime, str], int | None]]:
+        visits = self.store.visits(self.workspace, visitor)
+        return [
+            (one.moment, None if one.anchor is None or self.policy.is_role(one.anchor) else one.contact)
+            for one in visits
+        ]
+
+    def attribution(self, hint: str) -> int | None:
+        """Give the contact under which what came with the hint is shown now, or None for nobody."""
+        evidence = self._hint(hint).evidence
+        return self._attribute(evidence.anchor, evidence.visitor, evidence.moment)
+
+    def _attribute(
+        self, identifier: Identifier | None, visitor: Identifier | None, moment: tuple[datetime, str]
+    ) -> int | None:
+        if identifier is not None:
+            return self.store.find(self.workspace, identifier, moment)
+        return cookie_contact(self._spoken(visitor), moment, self.policy) if visitor else None
+
+    def _hint(self, hint: str) -> HintRecord:
+        record = self.store.hint(self.workspace, hint)
+        if record is None:
+            raise NotFound(f"no hint {hint!r} in workspace {self.workspace!r}: it is 'channel/external id'")
+        return record
+
+    def conversations(
+        self, *, contact: int | None = None, before: tuple[datetime, str] | None = None, limit: int = 50
+    ) -> list[Conversation]:
+        """Give conversations, the newest first, of one contact or of all; `before` is the last one's `filing.opened`."""
+        named: set[Identifier] | None = None
+        if contact is not None:
+            record = self.store.contact(self.workspace, contact)
+            if record is None:
+                raise NotFound(f"no contact {contact} in workspace {self.workspace!r}: see 'convsdk contacts'")
+            contact = record.id
+            named = {held.node.identifier for held in record.holdings}
+            named.update(self.store.visitors(self.workspace, named))
+        found: list[Conversation] = []
+        while len(found) < limit:
+            filings = self.store.filings(self.workspace, identifiers=named, before=before, limit=limit)
+            for filing in filings:
+                holder = self._attribute(filing.identifier, filing.visitor, filing.opened)
+                if contact is None or holder == contact:
+                    found.append(Conversation(filing=filing, contact=holder))
+            if len(filings) < limit:
+                break
+            before = filings[-1].opened
+        return found[:limit]
+
+    def messages(self, conversation: int, *, before: int | None = None, limit: int = 50) -> Page[Message]:
+        """Give messages of a conversation, the newest first; the cursor goes back in time."""
+        messages = self.store.messages(self.workspace, conversation, before=before, limit=limit)
+        return Page(tuple(messages), messages[-1].id if len(messages) == limit else None)
+
+    def suggestions(self, contact: int | None = None) -> list[Suggestion]:
+        """Give the pairs of contacts that may be one person, of one contact or of all: for a human to look at."""
+        identifiers = None
+        if contact is not None:
+            record = self.store.contact(self.workspace, contact)
+            identifiers = {held.node.identifier for held in record.holdings} if record else set()
+        found: dict[tuple[int, int], Suggestion] = {}
+        for one in self.store.named_together(self.workspace, identifiers):
+            first, second = one.contacts
+            if first is None or second is None or any(self.policy.is_role(node.identifier) for node in (one.a, one.b)):
+                continue
+            pair = (min(first, second), max(first, second))
+            if one.trust is Trust.ASSERTED and self._are_kept_apart(*pair):
+                continue
+            found.setdefault(
+                pair, Suggestion(contacts=pair, because=(one.a, one.b), trust=one.trust, evidence=one.source)
+            )
+        return list(found.values())
+
+    def _are_kept_apart(self, a: int, b: int) -> bool:
+        sides = [self.store.contact(self.workspace, one) for one in (a, b)]
+        left, right = ({held.node.identifier for held in side.holdings} if side else set() for side in sides)
+        return any(
+            record.ruling.kind is RulingKind.CANNOT_LINK
+            and not record.is_withdrawn
+            and ({record.ruling.a, record.ruling.b} & left and {record.ruling.a, record.ruling.b} & right)
+            for record in self.store.rulings(self.workspace, left)
+        )
+
+    def explain(self, contact: int, *, limit: int = 100) -> list[str]:
+        """Give, in plain sentences, why these identifiers are one person, and why others are not."""
+        record = self.store.contact(self.workspace, contact)
+        if record is None:
+            raise NotFound(f"no contact {contact} in workspace {self.workspace!r}: see 'convsdk contacts'")
+        identifiers = {held.node.identifier for held in record.holdings}
+        return sentences(
+            record,
+            self.store.hints(self.workspace, identifiers, limit=limit),
+            self.store.rulings(self.workspace, identifiers),
+            self.store.named_together(self.workspace, identifiers),
+        )
+
+    def access(self, hint: str) -> Access:
+        """Give what the session that sent the hint may read now. A claim opens nothing, whatever it is filed under."""
+        record = self._hint(hint)
+        how_far = reach(record.evidence, self.policy)
+        contact = self.attribution(hint)
+        if how_far is not Reach.CONTACT or contact is None:
+            return Access(reach=how_far, readable=(record.conversation,) if record.conversation else (), withheld=())
+        readable: list[int] = []
+        withheld: list[int] = []
+        for one in self.conversations(contact=contact, limit=1000):
+            is_own = record.evidence.visitor is not None and one.filing.visitor == record.evidence.visitor
+            (readable if one.filing.is_verified or is_own else withheld).append(one.id)
+        return Access(reach=how_far, readable=tuple(readable), withheld=tuple(withheld))
+
+    # -- notes, consent, lists
+
+    def note(self, conversation: int, text: str, *, by: str) -> int:
+        """Write a note by staff for staff into a conversation; give the message's id. It never leaves."""
+        at = self._clock()
+        with self.store.transaction(self.workspace) as transaction:
+            number = next(transaction.new_ids())
+            message = Message(
+                id=number,
+                conversation=conversation,
+                channel="",
+                external_id=f"note/{number}",
+                direction=Direction.NOTE,
+                at=at,
+                text=text,
+                status=f"by {by}",
+            )
+            transaction.write(Batch(messages=[message]))
+        return number
+
+    def record_consent(
+        self,
+        kind: str,
+        value: str,
+        purpose: str,
+        state: ConsentState,
+        *,
+        by: str,
+        where: str = "",
+        wording: str = "",
+        wording_version: str = "",
+        trust: Trust = Trust.AGENT,
+        scope: str = "",
+    ) -> ConsentRecord:
+        """Record what somebody said about being written to at one identifier. A yes without proof stays pending."""
+        identifier = self.policy.canonical(Claim(kind, value, trust, scope))
+        if identifier is None:
+            raise ValueError(f"{value!r} is no usable {kind}: nothing was recorded")
+        is_unproven = state is ConsentState.GRANTED and trust is Trust.ASSERTED
+        record = ConsentRecord(
+            identifier=identifier,
+            purpose=purpose,
+            state=ConsentState.PENDING if is_unproven else state,
+            at=self._clock(),
+            hint=f"consent/{secrets.token_hex(8)}",
+            trust=trust,
+            by=by,
+            where=where,
+            wording=wording,
+            wording_version=wording_version,
+        )
+        with self.store.transaction(self.workspace) as transaction:
+            transaction.write(Batch(consents=[record]))
+        return record
+
+    def consent(self, identifier: Identifier, purpose: str) -> ConsentState | None:
+        """Give what counts for one identifier and purpose, or None where nobody ever said anything."""
+        record = current(self.store.consents(self.workspace, [identifier]), purpose)
+        return record.state if record else None
+
+    def may_write(self, identifier: Identifier, purpose: str, *, list_name: str | None = None) -> Permission:
+        """Say whether a contact may be written to at `identifier` for `purpose`, and if not, what is missing."""
+        contact = self.store.find(self.workspace, identifier)
+        record = self.store.contact(self.workspace, contact) if contact else None
+        identifiers = {identifier, *(held.node.identifier for held in record.holdings)} if record else {identifier}
+        return may_write(
+            identifier,
+            purpose,
+            self.store.consents(self.workspace, identifiers),
+            list_name=list_name,
+            memberships=self.store.memberships(self.workspace, record.members) if record else (),
+        )
+
+    def set_list(self, contact: int, name: str, state: ListState, *, how: str, by: str = "") -> None:
+        """Put a contact on a list, or take it off. This says nothing about consent."""
+        record = self.store.contact(self.workspace, contact)
+        if record is None:
+            raise NotFound(f"no contact {contact} in workspace {self.workspace!r}: see 'convsdk contacts'")
+        at = self._clock()
+        # One record for every contact that was merged into this one: each keeps it if they are separated again.
+        records = [Membership(contact=one, list=name, state=state, at=at, how=how, by=by) for one in record.members]
+        with self.store.transaction(self.workspace) as transaction:
+            transaction.write(Batch(memberships=records))
+
+    def on_list(self, contact: int, name: str) -> ListState | None:
+        """Give whether a contact is on a list, or None where nothing was ever recorded."""
+        record = self.store.contact(self.workspace, contact)
+        return membership(self.store.memberships(self.workspace, record.members), name) if record else None
+
+
+def _hint(event: Event) -> IdentityHint:
+    """Give the hint of an event; one without a person gets an empty one, which makes its redelivery known."""
+    if isinstance(event, StatusChanged):
+        return IdentityHint(at=event.at, may_create=False)
+    if isinstance(event, ConsentSignalled):
+        return IdentityHint(at=event.at, identifiers=(event.signal.claim,), consents=(event.signal,), may_create=False)
+    if isinstance(event, Noted) and event.hint is None:
+        return IdentityHint(at=event.at, may_create=False)
+    assert event.hint is not None  # noqa: S101  (for the type checker: every other event has one)
+    return event.hint
+
+
+def _thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery | None:
+    if isinstance(event, StatusChanged | ConsentSignalled):
+        return None
+    thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
+    references = event.references if isinstance(event, MessageReceived) else ()
+    return ThreadQuery(channel=channel, thread=thread, references=references)
+
+
+class _Desk:
+    """Takes the events of one transaction, one after the other, and gathers what is to be written."""
+
+    def __init__(self, transaction: Transaction, policy: Policy, channel: str, known: Known) -> None:
+        self.batch = Batch()
+        self._policy = policy
+        self._channel = channel
+        self._known = known
+        self._ids = transaction.new_ids()
+        self._by_message: dict[str, int] = {}
+
+    def take(self, event: Event, hint: IdentityHint, evidence: Evidence, candidates: list[Filing]) -> Received:
+        if evidence.hint in self._known.decisions:
+            return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
+        filing = self._file(event, evidence, candidates)
+        decision = self.decide(hint, evidence, filing.id if filing else None)
+        if filing and isinstance(event, MessageReceived):
+            self._notify("message.received", event.at, conversation=filing.id, direction=event.direction.value)
+        return Received(event=event, decision=decision, conversation=filing.id if filing else None)
+
+    def decide(self, hint: IdentityHint, evidence: Evidence, conversation: int | None) -> Decision:
+        decision, changes = decide(evidence, self._known, self._policy, self._ids, how=hint.how)
+        if decision.outcome is Outcome.DUPLICATE:
+            return decision
+        self._known.decisions[evidence.hint] = decision
+        self._known.apply(changes)
+        self.batch.changes.holdings.update(changes.holdings)
+        self.batch.changes.roots.update(changes.roots)
+        self.batch.changes.contacts += changes.contacts
+        self.batch.hints.append(
+            HintRecord(
+                id=next(self._ids),
+                evidence=evidence,
+                decision=decision,
+                channel=self._channel,
+                how=hint.how,
+                by=hint.by or "",
+                conversation=conversation,
+            )
+        )
+        self._keep_traits(hint, evidence)
+        self._keep_consents(hint, evidence)
+        self._tell(hint, decision)
+        return decision
+
+    def _keep_traits(self, hint: IdentityHint, evidence: Evidence) -> None:
+        about = evidence.anchor or evidence.visitor
+        if about:
+            self.batch.traits += [
+                TraitClaim(
+                    identifier=about, name=one.name, value=one.value, trust=one.trust, at=hint.at, hint=evidence.hint
+                )
+                for one in hint.traits
+                if one.value.strip()
+            ]
+
+    def _keep_consents(self, hint: IdentityHint, evidence: Evidence) -> None:
+        for signal in hint.consents:
+            identifier = self._policy.canonical(signal.claim)
+            if identifier is None:
+                continue
+            state = state_of(signal, signal.claim.trust)
+            self.batch.consents.append(
+                ConsentRecord(
+                    identifier=identifier,
+                    purpose=signal.purpose,
+                    state=state,
+                    at=hint.at,
+                    hint=evidence.hint,
+                    trust=signal.claim.trust,
+                    by=hint.by or "",
+                    where=self._channel,
+                    wording=signal.wording,
+                    wording_version=signal.wording_version,
+                )
+            )
+            self._notify(
+                "consent.changed", hint.at, identifier=str(identifier), purpose=signal.purpose, state=state.value
+            )
+
+    def _tell(self, hint: IdentityHint, decision: Decision) -> None:
+        if decision.outcome is Outcome.CREATED:
+            self._notify("contact.created", hint.at, contact=decision.contact, how=hint.how)
+        if decision.outcome is Outcome.LINKED:
+            self._notify("contact.identified", hint.at, contact=decision.contact, hint=decision.hint)
+        for absorbed in decision.absorbed:
+            self._notify("contact.merged", hint.at, contact=decision.contact, former=absorbed, because=decision.hint)
+        for first, second in decision.suggested:
+            self._notify("suggestion.opened", hint.at, identifiers=[first, second], because=decision.hint)
+
+    def _file(self, event: Event, evidence: Evidence, candidates: list[Filing]) -> Filing | None:
+        if isinstance(event, StatusChanged | ConsentSignalled):
+            self._notify("status.reported" if isinstance(event, StatusChanged) else "consent.reported", event.at)
+            return None
+        query = _thread_query(self._channel, event, evidence)
+        assert query is not None  # noqa: S101  (for the type checker: such events have one)
+        fresh = [
+            one for one in self.batch.filings.values() if one.thread == query.thread or one.id in self._answered(query)
+        ]
+        newest = {one.id: one for one in (*candidates, *fresh)} | self.batch.filings
+        known = [newest[one.id] for one in (*reversed(fresh), *candidates)]
+        filing = choose(known, evidence)
+        if isinstance(event, Identified):
+            return self._name(filing, evidence) if filing else None
+        if filing is None:
+            filing = self._open(event, evidence, query.thread)
+        return self._write_message(event, evidence, filing)
+
+    def _answered(self, query: ThreadQuery) -> set[int]:
+        return {self._by_message[one] for one in query.references if one in self._by_message}
+
+    def _name(self, filing: Filing, evidence: Evidence) -> Filing:
+        if filing.identifier is None and evidence.anchor is not None:
+            filing = evolve(filing, identifier=evidence.anchor, trust=evidence.trust)
+            self.batch.filings[filing.id] = filing
+        return filing
+
+    def _open(self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, thread: str) -> Filing:
+        at = evidence.at
+        filing = Filing(
+            id=next(self._ids),
+            channel=self._channel,
+            thread=thread,
+            opened=evidence.moment,
+            last_at=at,
+            subject=event.subject if isinstance(event, MessageReceived) else "",
+            visitor=evidence.visitor,
+        )
+        self._notify("conversation.opened", at, conversation=filing.id, channel=self._channel)
+        return filing
+
+    def _write_message(
+        self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing
+    ) -> Filing:
+        is_message = isinstance(event, MessageReceived)
+        direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
+        filing = filing.with_message(
+            evidence,
+            evidence.at,
+            direction,
+            is_automatic=isinstance(event, MessageReceived) and event.is_automatic,
+        )
+        self.batch.filings[filing.id] = filing
+        self._by_message[event.external_id] = filing.id
+        self.batch.messages.append(
+            Message(
+                id=next(self._ids),
+                conversation=filing.id,
+                channel=self._channel,
+                external_id=event.external_id,
+                direction=direction,
+                at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
+                text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
+                html=event.html if isinstance(event, MessageReceived) else "",
+                attachments=event.attachments if isinstance(event, MessageReceived) else (),
+                status="received" if is_message else "",
+            )
+        )
+        return filing
+
+    def _notify(self, kind: str, at: datetime, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
+        self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=at, payload=payload))
+
+
+def _problems(event: FormRejected) -> str:
+    return "form sent back: " + ", ".join(f"{one.field} {one.code}" for one in event.problems)

@@ -1,0 +1,379 @@
+"""The reference store: plain dictionaries, one lock. For tests, and to compare the other stores with."""
+
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from attrs import define, evolve, field
+
+from convsdk.core.consent import ConsentRecord, Membership
+from convsdk.core.events import Notice
+from convsdk.core.fold import Evidence, Moment
+from convsdk.core.inbox import Filing
+from convsdk.core.model import Identifier, Message, Node, Ruling, RulingKind, Trust
+from convsdk.core.profile import TraitClaim
+from convsdk.core.resolver import Holding, Known, NewContact
+from convsdk.core.storage import (
+    Batch,
+    ContactRecord,
+    HintRecord,
+    NamedTogether,
+    RulingRecord,
+    Store,
+    ThreadQuery,
+    Transaction,
+    Visit,
+    Withdrawal,
+)
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@define
+class _Tables:
+    """One workspace."""
+
+    holdings: dict[Node, Holding] = field(factory=dict)
+    contacts: dict[int, NewContact] = field(factory=dict)
+    roots: dict[int, int] = field(factory=dict)
+    hints: dict[str, HintRecord] = field(factory=dict)
+    rulings: dict[str, RulingRecord] = field(factory=dict)
+    traits: dict[int, TraitClaim] = field(factory=dict)
+    consents: dict[int, ConsentRecord] = field(factory=dict)
+    memberships: dict[int, Membership] = field(factory=dict)
+    filings: dict[int, Filing] = field(factory=dict)
+    messages: dict[int, Message] = field(factory=dict)
+    withdrawals: dict[int, Withdrawal] = field(factory=dict)
+    notices: dict[int, Notice] = field(factory=dict)
+    ids: Iterator[int] = field(factory=lambda: itertools.count(1))
+
+    def known(self, identifiers: Iterable[Identifier]) -> Known:
+        known = Known()
+        self.add_holdings(known, identifiers)
+        return known
+
+    def add_holdings(self, known: Known, identifiers: Iterable[Identifier]) -> None:
+        for identifier in identifiers:
+            for epoch in itertools.count():
+                held = self.holdings.get(Node(identifier, epoch))
+                if held is None:
+                    break
+                known.holdings.setdefault(held.node, held)
+                if held.contact is not None:
+                    known.roots.setdefault(held.contact, self.root(held.contact))
+
+    def root(self, contact: int) -> int:
+        return self.roots.get(contact, contact)
+
+    def valid_hints(self) -> Iterator[HintRecord]:
+        return (record for record in self.hints.values() if not record.is_withdrawn)
+
+    def valid_rulings(self) -> Iterator[Ruling]:
+        return (record.ruling for record in self.rulings.values() if not record.is_withdrawn)
+
+    def node(self, identifier: Identifier, moment: Moment) -> Node:
+        return self.known([identifier]).epochs([identifier]).node(identifier, moment)
+
+    def holder(self, node: Node) -> int | None:
+        held = self.holdings.get(node)
+        return self.root(held.contact) if held and held.is_owned and held.contact is not None else None
+
+
+class _MemoryTransaction(Transaction):
+    def __init__(self, tables: _Tables) -> None:
+        self._tables = tables
+        self._undo: list[Callable[[], object]] = []
+
+    def load(self, evidence: Sequence[Evidence]) -> Known:
+        known = self._tables.known(one for each in evidence for one in each.identifiers)
+        known.decisions = {
+            one.hint: self._tables.hints[one.hint].decision for one in evidence if one.hint in self._tables.hints
+        }
+        known.repeats = {(one.hint, other) for one in evidence for other, _ in one.links if self._repeats(one, other)}
+        return known
+
+    def _repeats(self, evidence: Evidence, other: Identifier) -> bool:
+        earlier = [
+            record.evidence
+            for record in self._tables.valid_hints()
+            if record.evidence.moment <= evidence.moment and other in dict(record.evidence.links)
+        ]
+        last = max(earlier, key=lambda one: one.moment, default=None)
+        return last is not None and (last.anchor, dict(last.links)[other]) == (
+            evidence.anchor,
+            dict(evidence.links)[other],
+        )
+
+    def load_history(self, known: Known, identifiers: Collection[Identifier]) -> None:
+        joint = [record.evidence for record in self._tables.valid_hints() if record.evidence.links]
+        rulings = list(self._tables.valid_rulings())
+        merges = [ruling for ruling in rulings if ruling.kind is RulingKind.MERGE]
+        edges: dict[Identifier, set[Identifier]] = defaultdict(set)
+        for named in [[one for one, _ in each.attested] for each in joint] + [[one.a, one.b] for one in merges]:
+            for identifier in named:
+                edges[identifier].update(named)
+        reached: set[Identifier] = set()
+        ahead = list(identifiers)
+        while ahead:
+            identifier = ahead.pop()
+            if identifier not in reached:
+                reached.add(identifier)
+                ahead.extend(edges[identifier])
+        for one in joint:
+            if one.anchor in reached:
+                known.add(one)
+        for ruling in rulings:
+            if ruling.a in reached and ruling.b in reached:
+                known.add_ruling(ruling)
+        for identifier in reached:
+            if summary := self._summary(identifier):
+                known.add(summary, key=f"alone {identifier}")
+        self._tables.add_holdings(known, sorted(reached))
+
+    def _summary(self, identifier: Identifier) -> Evidence | None:
+        alone = [
+            record.evidence
+            for record in self._tables.valid_hints()
+            if record.evidence.anchor == identifier and not record.evidence.links
+        ]
+        if not alone:
+            return None
+        return evolve(
+            min(alone, key=lambda one: one.moment),
+            trust=max(one.trust for one in alone),
+            may_create=any(one.may_create for one in alone),
+        )
+
+    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
+        return [self._candidates(query) for query in queries]
+
+    def _candidates(self, query: ThreadQuery) -> list[Filing]:
+        by_message = {
+            message.external_id: message.conversation
+            for message in self._tables.messages.values()
+            if message.channel == query.channel
+        }
+        answered = [self._tables.filings[by_message[one]] for one in query.references if one in by_message]
+        threaded = [
+            filing
+            for filing in self._tables.filings.values()
+            if (filing.channel, filing.thread) == (query.channel, query.thread)
+        ]
+        return answered + sorted(threaded, key=lambda one: one.id, reverse=True)
+
+    def new_ids(self) -> Iterator[int]:
+        return self._tables.ids
+
+    def is_stored(self, channel: str, external_ids: Collection[str]) -> set[str]:
+        return {
+            message.external_id
+            for message in self._tables.messages.values()
+            if message.channel == channel and message.external_id in external_ids
+        }
+
+    def write(self, batch: Batch) -> None:
+        tables = self._tables
+        for held in batch.changes.holdings.values():
+            self._put(tables.holdings, held.node, held)
+        for contact in batch.changes.contacts:
+            self._put(tables.contacts, contact.id, contact)
+        for pointer, root in batch.changes.roots.items():
+            self._put(tables.roots, pointer, root)
+        for record in batch.hints:
+            self._put(tables.hints, record.evidence.hint, record)
+        for ruling in batch.rulings:
+            self._put(tables.rulings, ruling.id, RulingRecord(ruling=ruling))
+        for filing in batch.filings.values():
+            self._put(tables.filings, filing.id, filing)
+        for message in batch.messages:
+            self._put(tables.messages, message.id, message)
+        for withdrawal in batch.withdrawals:
+            self._withdraw(withdrawal)
+        self._append(tables.traits, batch.traits)
+        self._append(tables.consents, batch.consents)
+        self._append(tables.memberships, batch.memberships)
+        for notice in batch.notices:
+            self._put(tables.notices, notice.id, notice)
+
+    def _withdraw(self, withdrawal: Withdrawal) -> None:
+        self._append(self._tables.withdrawals, [withdrawal])
+        is_withdrawn = not withdrawal.is_undone
+        if record := self._tables.hints.get(withdrawal.target):
+            self._put(self._tables.hints, withdrawal.target, evolve(record, is_withdrawn=is_withdrawn))
+        if ruling := self._tables.rulings.get(withdrawal.target):
+            self._put(self._tables.rulings, withdrawal.target, evolve(ruling, is_withdrawn=is_withdrawn))
+
+    def _append(self, table: MutableMapping[int, Value], records: Iterable[Value]) -> None:
+        for record in records:
+            self._put(table, len(table), record)
+
+    def _put(self, table: MutableMapping[Key, Value], key: Key, value: Value) -> None:
+        if key in table:
+            old = table[key]
+            self._undo.append(lambda: table.__setitem__(key, old))
+        else:
+            self._undo.append(lambda: table.pop(key))
+        table[key] = value
+
+    def roll_back(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+class MemoryStore(Store):
+    """Keeps everything in this process and forgets it with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._workspaces: dict[str, _Tables] = defaultdict(_Tables)
+
+    @contextmanager
+    def transaction(self, workspace: str) -> Iterator[Transaction]:
+        with self._lock:
+            transaction = _MemoryTransaction(self._workspaces[workspace])
+            try:
+                yield transaction
+            except BaseException:
+                transaction.roll_back()
+                raise
+
+    def close(self) -> None:
+        self._workspaces.clear()
+
+    def contact(self, workspace: str, contact: int) -> ContactRecord | None:
+        with self._lock:
+            tables = self._workspaces[workspace]
+            return self._record(tables, tables.root(contact)) if contact in tables.contacts else None
+
+    def _record(self, tables: _Tables, root: int) -> ContactRecord:
+        members = tuple(sorted(one for one in tables.contacts if tables.root(one) == root))
+        held = (one for one in tables.holdings.values() if one.is_owned and one.contact in members)
+        created = tables.contacts[root]
+        return ContactRecord(
+            id=root,
+            created_at=created.at,
+            how=created.how,
+            holdings=tuple(sorted(held, key=lambda one: one.id)),
+            members=members,
+        )
+
+    def contacts(self, workspace: str, *, after: int, limit: int) -> list[ContactRecord]:
+        with self._lock:
+            tables = self._workspaces[workspace]
+            owners = {tables.holder(node) for node in tables.holdings} - {None}
+            return [self._record(tables, one) for one in sorted(one for one in owners if one and one > after)[:limit]]
+
+    def find(self, workspace: str, identifier: Identifier, moment: Moment | None = None) -> int | None:
+        with self._lock:
+            tables = self._workspaces[workspace]
+            epochs = tables.known([identifier]).epochs([identifier])
+            last = Node(identifier, len(epochs.starts.get(identifier, ())))
+            return tables.holder(epochs.node(identifier, moment) if moment else last)
+
+    def traits(self, workspace: str, identifiers: Collection[Identifier]) -> list[TraitClaim]:
+        with self._lock:
+            tables = self._workspaces[workspace]
+            return [
+                claim
+                for claim in tables.traits.values()
+                if claim.identifier in identifiers and not tables.hints[claim.hint].is_withdrawn
+            ]
+
+    def visitors(self, workspace: str, identifiers: Collection[Identifier]) -> list[Identifier]:
+        with self._lock:
+            evidence = [record.evidence for record in self._workspaces[workspace].valid_hints()]
+            return sorted({one.visitor for one in evidence if one.visitor and one.anchor in identifiers})
+
+    def visits(self, workspace: str, visitor: Identifier) -> list[Visit]:
+        with self._lock:
+            tables = self._workspaces[workspace]
+            evidence = [record.evidence for record in tables.valid_hints() if record.evidence.visitor == visitor]
+            return [
+                Visit(
+                    moment=one.moment,
+                    anchor=one.anchor,
+                    contact=tables.holder(tables.node(one.anchor, one.moment)) if one.anchor else None,
+                )
+                for one in evidence
+            ]
+
+    def named_together(self, workspace: str, identifiers: Collection[Identifier] | None) -> list[NamedTogether]:
+        with self._lock:
+            tables = self._workspaces[workspace]
+            named: list[tuple[Identifier, Identifier, Moment, Trust | None]] = [
+                (record.evidence.anchor, other, record.evidence.moment, trust)
+                for record in tables.valid_hints()
+                if record.evidence.anchor
+                for other, trust in (*record.evidence.links, *record.evidence.notes)
+            ] + [
+                (one.a, one.b, (one.at, one.id), None) for one in tables.valid_rulings() if one.kind is RulingKind.MERGE
+            ]
+            found = []
+            for a, b, moment, trust in sorted(named, key=lambda one: one[2]):
+                nodes = tables.node(a, moment), tables.node(b, moment)
+                contacts = tables.holder(nodes[0]), tables.holder(nodes[1])
+                is_asked = identifiers is None or a in identifiers or b in identifiers
+                if is_asked and (contacts[0] != contacts[1] or contacts[0] is None):
+                    found.append(
+                        NamedTogether(a=nodes[0], b=nodes[1], contacts=contacts, trust=trust, source=moment[1])
+                    )
+            return found
+
+    def hint(self, workspace: str, hint: str) -> HintRecord | None:
+        with self._lock:
+            return self._workspaces[workspace].hints.get(hint)
+
+    def hints(self, workspace: str, identifiers: Collection[Identifier], *, limit: int) -> list[HintRecord]:
+        with self._lock:
+            records = [one for one in self._workspaces[workspace].hints.values() if one.evidence.anchor in identifiers]
+            return sorted(records, key=lambda one: one.evidence.moment)[:limit]
+
+    def rulings(self, workspace: str, identifiers: Collection[Identifier]) -> list[RulingRecord]:
+        with self._lock:
+            records = self._workspaces[workspace].rulings.values()
+            named = [one for one in records if one.ruling.a in identifiers or one.ruling.b in identifiers]
+            return sorted(named, key=lambda one: (one.ruling.at, one.ruling.id))
+
+    def ruling(self, workspace: str, ruling: str) -> RulingRecord | None:
+        with self._lock:
+            return self._workspaces[workspace].rulings.get(ruling)
+
+    def consents(self, workspace: str, identifiers: Collection[Identifier]) -> list[ConsentRecord]:
+        with self._lock:
+            records = self._workspaces[workspace].consents.values()
+            return sorted((one for one in records if one.identifier in identifiers), key=lambda one: one.order)
+
+    def memberships(self, workspace: str, contacts: Collection[int]) -> list[Membership]:
+        with self._lock:
+            records = self._workspaces[workspace].memberships.values()
+            return sorted((one for one in records if one.contact in contacts), key=lambda one: one.at)
+
+    def filings(
+        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+    ) -> list[Filing]:
+        with self._lock:
+            found = [
+                one
+                for one in self._workspaces[workspace].filings.values()
+                if (identifiers is None or (one.identifier or one.visitor) in identifiers)
+                and (before is None or one.opened < before)
+            ]
+            return sorted(found, key=lambda one: one.opened, reverse=True)[:limit]
+
+    def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
+        with self._lock:
+            found = [
+                one
+                for one in self._workspaces[workspace].messages.values()
+                if one.conversation == conversation and (before is None or one.id < before)
+            ]
+            return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    def notices(self, workspace: str, *, since: int, limit: int) -> list[Notice]:
+        with self._lock:
+            found = [one for one in self._workspaces[workspace].notices.values() if one.id > since]
+            return sorted(found, key=lambda one: one.id)[:limit]
