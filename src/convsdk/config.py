@@ -223,7 +223,7 @@ class _Reader:
         self._require_known(document, ("store", "workspaces", "channels"), (), "the file")
         store = self._store(document.get("store", DEFAULT_STORE))
         workspaces = {
-            name: self._structure(WorkspaceConfig, table, ("workspaces", name), f"workspace {name!r}", {})
+            name: self._structure(WorkspaceConfig, table, ("workspaces", name), f"workspace {name!r}")
             for name, table in self._tables(document, "workspaces")
         } or {DEFAULT_WORKSPACE: WorkspaceConfig()}
         channels: dict[str, Channel] = {}
@@ -294,7 +294,9 @@ class _Reader:
         given = {field_: value for field_, value in table.items() if field_ not in {"type", "workspace"}}
         inherited = {"country": workspace.country} if workspace and workspace.country else {}
         owner = f"channel {name!r}"
-        settings = self._structure(channel_type.settings, given, key, owner, inherited, ("type", "workspace"))
+        settings = self._structure(
+            channel_type.settings, given, key, owner, inherited=inherited, reserved=("type", "workspace")
+        )
         if settings is None:
             return None
         try:
@@ -332,13 +334,157 @@ class _Reader:
         others = "".join(f"; plugin {plugin.name!r} is broken, {plugin.reason}" for plugin in self.plugins.broken)
         return f"no plugin brings type {wanted!r}{others}: install its plugin, or take one of: {listed}"
 
-    def _structure(  # noqa: ANN202  (gives an instance of `cls`, or None where a problem was added)
+    def _structure(
         self,
         cls: type[Any],
         table: dict[str, Any],
         key: _Key,
         owner: str,
-        inherited: Mapping[str, Any],
+        *,
+        inherited: Mapping[str, Any] | None = None,
         reserved: tuple[str, ...] = (),
-    ):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
+    ) -> Any:  # noqa: ANN401  (an instance of `cls`, or None where a problem was found)
+        before = len(self.problems)
+        hints = get_type_hints(cls, include_extras=True)
+        fields = {one.alias or one.name: one for one in attrs.fields(cls) if one.init}
+        self._require_known(table, (*reserved, *fields), key, owner)
+        values: dict[str, Any] = {}
+        for name, one in fields.items():
+            if name in reserved:
+                continue
+            if name in table:
+                values[name] = self._value(hints.get(one.name, Any), table[name], (*key, name), f"{owner}: {name}")
+            elif inherited and name in inherited:
+                values[name] = inherited[name]
+            elif one.default is attrs.NOTHING:
+                self._add(key, f"{owner}: {name} is missing: add {_example(name, hints.get(one.name, Any))}")
+        if len(self.problems) > before:
+            return None
+        return self._made(cls, values, key, owner)
+
+    def _made(self, cls: type[Any], values: dict[str, Any], key: _Key, owner: str) -> Any:  # noqa: ANN401  (as above)
+        try:
+            return cls(**values)
+        except (ValueError, TypeError, ConvsdkError) as error:
+            told = list(self._refused(cls, values)) or [("", error)]
+        for name, problem in told:
+            place = f"{owner}: {name}" if name else owner
+            self._add((*key, name) if name else key, f"{place}: {self._masked(problem)}")
+        return None
+
+    @staticmethod
+    def _refused(settings: type[Any], values: dict[str, Any]) -> Iterator[tuple[str, Exception]]:
+        """Ask each field's validator on its own, since a constructor stops at the first that refuses."""
+        blank = object.__new__(settings)
+        present = [(one.alias or one.name, one) for one in attrs.fields(settings) if (one.alias or one.name) in values]
+        for name, one in present:
+            object.__setattr__(blank, one.name, values[name])
+        for name, one in present:
+            if one.validator is None or one.converter is not None:
+                continue
+            try:
+                one.validator(blank, one, values[name])
+            except (ValueError, TypeError, ConvsdkError) as error:
+                yield name, error
+            except AttributeError:
+                continue  # it looks at a field that was not given; the constructor's own error is told then
+
+    def _value(self, kind: Any, value: Any, key: _Key, place: str) -> Any:  # noqa: ANN401  (any setting's type)
+        plain = _plain(kind)
+        if plain is Secret:
+            return self._secret(value, key, place)
+        if isinstance(plain, type) and attrs.has(plain):
+            if isinstance(value, dict):
+                return self._structure(plain, value, key, place)
+            self._add(key, f"{place} is {_called(value)}: write it as a table")
+            return None
+        origin, arguments = get_origin(plain), get_args(plain)
+        if isinstance(value, list) and (origin is list or (origin is tuple and arguments[1:] == (...,))):
+            items = (
+                self._value(arguments[0], item, (*key, index), f"{place}[{index}]") for index, item in enumerate(value)
+            )
+            return origin(items)
+        if isinstance(value, dict) and origin in {dict, Mapping} and arguments[0] is str:
+            return {
+                name: self._value(arguments[1], item, (*key, name), f"{place}.{name}") for name, item in value.items()
+            }
+        return self._converted(kind, value, key, place)
+
+    def _converted(self, kind: Any, value: Any, key: _Key, place: str) -> Any:  # noqa: ANN401  (as `_value`)
+        try:
+            return msgspec.convert(value, kind, strict=True)
+        except (msgspec.ValidationError, TypeError) as error:
+            said = re.sub(r"`(\w+)`", lambda found: _NAMES.get(found[1], found[1]), self._masked(error))
+            self._add(key, f"{place} has a wrong value: {said[:1].lower()}{said[1:]}")
+            return None
+
+    def _secret(self, given: object, key: _Key, place: str) -> Secret:
+        if not isinstance(given, dict) or len(given) != 1 or not set(given) <= set(_SOURCES):
+            what = "must not stand in the file itself" if isinstance(given, str) else "says not where it is kept"
+            self._add(key, f'{place} {what}: use {{ env = "NAME" }} or {{ file = "PATH" }}')
+            return Secret("")
+        ((source, name),) = given.items()
+        if not isinstance(name, str) or not name:
+            self._add(key, f"{place}: {source} is {_called(name)}: give a name in quotes")
+            return Secret("")
+        value = self._variable(name, key, place) if source == "env" else self._file(name, key, place)
+        self._revealed.add(value)
+        return Secret(value)
+
+    def _variable(self, name: str, key: _Key, place: str) -> str:
+        value = self.environ.get(name, "")
+        if not value:
+            what = "is empty" if name in self.environ else "is not set"
+            self._add(key, f"{place}: environment variable {name} {what}: set it")
+        return value
+
+    def _file(self, name: str, key: _Key, place: str) -> str:
+        file = self.path.parent / name
+        try:
+            value = file.read_bytes().decode()
+        except OSError as error:
+            self._add(key, f"{place}: file {file} cannot be read ({error.strerror}): create it or name another")
+            return ""
+        except ValueError:  # not UTF-8, or a NUL in the name
+            self._add(key, f"{place}: file {file} holds no text in UTF-8: write the secret into it as text")
+            return ""
+        value = value.removesuffix("\n").removesuffix("\r")
+        if not value:
+            self._add(key, f"{place}: file {file} is empty: write the secret into it")
+        return value
+
+    def _masked(self, error: Exception) -> str:
+        # A validator of a plugin can put into its message what it was given, secrets included.
+        said = " ".join(str(error.args[0] if error.args else error).split())
+        for secret in sorted(filter(None, self._revealed), key=len, reverse=True):
+            said = said.replace(secret, "***")
+        return said
+
+
+_NAMES = {"object": "table", "null": "nothing", "bool": "true or false", "str": "text", "int": "a whole number"}
+
+
+def _called(value: object) -> str:
+    if value == "":
+        return "empty"
+    names = {dict: "a table", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "a date or time")
+
+
+def _plain(kind: Any) -> Any:  # noqa: ANN401  (an annotation can be any object)
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    if get_origin(kind) in {Union, UnionType}:
+        others = [one for one in get_args(kind) if one is not NoneType]
+        return _plain(others[0]) if len(others) == 1 else kind
+    return kind
+
+
+def _example(name: str, kind: Any) -> str:  # noqa: ANN401  (as `_plain`)
+    return f'{name} = {{ env = "NAME" }}' if _plain(kind) is Secret else f"{name} = ..."
+
+
+def _may_bring(plugin: Broken, channel_type: str) -> bool:
+    """Say whether `plugin` is likely to bring `channel_type`: a broken one can no longer be asked."""
+    wanted = channel_type.replace("_", "-")
+    return wanted == plugin.name.replace("_", "-") or plugin.distribution.replace("_", "-") == f"convsdk-{wanted}"

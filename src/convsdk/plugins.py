@@ -6,7 +6,6 @@ a default argument that never receives a value, a second plugin of one name): al
 
 import inspect
 import re
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
@@ -32,6 +31,10 @@ _HOST = "convsdk"
 _PREFIX = "convsdk_"
 _CALLED_LATER = frozenset({"convsdk_hint", "convsdk_event", "convsdk_automations"})
 _log = structlog.get_logger(__name__)
+
+
+def _context() -> hookspecs.Context:
+    return hookspecs.Context(version=metadata.version(_HOST))
 
 
 @frozen(kw_only=True)
@@ -91,7 +94,7 @@ class Plugins:
     store_factories: dict[str, Callable[..., Any]] = field(factory=dict)
     commands: tuple[Any, ...] = ()
     _implementations: tuple[_Implementation, ...] = field(default=(), repr=False)
-    _context: hookspecs.Context = field(factory=lambda: _context(), repr=False)
+    _context: hookspecs.Context = field(factory=_context, repr=False)
 
     def hints(self, hint: IdentityHint) -> IdentityHint:
         """Give `hint` as the plugins change it, each one seeing what the one before it made."""
@@ -126,7 +129,7 @@ class Plugins:
             return implementation(ctx=self._context, **arguments)
         except (Exception, SystemExit) as error:  # noqa: BLE001  (boundary: a plugin's failure stays the plugin's own)
             # No exc_info: a renderer that prints local variables would put the customer's values into the log.
-            _log.error(  # noqa: TRY400
+            _log.error(
                 "a plugin's hook failed and was skipped",
                 plugin=implementation.plugin,
                 hook=implementation.hook,
@@ -338,10 +341,6 @@ class _Loader:
             self._origins.update({(attribute.name, name): f"plugin {entry.name!r}" for name in given})
 
 
-def _context() -> hookspecs.Context:
-    return hookspecs.Context(version=metadata.version(_HOST))
-
-
 def _announced(distributions: Iterable[metadata.Distribution] | None) -> Iterator[_Entry]:
     seen: set[str] = set()
     for distribution in metadata.distributions() if distributions is None else distributions:
@@ -367,7 +366,9 @@ def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
         found = distribution.metadata
     except Exception:  # noqa: BLE001  (boundary: as above, a METADATA file can be missing or be anything)
         return "unknown distribution", ""
-    return found.get("Name") or "unknown distribution", found.get("Version") or ""
+    values = dict(found.items())  # type: ignore[attr-defined]  # a Message, whose stub for 3.11 names only some methods
+    name, version = values.get("Name", ""), values.get("Version", "")
+    return name or "unknown distribution", version
 
 
 def _rank(entry: _Entry) -> tuple[bool, str, str]:
@@ -379,7 +380,7 @@ def _guarded(act: Callable[[], Any], what: str, fix: str) -> Any:  # noqa: ANN40
         return act()
     except _RefusedError:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (boundary: importing and asking a plugin runs any code)
+    except (Exception, SystemExit) as error:  # boundary: importing and asking a plugin runs any code
         place = f" at {_origin(error)}" if _origin(error) else ""
         raise _RefusedError(f"it {what}: {_shown(error)}{place}", fix) from error
 
@@ -394,8 +395,7 @@ def _origin(error: BaseException) -> str:
 
 
 def _is_machinery(filename: str) -> bool:
-    parts = (__file__, "<frozen importlib", str(pluggy.__path__[0]), inspect.getfile(metadata), f"{sys.prefix}/lib/imp")
-    return filename.startswith(parts) or "/importlib/" in filename
+    return filename.startswith((__file__, "<frozen ", pluggy.__path__[0])) or "/importlib/" in filename
 
 
 def _given(implementation: _Implementation, context: hookspecs.Context, distribution: str) -> list[Any]:
@@ -465,7 +465,8 @@ def _command_name(command: object) -> str:
     name = getattr(command, "name", None)
     if not isinstance(name, str) or not callable(command):
         raise _RefusedError(
-            f"convsdk_commands gave {_describe(command)}, which is no click command", "give functions under @click.command"
+            f"convsdk_commands gave {_describe(command)}, which is no click command",
+            "give functions under @click.command",
         )
     return name
 

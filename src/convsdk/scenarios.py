@@ -64,7 +64,7 @@ def load_scenarios(path: Path) -> list[dict[str, Any]]:
         document = msgspec.json.decode(path.read_bytes())
         scenarios = document["scenarios"]
         for scenario in scenarios:
-            scenario["id"], scenario["given"], scenario["then"]  # noqa: B018  (each must be there)
+            scenario["id"], scenario["given"], scenario["then"]
             if unknown := set(scenario.get("config", {})) - _CONFIG_KEYS:
                 raise ConfigError(
                     f"{path}: scenario {scenario['id']!r} sets {', '.join(sorted(unknown))}: "
@@ -109,7 +109,9 @@ def _policy(scenario: dict[str, Any], kinds: Iterable[IdentifierKind]) -> Policy
     unknown = [MessagingId(kind) for kind in sorted(claimed) if kind not in known]
     config = scenario.get("config", {})
     policy = Policy(kinds=Kinds((*kinds, *unknown)))
-    settings: dict[str, Any] = {key: config[key] for key in ("country", "component_cap", "external_id_cap") if key in config}
+    settings: dict[str, Any] = {
+        key: config[key] for key in ("country", "component_cap", "external_id_cap") if key in config
+    }
     settings |= {key: frozenset(config[key]) for key in ("blocked", "own") if key in config}
     if "visitor_ttl_days" in config:
         settings["visitor_ttl"] = timedelta(days=config["visitor_ttl_days"])
@@ -227,7 +229,9 @@ class _Run:
     def _differences(self, *, with_outcomes: bool) -> Iterator[str]:
         contacts = [contact for contact in self._hub.contacts(limit=1000)]
         shown = {
-            contact.id: sorted([*(str(one.node) for one in contact.identifiers), *(f"visitor:{one}" for one in contact.visitors)])
+            contact.id: sorted(
+                [*(str(one.node) for one in contact.identifiers), *(f"visitor:{one}" for one in contact.visitors)]
+            )
             for contact in contacts
         }
         self._owners = {name: contact for contact, names in shown.items() for name in names}
@@ -244,7 +248,9 @@ class _Run:
             yield from self._hint_differences(hint, expected, with_outcomes=with_outcomes)
         for name, traits in self._then.get("shown_traits", {}).items():
             contact = self._hub.contact(self._owners[name])
-            yield from _difference(f"traits of {name}", traits, {key: str(value) for key, value in contact.traits.items()})
+            yield from _difference(
+                f"traits of {name}", traits, {key: str(value) for key, value in contact.traits.items()}
+            )
         for key, states in self._then.items():
             if key.startswith("consent_"):
                 for name, state in states.items():
@@ -267,7 +273,9 @@ class _Run:
         if "replay_outcome" in expected:
             yield from _difference(f"replay of {hint}", expected["replay_outcome"], decisions[-1].outcome.value)
         if "unusable_kinds" in expected:
-            yield from _difference(f"unusable in {hint}", sorted(expected["unusable_kinds"]), sorted(decisions[0].unusable))
+            yield from _difference(
+                f"unusable in {hint}", sorted(expected["unusable_kinds"]), sorted(decisions[0].unusable)
+            )
         if "displaces" in expected:
             yield from _difference(f"displaced by {hint}", expected["displaces"], list(decisions[0].displaced))
         if "attributed_to" in expected:

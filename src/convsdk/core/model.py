@@ -41,7 +41,7 @@ def _is_aware(_: object, __: object, value: datetime) -> None:
         raise ValueError(message)
 
 
-@frozen(order=True, cache_hash=True)
+@frozen(order=True)
 class Identifier:
     """One key by which a person can be known, in canonical form.
 
@@ -57,7 +57,7 @@ class Identifier:
         return f"{self.kind}:{self.scope}/{self.value}" if self.scope else f"{self.kind}:{self.value}"
 
 
-@frozen(order=True, cache_hash=True)
+@frozen(order=True)
 class Node:
     """An identifier in one of its epochs: a recycled number is the same identifier held by another person."""
 

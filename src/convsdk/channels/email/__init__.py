@@ -1,0 +1,28 @@
+"""The e-mail channel: raw mail with its envelope in, one message with its sender out."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from convsdk.channels.email.parse import EmailSettings, parse_mail
+from convsdk.core.events import Event
+from convsdk.core.ports import Capabilities, Channel, Request
+from convsdk.hookspecs import Context, hookimpl
+
+
+class EmailChannel(Channel):
+    """Inbound mail as it came over the wire (RFC 5322): `body` of a request is the raw message."""
+
+    type = "email"
+    settings: ClassVar[type] = EmailSettings
+    can = Capabilities(messages=True, attachments=True)
+
+    def parse(self, request: Request) -> Sequence[Event]:
+        return (
+            parse_mail(request.body, settings=self.config, received_at=request.received_at, envelope=request.envelope),
+        )
+
+
+@hookimpl
+def convsdk_channels(ctx: Context) -> list[type[Channel]]:  # noqa: ARG001  (every hook takes it)
+    """Give the e-mail channel."""
+    return [EmailChannel]

@@ -1,0 +1,254 @@
+"""The format of a mail, read without trust: header fields, parts, charsets, encoded words. Knows no people.
+
+The standard library's compat32 parser reads each block of header fields. The tree of parts is walked here, since the
+library recurses on nested multiparts; its parameters and encoded words take quadratic time on hostile input, so they
+are read here as well. Everything in this module takes time linear in the size of the mail.
+"""
+
+import binascii
+import re
+from collections.abc import Iterator
+from email.parser import BytesHeaderParser
+from email.policy import compat32
+from encodings.aliases import aliases
+from urllib.parse import unquote_to_bytes
+
+from attrs import field, frozen
+
+MAX_BYTES = 25 * 1024 * 1024
+MAX_HEADER_BYTES = 256 * 1024
+MAX_FIELDS = 1_000
+MAX_DEPTH = 30
+MAX_PARTS = 500
+# Each level of nesting is searched for its boundary; this keeps the sum linear. Real mail nests three levels.
+MAX_SEARCHED_BYTES = 8 * MAX_BYTES
+
+_HEADER_END = re.compile(rb"\n\r?\n")
+_BLANK_LINE = re.compile(rb"\r?\n")
+_PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+("(?:[^"\\]|\\.)*+"?|[^;]*+)', re.DOTALL)
+_ENCODED_WORD = re.compile(r"=\?([^?\s]*+)\?([qQbB])\?([^?]*+)\?=")
+_MEDIA_TYPE = re.compile(r"\s*+([a-z0-9!#$&^_.+-]{1,100})/([a-z0-9!#$&^_.+-]{1,100})\s*+(?:;|$)")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+# What mail programs say, and what they mean by it (WHATWG Encoding): the wider set that contains the named one.
+_MEANT = {
+    "ascii": "utf_8",
+    "latin_1": "cp1252",
+    "iso8859_9": "cp1254",
+    "iso8859_11": "cp874",
+    "tis_620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "euc_kr": "cp949",
+    "shift_jis": "cp932",
+}
+# A closed list: a name out of a mail must neither import a module nor reach a codec that is no charset.
+_NO_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs"}
+_CHARSETS = (frozenset(aliases.values()) | {"koi8_u", "cp874", "utf_8_sig"}) - _NO_CHARSETS
+
+
+class PastLimitError(Exception):
+    """The mail is larger, deeper or in more pieces than is read; the text says which limit it is."""
+
+
+@frozen(kw_only=True)
+class Part:
+    """One part of a mail: its header fields (lower-case name, raw value) and where in `raw` its content is."""
+
+    raw: bytes = field(repr=False)
+    fields: tuple[tuple[str, str], ...]
+    start: int
+    end: int
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Give the raw values of every field `name`, from the top."""
+        return tuple(value for key, value in self.fields if key == name)
+
+    def first(self, name: str) -> str:
+        """Give the raw value of the topmost field `name`, or an empty text."""
+        return next((value for key, value in self.fields if key == name), "")
+
+    @property
+    def media_type(self) -> str:
+        """Give the declared type in lower case; plain text where none, or nothing usable, is declared."""
+        match = _MEDIA_TYPE.match(self.first("content-type").lower())
+        return f"{match[1]}/{match[2]}" if match else "text/plain"
+
+    @property
+    def disposition(self) -> str:
+        """Give `attachment`, `inline`, or what else is declared, in lower case."""
+        return self.first("content-disposition").partition(";")[0].strip().lower()
+
+    @property
+    def file_name(self) -> str:
+        """Give the declared file name, decoded but as unsafe as it came."""
+        return parameter(self.first("content-disposition"), "filename") or parameter(self.first("content-type"), "name")
+
+    def content(self) -> bytes:
+        """Give the content with its transfer encoding undone; what cannot be undone is given as it is."""
+        data = self.raw[self.start : self.end]
+        match self.first("content-transfer-encoding").strip().lower():
+            case "base64":
+                return _from_base64(data)
+            case "quoted-printable":
+                return binascii.a2b_qp(data)
+        return data
+
+    def text(self) -> str:
+        """Give the content as text with plain newlines."""
+        declared = parameter(self.first("content-type"), "charset")
+        return decode(self.content(), declared).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_head(raw: bytes, start: int = 0, end: int | None = None) -> Part:
+    """Give the part that fills `raw` from `start` to `end`; raise `PastLimitError` where its header is too large."""
+    end = len(raw) if end is None else end
+    blank = _BLANK_LINE.match(raw, start, end)
+    if blank:
+        return Part(raw=raw, fields=(), start=blank.end(), end=end)
+    separator = _HEADER_END.search(raw, start, end)
+    head_end, content = (separator.start() + 1, separator.end()) if separator else (end, end)
+    if head_end - start > MAX_HEADER_BYTES:
+        raise PastLimitError(f"its header has more than {MAX_HEADER_BYTES} bytes")
+    message = BytesHeaderParser(policy=compat32).parsebytes(raw[start:head_end])
+    fields = tuple((name.lower(), str(value)) for name, value in message.raw_items())
+    if len(fields) > MAX_FIELDS:
+        raise PastLimitError(f"its header has more than {MAX_FIELDS} fields")
+    # A line that is no field ends the header: the library hands that line and the rest back, byte for character.
+    rest = len(str(message.get_payload()))
+    return Part(raw=raw, fields=fields, start=head_end - rest if rest else content, end=end)
+
+
+def leaves(root: Part) -> Iterator[Part]:
+    """Give the parts that are no multiparts, in order; raise `PastLimitError` where there are too many or too deep."""
+    waiting = [(root, 0)]
+    parts = searched = 0
+    while waiting:
+        part, depth = waiting.pop()
+        boundary = _boundary(part)
+        searched += part.end - part.start if boundary else 0
+        if searched > MAX_SEARCHED_BYTES:
+            raise PastLimitError("its parts are nested too often for their size")
+        inner = _inner(part, boundary) if boundary else []
+        if not inner:
+            yield part
+            continue
+        parts += len(inner)
+        if parts > MAX_PARTS:
+            raise PastLimitError(f"it has more than {MAX_PARTS} parts")
+        if depth >= MAX_DEPTH:
+            raise PastLimitError(f"its parts are nested more than {MAX_DEPTH} levels deep")
+        waiting.extend((read_head(part.raw, *span), depth + 1) for span in reversed(inner))
+
+
+def _boundary(part: Part) -> bytes:
+    if not part.media_type.startswith("multipart/"):
+        return b""
+    value = _parameters(part.first("content-type")).get("boundary", "")
+    return value.rstrip().encode("utf-8", "surrogateescape")
+
+
+def _inner(part: Part, boundary: bytes) -> list[tuple[int, int]]:
+    """Give where the content of a multipart's parts starts and ends (RFC 2046, 5.1.1); the last may lack its end."""
+    delimiter = re.compile(rb"\n--" + re.escape(boundary) + rb"(--)?[ \t]*+\r?(?=\n|\Z)")
+    raw, spans, open_at = part.raw, [], -1
+    # The newline before the first delimiter may be the one that ends the header.
+    for match in delimiter.finditer(raw, max(part.start - 1, 0), part.end):
+        if open_at >= 0:
+            before = match.start() - (raw[match.start() - 1 : match.start()] == b"\r")
+            spans.append((open_at, max(before, open_at)))
+        open_at = -1 if match[1] else min(match.end() + 1, part.end)
+        if match[1] or len(spans) > MAX_PARTS:
+            break
+    if open_at >= 0:
+        spans.append((open_at, part.end))
+    return spans
+
+
+def _from_base64(data: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(data + b"==")
+    except binascii.Error:
+        return data
+
+
+def decode(data: bytes, charset: str = "") -> str:
+    """Give `data` as text: in its declared charset, else UTF-8, else cp1252. Holds no surrogate and no NUL."""
+    name = re.sub(r"[^a-z0-9]+", "_", charset[:40].lower()).strip("_")
+    name = aliases.get(name, name)
+    name = _MEANT.get(name, name)
+    for candidate in (name, "utf_8"):
+        if candidate not in _CHARSETS:
+            continue
+        try:
+            return _UNSTORABLE.sub("\ufffd", data.decode(candidate))
+        except UnicodeError:
+            continue
+    return _UNSTORABLE.sub("\ufffd", data.decode("cp1252", "replace"))
+
+
+def plain(value: str) -> str:
+    """Give a raw header value as text without decoding its encoded words."""
+    return decode(value.encode("utf-8", "surrogateescape"))
+
+
+def readable(value: str) -> str:
+    """Give a raw header value for people: encoded words decoded (RFC 2047), on one line, without controls."""
+    pieces: list[tuple[str, bytes]] = []
+    position = 0
+    for match in _ENCODED_WORD.finditer(value):
+        between = value[position : match.start()]
+        if between.strip() or not pieces or pieces[-1][0] == "":
+            pieces.append(("", between.encode("utf-8", "surrogateescape")))
+        _append_word(pieces, *match.groups())
+        position = match.end()
+    pieces.append(("", value[position:].encode("utf-8", "surrogateescape")))
+    return one_line("".join(decode(data, charset) for charset, data in pieces))
+
+
+def _append_word(pieces: list[tuple[str, bytes]], charset: str, encoding: str, word: str) -> None:
+    data = word.encode("utf-8", "surrogateescape")
+    charset = charset.partition("*")[0].lower() or "utf-8"
+    decoded = _from_base64(data) if encoding in "bB" else binascii.a2b_qp(data, header=True)
+    pieces.append((charset, decoded))
+
+
+def one_line(text: str) -> str:
+    """Give `text` on one line, with single blanks and without controls and invisible direction marks."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
+def _parameters(value: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for match in _PARAMETER.finditer(value):
+        content = match[2].strip()
+        if content.startswith('"'):
+            content = re.sub(r"\\(.)", r"\1", content[1:].removesuffix('"'), flags=re.DOTALL)
+        found.setdefault(match[1].lower(), content)
+    return found
+
+
+def parameter(value: str, name: str) -> str:
+    """Give the parameter `name` of a raw header value, decoded by RFC 2231 or, as is common, by RFC 2047."""
+    found = _parameters(value)
+    if name in found and f"{name}*" not in found:
+        return readable(found[name])
+    keys = [f"{name}*"] if f"{name}*" in found else []
+    while not keys or keys[0] != f"{name}*":
+        key = next((key for key in (f"{name}*{len(keys)}*", f"{name}*{len(keys)}") if key in found), "")
+        if not key:
+            break
+        keys.append(key)
+    if not keys:
+        return ""
+    pieces = [_piece(found[key], is_encoded=key.endswith("*")) for key in keys]
+    charset, quote, rest = pieces[0].partition(b"'")
+    if keys[0].endswith("*") and quote:
+        pieces[0] = rest.partition(b"'")[2]
+        return one_line(decode(b"".join(pieces), charset.decode("ascii", "replace")))
+    return one_line(decode(b"".join(pieces)))
+
+
+def _piece(value: str, *, is_encoded: bool) -> bytes:
+    data = value.encode("utf-8", "surrogateescape")
+    return unquote_to_bytes(data) if is_encoded else data

@@ -1,0 +1,321 @@
+import textwrap
+
+import pytest
+from attrs import field, frozen
+from attrs.validators import matches_re, min_len
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convsdk.config import WorkspaceConfig, lines_of, load_config
+from convsdk.core.ports import Channel, Secret
+from convsdk.errors import ConfigError
+from convsdk.plugins import Broken, Plugins
+
+
+@frozen(kw_only=True)
+class Field:
+    label: str
+    required: bool = False
+
+
+@frozen(kw_only=True)
+class ChatSettings:
+    secret: Secret | None = None
+    old_secrets: tuple[Secret, ...] = ()
+    country: str | None = None
+    limit: int = 10
+    fields: tuple[Field, ...] = ()
+    extra: dict[str, Field] = field(factory=dict)
+
+
+def _is_long_enough(_, __, value):
+    if len(value.reveal()) < 4:
+        message = f"the secret {value.reveal()} is too short"
+        raise ValueError(message)
+
+
+@frozen(kw_only=True)
+class PageSettings:
+    app_secret: Secret = field(validator=_is_long_enough)
+    page: str = field(default="page", validator=[min_len(3), matches_re("[a-z]+")])
+    greeting: str = field(default="hello", validator=min_len(2))
+
+
+class Chat(Channel):
+    type = "chat"
+    settings = ChatSettings
+
+    def parse(self, request):
+        return []
+
+
+class Page(Chat):
+    type = "page"
+    settings = PageSettings
+
+
+BROKEN = Broken(
+    name="fax", distribution="convsdk-fax", version="1", reason="it lacks toner", fix="add toner", load_time_ms=1.0
+)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Write `convsdk.toml` and load it."""
+
+    def load(text, environ=None, broken=()):
+        path = tmp_path / "convsdk.toml"
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        plugins = Plugins(channel_types={"chat": Chat, "page": Page}, broken=broken)
+        return load_config(path, plugins, environ=environ or {})
+
+    return load
+
+
+@pytest.fixture
+def problems(load, tmp_path):
+    """Load what is wrong, and give the lines of the error without the folder."""
+
+    def problems(text, environ=None, broken=()):
+        with pytest.raises(ConfigError) as caught:
+            load(text, environ, broken)
+        return str(caught.value).replace(f"{tmp_path}/", "").splitlines()
+
+    return problems
+
+
+def test_whole_file_is_read(load, tmp_path):
+    """Store, workspaces and channels arrive as values, with their secrets from the environment and from files."""
+    (tmp_path / "app").write_text("from-file\n", encoding="utf-8")
+
+    config = load(
+        """
+        store = "sqlite:///x.db"
+        [workspaces.default]
+        country = "DE"
+        own = ["support@shop.example"]
+        [channels.shop-chat]
+        type = "chat"
+        secret = { env = "CHAT" }
+        old_secrets = [{ env = "CHAT" }, { file = "app" }]
+        fields = [{ label = "Phone", required = true }]
+        extra.company = { label = "Company" }
+        [channels.shop-page]
+        type = "page"
+        app_secret.file = "app"
+        """,
+        {"CHAT": "from-env"},
+    )
+
+    assert config.store == "sqlite:///x.db"
+    assert config.workspaces == {"default": WorkspaceConfig(country="DE", own=("support@shop.example",))}
+    assert config.channels["shop-chat"].config == ChatSettings(
+        secret=Secret("from-env"),
+        old_secrets=(Secret("from-env"), Secret("from-file")),
+        country="DE",
+        fields=(Field(label="Phone", required=True),),
+        extra={"company": Field(label="Company")},
+    )
+    assert config.channels["shop-page"].config.app_secret.reveal() == "from-file"
+    assert config.channel_workspaces == {"shop-chat": "default", "shop-page": "default"}
+    assert "from-" not in repr(config)
+
+
+def test_empty_file_has_a_store_and_a_workspace(load):
+    """Everything has a default."""
+    config = load("")
+
+    assert (config.store, list(config.workspaces), config.channels) == ("sqlite:///convsdk.db", ["default"], {})
+
+
+def test_own_country_of_a_channel_wins(load):
+    """A channel takes the country of its workspace only where it names none."""
+    config = load(
+        """
+        [workspaces.at]
+        country = "AT"
+        [channels.a]
+        type = "chat"
+        workspace = "at"
+        [channels.b]
+        type = "chat"
+        workspace = "at"
+        country = "CH"
+        """
+    )
+
+    assert [channel.config.country for channel in config.channels.values()] == ["AT", "CH"]
+
+
+def test_all_problems_are_told_at_once_with_their_lines(problems):
+    """One error holds every mistake, in the order of the file."""
+    text = """\
+        stor = "sqlite:///x.db"
+        [workspaces.default]
+        country = "de"
+        external_id_cap = 0
+        contry = "DE"
+        [channels.Shop_Chat]
+        type = "chat"
+        limit = "ten"
+        fields = [
+            { label = "a" },
+            { lable = "b" },
+        ]
+        [channels.page]
+        type = "page"
+        workspace = "b"
+        """
+
+    told = problems(text)
+
+    assert told == [
+        "convsdk.toml:1: the file has no key 'stor': did you mean 'store'?",
+        "convsdk.toml:5: workspace 'default' has no key 'contry': did you mean 'country'?",
+        "convsdk.toml:6: channel 'Shop_Chat' has an unusable name: take small letters, digits and hyphens",
+        "convsdk.toml:8: channel 'Shop_Chat': limit has a wrong value: expected a whole number, got text",
+        "convsdk.toml:11: channel 'Shop_Chat': fields[1] has no key 'lable': did you mean 'label'?",
+        "convsdk.toml:11: channel 'Shop_Chat': fields[1]: label is missing: add label = ...",
+        "convsdk.toml:13: channel 'page': app_secret is missing: add app_secret = { env = \"NAME\" }",
+        "convsdk.toml:15: channel 'page': there is no workspace 'b': add [workspaces.b], or take one of default",
+    ]
+
+
+def test_every_validator_is_heard(problems):
+    """The errors of all fields' validators are taken over, each on its field's line, with no secret in them."""
+    text = """\
+        [workspaces.default]
+        country = "de"
+        external_id_cap = 0
+        [channels.page]
+        type = "page"
+        page = "X"
+        greeting = ""
+        app_secret = { env = "S" }
+        """
+
+    told = problems(text, {"S": "qzq"})
+
+    assert [line.split(": ")[0] for line in told] == [f"convsdk.toml:{number}" for number in (2, 3, 6, 7, 8)]
+    assert "the secret *** is too short" in told[-1]
+    assert "qzq" not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("secret", "problem"),
+    [
+        ('"hunter2"', "must not stand in the file itself: use { env"),
+        ("5", "says not where it is kept: use { env"),
+        ("{}", "says not where it is kept"),
+        ('{ env = "SET", file = "x" }', "says not where it is kept"),
+        ("{ env = 5 }", "env is a number"),
+        ('{ env = "UNSET" }', "environment variable UNSET is not set"),
+        ('{ env = "EMPTY" }', "environment variable EMPTY is empty"),
+        ('{ file = "absent" }', "absent cannot be read"),
+        ('{ file = "empty" }', "empty is empty"),
+        ('{ file = "binary" }', "binary holds no text"),
+    ],
+)
+def test_secret_that_cannot_be_had_is_told_without_its_value(problems, tmp_path, secret, problem):
+    """A secret comes from a set variable or a readable file; the message names which, and never shows a value."""
+    (tmp_path / "empty").write_text("\n", encoding="utf-8")
+    (tmp_path / "binary").write_bytes(b"\xff")
+
+    told = problems(f'[channels.page]\ntype = "page"\napp_secret = {secret}\n', {"EMPTY": "", "SET": "hunter2"})
+
+    assert len(told) == 1
+    assert told[0].startswith("convsdk.toml:3: channel 'page': app_secret")
+    assert problem in told[0]
+    assert "hunter2" not in told[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ('type = "fax"', "is broken, it lacks toner: add toner"),
+        ('type = "chatt"', "did you mean 'chat'?"),
+        ('type = "zzz"', "plugin 'fax' is broken, it lacks toner"),
+        ("", "has no type: set type to one of: chat, page"),
+        ("type = 5", "a type that is a number"),
+    ],
+)
+def test_channel_without_a_working_plugin_is_told(problems, kind, problem):
+    """A channel whose type nobody brings is an error; a broken plugin's reason is part of it."""
+    told = problems(f"[channels.x]\n{kind}\n", broken=(BROKEN,))
+
+    assert len(told) == 1
+    assert problem in told[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [('store = "a"\nx = \n', 2), ('a = 1\nstore = """\n', 2), ("[a]\n[a]\n", 2)],
+)
+def test_syntax_error_carries_its_line(problems, text, line):
+    """What is no TOML is told with the line."""
+    told = problems(text)
+
+    assert told[0].startswith(f"convsdk.toml:{line}: this is no TOML")
+
+
+def test_missing_file_is_told(tmp_path):
+    """A file that is not there is a configuration error."""
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
+        load_config(tmp_path / "none.toml", Plugins(), environ={})
+
+
+def test_file_in_another_encoding_is_told(tmp_path):
+    """A file that is not UTF-8 is told with the line of the first wrong character."""
+    path = tmp_path / "convsdk.toml"
+    path.write_bytes(b"# ok\n# caf\xe9\n")
+
+    with pytest.raises(ConfigError, match=r"convsdk\.toml:2: a character is not in UTF-8"):
+        load_config(path, Plugins(), environ={})
+
+
+def test_lines_are_found_in_every_notation():
+    """Strings over several lines, arrays, inline tables, dotted and quoted keys and arrays of tables are walked."""
+    text = textwrap.dedent(
+        """\
+        a.b = '''
+        [no.table] # text
+        '''  # comment = 1
+        "q\\u0041 ]" = [
+          1, # one
+          { x = "}", y = [2] },
+        ]
+        [ t . "u.v" ]
+        when = 1979-05-27 07:32:00.5
+        [[list]]
+        n = 1
+        [[list]]
+        n = 2
+        [list.sub]
+        m = "\\"#"
+        """
+    )
+
+    lines = lines_of(text)
+
+    assert lines["a", "b"] == 1
+    assert lines["qA ]",] == 4
+    assert lines["qA ]", 0] == 5
+    assert lines["qA ]", 1, "y"] == 6
+    assert lines["t", "u.v"] == 8
+    assert lines["t", "u.v", "when"] == 9
+    assert (lines["list", 0, "n"], lines["list", 1, "n"]) == (11, 13)
+    assert lines["list", 1, "sub", "m"] == 15
+
+
+@given(st.lists(st.tuples(st.text("ab\n\"'[]{}#=,.\\ ", max_size=8), st.integers(0, 3)), max_size=8))
+def test_line_of_a_key_is_right_after_any_text(values):
+    """Whatever stands in the strings before it, a key is found on its line."""
+    text = ""
+    expected = {}
+    for index, (value, blank_lines) in enumerate(values):
+        quoted = '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        text += "\n" * blank_lines
+        expected[f"k{index}",] = text.count("\n") + 1
+        text += f"k{index} = {quoted} # {value!r}\n"
+
+    assert lines_of(text) == expected
