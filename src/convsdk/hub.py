@@ -231,15 +231,15 @@ class Hub:
         *,
         by: str,
         reason: str = "",
-        id: str = "",
+        merge_id: str = "",
         at: datetime | None = None,
     ) -> Ruled:
         """Join two contacts, given by contact id or identifier. Nothing is moved, and `unmerge` takes it back exactly.
 
         Where a rule forbids it (two accounts, a recorded "not the same person", the cap) they stay apart, and
-        `is_joined` is False; the request stays on record as a suggestion. `id` makes a second call harmless.
+        `is_joined` is False; the request stays on record as a suggestion. `merge_id` makes a second call harmless.
         """
-        return self._rule(RulingKind.MERGE, a, b, by=by, reason=reason, ruling_id=id, at=at)
+        return self._rule(RulingKind.MERGE, a, b, by=by, reason=reason, ruling_id=merge_id, at=at)
 
     def cannot_link(
         self,
@@ -248,11 +248,11 @@ class Hub:
         *,
         by: str,
         reason: str = "",
-        id: str = "",
+        ruling_id: str = "",
         at: datetime | None = None,
     ) -> Ruled:
         """Record that two identifiers belong to two people. It outweighs all evidence until it is taken back."""
-        return self._rule(RulingKind.CANNOT_LINK, a, b, by=by, reason=reason, ruling_id=id, at=at)
+        return self._rule(RulingKind.CANNOT_LINK, a, b, by=by, reason=reason, ruling_id=ruling_id, at=at)
 
     def unmerge(self, merge: str, *, by: str) -> None:
         """Take the merge (or cannot-link) with the id `merge` back. Every message returns to its own side."""
@@ -438,7 +438,10 @@ class Hub:
     def conversations(
         self, *, contact: int | None = None, before: tuple[datetime, str] | None = None, limit: int = 50
     ) -> list[Conversation]:
-        """Give conversations, the newest first, of one contact or of all; `before` is the last one's `filing.opened`."""
+        """Give conversations, the newest first, of one contact or of all.
+
+        `before` is the cursor: the `filing.opened` of the last one that was given.
+        """
         named: set[Identifier] | None = None
         if contact is not None:
             record = self.store.contact(self.workspace, contact)

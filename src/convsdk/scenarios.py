@@ -6,7 +6,7 @@ against a real store, in every order of arrival where it says so, and with all i
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -167,7 +167,6 @@ class _Run:
         self._hub = hub
         self._then = scenario["then"]
         self._decisions: dict[str, list[Decision]] = {}
-        self._is_first_order = True
 
     def one_by_one(self, items: Sequence[dict[str, Any]]) -> list[str]:
         for item in items:
@@ -204,12 +203,12 @@ class _Run:
                 self._identifier(item["b"]),
                 by=item["by"],
                 reason=item.get("reason", ""),
-                id=item["id"],
+                merge_id=item["id"],
                 at=_at(item),
             )
         elif operation == "cannot_link":
             a, b = self._identifier(item["a"]), self._identifier(item["b"])
-            self._hub.cannot_link(a, b, by=item["by"], id=item["id"], at=_at(item))
+            self._hub.cannot_link(a, b, by=item["by"], ruling_id=item["id"], at=_at(item))
         elif operation == "unmerge":
             self._hub.unmerge(item["merge"], by=item["by"])
         elif operation == "revoke_hint":
@@ -227,7 +226,7 @@ class _Run:
     # -- what came out
 
     def _differences(self, *, with_outcomes: bool) -> Iterator[str]:
-        contacts = [contact for contact in self._hub.contacts(limit=1000)]
+        contacts = list(self._hub.contacts(limit=1000))
         shown = {
             contact.id: sorted(
                 [*(str(one.node) for one in contact.identifiers), *(f"visitor:{one}" for one in contact.visitors)]
@@ -235,7 +234,6 @@ class _Run:
             for contact in contacts
         }
         self._owners = {name: contact for contact, names in shown.items() for name in names}
-        checks: list[tuple[str, Any, Callable[[], Any]]] = []
         if "contacts" in self._then:
             yield from _difference("contacts", sorted(map(sorted, self._then["contacts"])), sorted(shown.values()))
         if "unowned" in self._then:
@@ -256,7 +254,6 @@ class _Run:
                 for name, state in states.items():
                     found_state = self._hub.consent(self._identifier(name), key.removeprefix("consent_"))
                     yield from _difference(f"{key} of {name}", _CONSENTS[state], found_state)
-        del checks
 
     def _unowned(self) -> list[str]:
         named: set[str] = set()

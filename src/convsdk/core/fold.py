@@ -169,31 +169,29 @@ class Epochs:
     @classmethod
     def of(cls, evidence: Iterable[Evidence], policy: Policy) -> "Epochs":
         """Find the epochs: a contact point attested together with another account than before starts a new one."""
-        pairings: dict[Identifier, list[tuple[Moment, Identifier]]] = defaultdict(list)
+        pairings: dict[Identifier, list[tuple[Moment, frozenset[Identifier]]]] = defaultdict(list)
         for one in evidence:
             attested = [identifier for identifier, trust in one.attested if trust >= Trust.CHANNEL]
-            accounts = [identifier for identifier in attested if policy.kinds[identifier.kind].is_account]
+            accounts = frozenset(identifier for identifier in attested if policy.kinds[identifier.kind].is_account)
             for point in attested:
-                if policy.kinds[point.kind].is_contact_point:
-                    pairings[point].extend((one.moment, account) for account in accounts)
+                if accounts and policy.kinds[point.kind].is_contact_point:
+                    pairings[point].append((one.moment, accounts))
         starts = {point: cls._changes(pairs) for point, pairs in pairings.items()}
         return cls({point: moments for point, moments in starts.items() if moments})
 
     @staticmethod
-    def _changes(pairs: list[tuple[Moment, Identifier]]) -> list[Moment]:
+    def _changes(pairs: list[tuple[Moment, frozenset[Identifier]]]) -> list[Moment]:
         starts: list[Moment] = []
-        current: set[Identifier] = set()
-        past: set[Identifier] = set()
-        for moment, account in sorted(pairs):
-            if account in current:
-                continue
-            is_rival = any((other.kind, other.scope) == (account.kind, account.scope) for other in current)
+        current: frozenset[Identifier] = frozenset()
+        past: frozenset[Identifier] = frozenset()
+        for moment, accounts in sorted(pairs, key=lambda pair: pair[0]):
+            places = {(one.kind, one.scope) for one in current}
             # An account that held the point in an earlier epoch takes it back: staying would join the two holders.
-            if current and (is_rival or account in past) and (not starts or starts[-1] != moment):
-                past |= current
-                current = set()
+            if any(one in past or (one.kind, one.scope) in places for one in accounts - current):
                 starts.append(moment)
-            current.add(account)
+                past |= current
+                current = frozenset()
+            current |= accounts
         return starts
 
 

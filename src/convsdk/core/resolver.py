@@ -59,15 +59,15 @@ class Known:
     """What a store knows of the identifiers that a batch names.
 
     `evidence` holds the hints that name several identifiers, and one summary for each identifier that stood alone,
-    for those identifiers whose history was asked for (`needs_history`). `repeats` names the links of the batch
-    (hint, identifier) whose last evidence before it said the same.
+    for those identifiers whose history was asked for (`needs_history`). `repeats` holds the hints of the batch that
+    only say again what the last joint evidence on each of their identifiers said.
     """
 
     holdings: dict[Node, Holding] = field(factory=dict)
     roots: dict[int, int] = field(factory=dict)
     evidence: dict[str, Evidence] = field(factory=dict)
     rulings: dict[str, Ruling] = field(factory=dict)
-    repeats: set[tuple[str, Identifier]] = field(factory=set)
+    repeats: set[str] = field(factory=set)
     decisions: dict[str, Decision] = field(factory=dict)
     _named: defaultdict[Identifier, set[str]] = field(factory=lambda: defaultdict(set), init=False, repr=False)
     _ruled: defaultdict[Identifier, set[str]] = field(factory=lambda: defaultdict(set), init=False, repr=False)
@@ -147,7 +147,7 @@ def needs_history(evidence: Evidence, known: Known, policy: Policy) -> bool:
     held = [(known.holdings.get(epochs.node(one, evidence.moment)), trust) for one, trust in evidence.attested]
     if all(holding is None for holding, _ in held):
         return False
-    if any((evidence.hint, one) not in known.repeats for one, _ in evidence.links):
+    if evidence.links and evidence.hint not in known.repeats:
         return True
     return any(holding is None or _is_news(holding, trust, evidence, policy) for holding, trust in held)
 

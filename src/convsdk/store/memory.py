@@ -93,39 +93,25 @@ class _MemoryTransaction(Transaction):
         known.decisions = {
             one.hint: self._tables.hints[one.hint].decision for one in evidence if one.hint in self._tables.hints
         }
-        known.repeats = {(one.hint, other) for one in evidence for other, _ in one.links if self._repeats(one, other)}
+        known.repeats = {one.hint for one in evidence if one.links and self._is_repeat(one)}
         return known
 
-    def _repeats(self, evidence: Evidence, other: Identifier) -> bool:
-        earlier = [
-            record.evidence
-            for record in self._tables.valid_hints()
-            if record.evidence.moment <= evidence.moment and other in dict(record.evidence.links)
-        ]
-        last = max(earlier, key=lambda one: one.moment, default=None)
-        return last is not None and (last.anchor, dict(last.links)[other]) == (
-            evidence.anchor,
-            dict(evidence.links)[other],
-        )
+    def _is_repeat(self, evidence: Evidence) -> bool:
+        joint = [one.evidence for one in self._tables.valid_hints() if one.evidence.links]
+        earlier = sorted((one for one in joint if one.moment <= evidence.moment), key=lambda one: one.moment)
+        for identifier, _ in evidence.attested:
+            about = [one.attested for one in earlier if identifier in dict(one.attested)]
+            if not about or about[-1] != evidence.attested:
+                return False
+        return True
 
     def load_history(self, known: Known, identifiers: Collection[Identifier]) -> None:
         joint = [record.evidence for record in self._tables.valid_hints() if record.evidence.links]
         rulings = list(self._tables.valid_rulings())
-        merges = [ruling for ruling in rulings if ruling.kind is RulingKind.MERGE]
-        edges: dict[Identifier, set[Identifier]] = defaultdict(set)
-        for named in [[one for one, _ in each.attested] for each in joint] + [[one.a, one.b] for one in merges]:
-            for identifier in named:
-                edges[identifier].update(named)
-        reached: set[Identifier] = set()
-        ahead = list(identifiers)
-        while ahead:
-            identifier = ahead.pop()
-            if identifier not in reached:
-                reached.add(identifier)
-                ahead.extend(edges[identifier])
-        for one in joint:
-            if one.anchor in reached:
-                known.add(one)
+        reached = self._reached(joint, rulings, identifiers)
+        for evidence in joint:
+            if evidence.anchor in reached:
+                known.add(evidence)
         for ruling in rulings:
             if ruling.a in reached and ruling.b in reached:
                 known.add_ruling(ruling)
@@ -133,6 +119,24 @@ class _MemoryTransaction(Transaction):
             if summary := self._summary(identifier):
                 known.add(summary, key=f"alone {identifier}")
         self._tables.add_holdings(known, sorted(reached))
+
+    def _reached(
+        self, joint: Iterable[Evidence], rulings: Iterable[Ruling], identifiers: Iterable[Identifier]
+    ) -> set[Identifier]:
+        edges: dict[Identifier, set[Identifier]] = defaultdict(set)
+        named = [[one for one, _ in evidence.attested] for evidence in joint]
+        named += [[one.a, one.b] for one in rulings if one.kind is RulingKind.MERGE]
+        for together in named:
+            for identifier in together:
+                edges[identifier].update(together)
+        reached: set[Identifier] = set()
+        ahead = list(identifiers)
+        while ahead:
+            identifier = ahead.pop()
+            if identifier not in reached:
+                reached.add(identifier)
+                ahead.extend(edges[identifier])
+        return reached
 
     def _summary(self, identifier: Identifier) -> Evidence | None:
         alone = [

@@ -192,7 +192,7 @@ class _SqliteTransaction(Transaction):
             f"""select {_HOLDING}, k.root_id from {_KEYS} w
               cross join identifier i
                 on i.workspace_id = :workspace and i.kind = w.kind and i.scope = w.scope and i.value = w.value
-              left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id""",  # noqa: S608  (constants)
+              left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id""",
             {"workspace": self._workspace, "keys": _keys(identifiers)},
         )
         self._take_holdings(known, rows)
@@ -207,24 +207,35 @@ class _SqliteTransaction(Transaction):
                 self._base[held.node.identifier] = held.id
 
     def _load_repeats(self, known: Known, evidence: Sequence[Evidence]) -> None:
-        links = [
-            (one.hint, _stamp(one.at), self._base[other], self._base[one.anchor], trust, place)
-            for one in evidence
-            for place, (other, trust) in enumerate(one.links)
-            if one.anchor in self._base and other in self._base
+        joint = {one.hint: one for one in evidence if one.links}
+        named = [
+            (one.hint, _stamp(one.at), self._base.get(identifier))
+            for one in joint.values()
+            for identifier, _ in one.attested
         ]
-        if not links:
+        if not named:
             return
-        rows = self._run(
-            """select w.value ->> 0, w.value ->> 5 from json_each(:links) w
-              where (select c.anchor_id = w.value ->> 3 and c.trust = w.value ->> 4 from claim c
-                where c.workspace_id = :workspace and c.identifier_id = w.value ->> 2 and c.is_link
-                  and not c.is_withdrawn and (c.at, c.key) <= (w.value ->> 1, w.value ->> 0)
-                order by c.at desc, c.key desc limit 1)""",
-            {"workspace": self._workspace, "links": json.dumps(links)},
-        )
-        by_hint = {one.hint: one for one in evidence}
-        known.repeats = {(hint, by_hint[hint].links[place][0]) for hint, place in rows}
+        said: dict[str, list[Evidence | None]] = {hint: [] for hint in joint}
+        for hint, last in self._run(
+            """select w.value ->> 0, (select h.evidence from (
+                select * from (select at, key, hint_id from claim where workspace_id = :workspace
+                  and identifier_id = w.value ->> 2 and is_link and not is_withdrawn
+                  and (at, key) <= (w.value ->> 1, w.value ->> 0) order by at desc, key desc limit 1)
+                union all
+                select * from (select at, key, hint_id from claim where workspace_id = :workspace
+                  and anchor_id = w.value ->> 2 and is_link and not is_withdrawn
+                  and (at, key) <= (w.value ->> 1, w.value ->> 0) order by at desc, key desc limit 1)
+                order by at desc, key desc limit 1
+              ) c join hint h on h.workspace_id = :workspace and h.id = c.hint_id)
+              from json_each(:named) w""",
+            {"workspace": self._workspace, "named": json.dumps(named)},
+        ):
+            said[hint].append(_decode_evidence(last) if last else None)
+        known.repeats = {
+            hint
+            for hint, lasts in said.items()
+            if all(last is not None and last.attested == joint[hint].attested for last in lasts)
+        }
 
     def load_history(self, known: Known, identifiers: Collection[Identifier]) -> None:
         values = {"workspace": self._workspace, "keys": _keys(identifiers)}
@@ -248,7 +259,7 @@ class _SqliteTransaction(Transaction):
                 union
                 select r.b_id from reach join ruling r on r.workspace_id = :workspace and r.a_id = reach.id
                   where r.kind = 'merge' and not r.is_withdrawn
-              ) select id from reach""",  # noqa: S608  (constants)
+              ) select id from reach""",
             values,
         )
         rows = self._run(
@@ -256,7 +267,7 @@ class _SqliteTransaction(Transaction):
               cross join identifier b on b.workspace_id = :workspace and b.id = w.id
               cross join identifier i
                 on i.workspace_id = :workspace and i.kind = b.kind and i.scope = b.scope and i.value = b.value
-              left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id""",  # noqa: S608  (constants)
+              left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id""",
             values,
         )
         self._take_holdings(known, rows)
@@ -280,7 +291,7 @@ class _SqliteTransaction(Transaction):
             known.add(alone, key=f"alone {anchor}")
         for row in self._run(
             f"""select {_RULING} from {_RULING_FROM} where r.workspace_id = :workspace and not r.is_withdrawn
-              and r.a_id in (select id from reached) and r.b_id in (select id from reached)""",  # noqa: S608  (constants)
+              and r.a_id in (select id from reached) and r.b_id in (select id from reached)""",
             values,
         ):
             known.add_ruling(_ruling(row).ruling)
@@ -298,14 +309,14 @@ class _SqliteTransaction(Transaction):
                     and m.external_id = w.value ->> 2
                   cross join {_FILING_FROM}
                   where c.workspace_id = :workspace and c.id = m.conversation_id
-                  order by w.key""",  # noqa: S608  (constants)
+                  order by w.key""",
                 {"workspace": self._workspace, "references": json.dumps(references)},
             ):
                 found[place].append(_filing(tuple(row)))
         for place, *row in self._run(
             f"""select w.value ->> 0, {_FILING} from json_each(:asked) w cross join {_FILING_FROM}
               where c.workspace_id = :workspace and c.channel = w.value ->> 1 and c.thread = w.value ->> 2
-              order by w.key, c.id desc""",  # noqa: S608  (constants)
+              order by w.key, c.id desc""",
             {"workspace": self._workspace, "asked": json.dumps(asked)},
         ):
             found[place].append(_filing(tuple(row)))
@@ -579,7 +590,8 @@ class SqliteStore(Store):
             (version,) = run("pragma user_version").fetchone()
             if version > len(steps):
                 raise ConfigError(
-                    f"{self._path!r} has schema {version}, this version of convsdk knows {len(steps)}: install a newer one"
+                    f"{self._path!r} has schema {version}, and this convsdk knows only {len(steps)}: "
+                    "install a newer version of convsdk"
                 )
             for number, step in enumerate(steps[version:], version + 1):
                 for statement in step.read_text("utf-8").split(";\n"):
@@ -669,7 +681,7 @@ class SqliteStore(Store):
             f"""select {_HOLDING}, k.root_id from contact k
               join identifier i on i.workspace_id = k.workspace_id and i.contact_id = k.id
               where k.workspace_id = ? and k.root_id in (select value from json_each(?)) and i.is_owned
-              order by i.id""",  # noqa: S608  (constants)
+              order by i.id""",
             (number, asked),
         ):
             holdings[root].append(_holding(tuple(row)))
@@ -689,7 +701,7 @@ class SqliteStore(Store):
         row = self._one(
             f"""select {_HOLDER_AT.format(base="b", at=":at", key=":hint")} from identifier b
               where b.workspace_id = :workspace and b.kind = :kind and b.scope = :scope and b.value = :value
-              and b.epoch = 0""",  # noqa: S608  (constants)
+              and b.epoch = 0""",
             {
                 "workspace": self._workspace(workspace),
                 "kind": identifier.kind,
@@ -709,7 +721,7 @@ class SqliteStore(Store):
             f"""select b.kind, b.scope, b.value, t.name, t.value, t.trust, t.at, t.key from {_BASES}
               join trait t on t.workspace_id = b.workspace_id and t.identifier_id = b.id
               join hint h on h.workspace_id = t.workspace_id and h.key = t.key
-              where not h.is_withdrawn""",  # noqa: S608  (constants)
+              where not h.is_withdrawn""",
             self._named(workspace, identifiers),
         )
         return [
@@ -729,7 +741,7 @@ class SqliteStore(Store):
             f"""select distinct v.kind, v.scope, v.value from {_BASES}
               join hint h on h.workspace_id = b.workspace_id and h.anchor_id = b.id
               join identifier v on v.workspace_id = h.workspace_id and v.id = h.visitor_id
-              where not h.is_withdrawn order by 1, 2, 3""",  # noqa: S608  (constants)
+              where not h.is_withdrawn order by 1, 2, 3""",
             self._named(workspace, identifiers),
         )
         return [Identifier(*row) for row in rows]
@@ -739,7 +751,7 @@ class SqliteStore(Store):
             f"""select h.at, h.key, a.kind, a.scope, a.value, {_HOLDER_AT.format(base="a", at="h.at", key="h.key")}
               from {_BASES} join hint h on h.workspace_id = b.workspace_id and h.visitor_id = b.id
               left join identifier a on a.workspace_id = h.workspace_id and a.id = h.anchor_id
-              where not h.is_withdrawn""",  # noqa: S608  (constants)
+              where not h.is_withdrawn""",
             self._named(workspace, [visitor]),
         )
         return [
@@ -748,14 +760,12 @@ class SqliteStore(Store):
         ]
 
     def named_together(self, workspace: str, identifiers: Collection[Identifier] | None) -> list[NamedTogether]:
-        asked = (
-            ""
-            if identifiers is None
-            else f"where w.a in (select b.id from {_BASES}) or w.b in (select b.id from {_BASES})"
-        )
+        asked = f"(select b.id from {_BASES})"
+        among = "" if identifiers is None else f"where w.a in {asked} or w.b in {asked}"
         rows = self._all(
             f"""select * from (
-              select w.at, w.source, w.trust, a.kind, a.scope, a.value, {_EPOCH_AT.format(base="a", at="w.at", key="w.source")},
+              select w.at, w.source, w.trust,
+                a.kind, a.scope, a.value, {_EPOCH_AT.format(base="a", at="w.at", key="w.source")},
                 {_HOLDER_AT.format(base="a", at="w.at", key="w.source")} as first,
                 z.kind, z.scope, z.value, {_EPOCH_AT.format(base="z", at="w.at", key="w.source")},
                 {_HOLDER_AT.format(base="z", at="w.at", key="w.source")} as second
@@ -768,8 +778,8 @@ class SqliteStore(Store):
               ) w
               join identifier a on a.workspace_id = :workspace and a.id = w.a
               join identifier z on z.workspace_id = :workspace and z.id = w.b
-              {asked}
-            ) where first is not second or first is null order by at, source""",  # noqa: S608  (constants)
+              {among}
+            ) where first is not second or first is null order by at, source""",
             self._named(workspace, identifiers or ()),
         )
         return [
@@ -785,7 +795,7 @@ class SqliteStore(Store):
 
     def hint(self, workspace: str, hint: str) -> HintRecord | None:
         row = self._one(
-            f"select {_HINT} from hint h where workspace_id = ? and key = ?",  # noqa: S608  (constants)
+            f"select {_HINT} from hint h where workspace_id = ? and key = ?",
             (self._workspace(workspace), hint),
         )
         return _hint(row) if row else None
@@ -793,7 +803,7 @@ class SqliteStore(Store):
     def hints(self, workspace: str, identifiers: Collection[Identifier], *, limit: int) -> list[HintRecord]:
         rows = self._all(
             f"""select {_HINT} from {_BASES} join hint h on h.workspace_id = b.workspace_id and h.anchor_id = b.id
-              order by h.at, h.key limit :most""",  # noqa: S608  (constants)
+              order by h.at, h.key limit :most""",
             self._named(workspace, identifiers, most=limit),
         )
         return [_hint(row) for row in rows]
@@ -802,14 +812,14 @@ class SqliteStore(Store):
         rows = self._all(
             f"""select {_RULING} from {_RULING_FROM} where r.workspace_id = :workspace
               and (r.a_id in (select b.id from {_BASES}) or r.b_id in (select b.id from {_BASES}))
-              order by r.at, r.id""",  # noqa: S608  (constants)
+              order by r.at, r.id""",
             self._named(workspace, identifiers),
         )
         return [_ruling(row) for row in rows]
 
     def ruling(self, workspace: str, ruling: str) -> RulingRecord | None:
         row = self._one(
-            f"select {_RULING} from {_RULING_FROM} where r.workspace_id = ? and r.id = ?",  # noqa: S608  (constants)
+            f"select {_RULING} from {_RULING_FROM} where r.workspace_id = ? and r.id = ?",
             (self._workspace(workspace), ruling),
         )
         return _ruling(row) if row else None
@@ -819,7 +829,7 @@ class SqliteStore(Store):
             f"""select b.kind, b.scope, b.value, t.purpose, t.state, t.at, t.key, t.trust, t.by, t.place, t.wording,
                 t.wording_version
               from {_BASES} join consent t on t.workspace_id = b.workspace_id and t.identifier_id = b.id
-              order by t.at, t.key""",  # noqa: S608  (constants)
+              order by t.at, t.key""",
             self._named(workspace, identifiers),
         )
         return [
@@ -857,7 +867,7 @@ class SqliteStore(Store):
         rows = self._all(
             f"""select {_FILING} from {_FILING_FROM}
               where c.workspace_id = :workspace and (c.opened_at, c.opened_by) < (:at, :hint) {asked}
-              order by c.opened_at desc, c.opened_by desc limit :most""",  # noqa: S608  (constants)
+              order by c.opened_at desc, c.opened_by desc limit :most""",
             self._named(workspace, identifiers or (), at=at, hint=key, most=limit),
         )
         return [_filing(row) for row in rows]

@@ -1,7 +1,6 @@
 """The e-mail channel: raw mail with its envelope in, one message with its sender out."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from convsdk.channels.email.parse import EmailSettings, parse_mail
 from convsdk.core.events import Event
@@ -13,7 +12,7 @@ class EmailChannel(Channel):
     """Inbound mail as it came over the wire (RFC 5322): `body` of a request is the raw message."""
 
     type = "email"
-    settings: ClassVar[type] = EmailSettings
+    settings = EmailSettings
     can = Capabilities(messages=True, attachments=True)
 
     def parse(self, request: Request) -> Sequence[Event]:

@@ -115,6 +115,8 @@ def read_head(raw: bytes, start: int = 0, end: int | None = None) -> Part:
     if len(fields) > MAX_FIELDS:
         raise PastLimitError(f"its header has more than {MAX_FIELDS} fields")
     # A line that is no field ends the header: the library hands that line and the rest back, byte for character.
+    # Without its declared charset, since the library would decode the rest by it, and raise on a strange name.
+    del message["content-type"], message["content-transfer-encoding"]
     rest = len(str(message.get_payload()))
     return Part(raw=raw, fields=fields, start=head_end - rest if rest else content, end=end)
 

@@ -44,7 +44,7 @@ _FROM_TOKEN = re.compile(
     re.DOTALL,
 )
 _ADDRESS = re.compile(r'[^\s@<>()\[\]\\,;:"]++@[^\s@<>()\[\]\\,;:"]++')
-_QUOTED_LOCAL = re.compile(r'"([^\s@<>()\[\]\\,;:"]++)"(?=@)')
+_QUOTED_LOCAL = re.compile(r'\A"([^\s@<>()\[\]\\,;:"]++)"(?=@)')
 _RESULT = re.compile(rf"\s*+([a-z0-9._-]++)\s*+=\s*+({_QUOTED}|[^\s;\"]++)", re.IGNORECASE | re.DOTALL)
 _RESULT_END = re.compile(r"\s*+(?:;|\Z)")
 _COMMENT_MARK = re.compile(rf"{_QUOTED}|\\.|[()]", re.DOTALL)
@@ -54,7 +54,7 @@ _email = EmailAddress()
 
 def _is_address(_: object, attribute: "Attribute[Any]", value: str | tuple[str, ...]) -> None:
     for address in (value,) if isinstance(value, str) else value:
-        if not isinstance(address, str) or _email.canonical(address) is None:
+        if _email.canonical(address) is None:
             raise ValueError(
                 f"{attribute.name}: {address!r} is no e-mail address: write one such as 'help@shop.example'"
             )
@@ -280,31 +280,51 @@ def _results(value: str) -> tuple[str, list[tuple[str, str, dict[str, str]]]]:
 
 
 def classify(head: Part, sender: Sender | None, settings: EmailSettings, envelope: Envelope | None) -> Kind:
-    """Give what sort of mail it is; the first sign counts, in the order own, bounce, automatic (RFC 3834), list."""
+    """Give what sort of mail it is; the first sign counts, in the order own, bounce, automatic, list."""
     if sender and sender.key in {_email.canonical(address) for address in (settings.address, *settings.own)}:
         return Kind("own", "its From is an address of this business")
-    if head.media_type == "multipart/report":
-        return Kind("bounce", "it is a multipart/report")
-    if sender and sender.key.partition("@")[0] in {"mailer-daemon", "postmaster"}:
-        return Kind("bounce", "its From is the mail system")
-    if (not envelope.sender.strip("<> ")) if envelope else head.first("return-path").split() == ["<>"]:
-        return Kind("bounce", "its return path is empty")
-    submitted = head.first("auto-submitted").partition(";")[0].partition("(")[0].strip().lower()
-    if submitted and submitted != "no":
-        return Kind("automatic", f"Auto-Submitted is {one_line(plain(submitted))[:40]}")
-    names = {name for name, _ in head.fields}
-    for name in ("x-autoreply", "x-autorespond"):
-        if name in names and head.first(name).strip().lower() != "no":
-            return Kind("automatic", f"it has {name}")
-    precedence = head.first("precedence").strip().lower()
-    if precedence == "auto_reply":
-        return Kind("automatic", "Precedence is auto_reply")
-    if precedence in {"bulk", "list", "junk"}:
-        return Kind("list", f"Precedence is {precedence}")
-    for name in ("list-id", "list-unsubscribe", "mailing-list", "x-mailing-list"):
-        if name in names:
-            return Kind("list", f"it has {name}")
+    if sign := _sign_of_bounce(head, sender, envelope):
+        return Kind("bounce", sign)
+    if sign := _sign_of_program(head):
+        return Kind("automatic", sign)
+    if sign := _sign_of_list(head):
+        return Kind("list", sign)
     return Kind("human", "nothing says that a program sent it")
+
+
+def _sign_of_bounce(head: Part, sender: Sender | None, envelope: Envelope | None) -> str:
+    if head.media_type == "multipart/report":
+        return "it is a multipart/report"
+    if sender and sender.key.partition("@")[0] in {"mailer-daemon", "postmaster"}:
+        return "its From is the mail system"
+    is_null = not envelope.sender.strip("<> ") if envelope else head.first("return-path").split() == ["<>"]
+    return "its return path is empty" if is_null else ""
+
+
+def _sign_of_program(head: Part) -> str:
+    """Give the sign by which an automatic answer is known (RFC 3834, 5, and what came before it)."""
+    submitted = _token(head, "auto-submitted")
+    if submitted not in {"", "no"}:
+        return f"Auto-Submitted is {submitted}"
+    for name in ("x-autoreply", "x-autorespond"):
+        if head.all(name) and _token(head, name) != "no":
+            return f"it has {name}"
+    return "Precedence is auto_reply" if _token(head, "precedence") == "auto_reply" else ""
+
+
+def _sign_of_list(head: Part) -> str:
+    precedence = _token(head, "precedence")
+    if precedence in {"bulk", "list", "junk"}:
+        return f"Precedence is {precedence}"
+    name = next(
+        (name for name in ("list-id", "list-unsubscribe", "mailing-list", "x-mailing-list") if head.all(name)), ""
+    )
+    return f"it has {name}" if name else ""
+
+
+def _token(head: Part, name: str) -> str:
+    """Give the first word of a field in lower case, without parameters and comments."""
+    return one_line(plain(re.split(r"[;(]", head.first(name), maxsplit=1)[0])).lower()[:40]
 
 
 @frozen(kw_only=True)

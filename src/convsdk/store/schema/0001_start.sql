@@ -74,7 +74,7 @@ create table claim (
   is_withdrawn integer not null default 0,
   primary key (workspace_id, identifier_id, at, hint_id)
 ) strict, without rowid;
-create index claim_anchor on claim (workspace_id, anchor_id);
+create index claim_anchor on claim (workspace_id, anchor_id, at);
 create index claim_hint on claim (workspace_id, hint_id);
 
 create table ruling (

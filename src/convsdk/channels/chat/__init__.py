@@ -1,0 +1,109 @@
+"""The web chat: messages and form submissions that the widget, or the site's own server, posts as JSON.
+
+A message and a form::
+
+    {"type": "message", "id": "m1", "visitor": "v1", "conversation": "c1", "text": "Hello"}
+    {
+        "type": "form",
+        "id": "f1",
+        "visitor": "v1",
+        "conversation": "c1",
+        "form": "contact",
+        "fields": {"email": "ann@shop.example", "phone": "", "account": "Shop", "name": "Ann"},
+    }
+
+A message can have `attachments` (`name`, `media_type`, `size`, `url`) and an `identity` (fields as in a form). All
+that a visitor types is a claim: nothing here is proof of who they are.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+from attrs import asdict, field, frozen
+
+from convsdk.channels.chat.parse import REJECTED, Form, read
+from convsdk.core.events import Event, FormRejected
+from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret
+from convsdk.errors import Forbidden
+from convsdk.hookspecs import Context, hookimpl
+
+__all__ = ["ChatChannel", "ChatSettings", "Form"]
+
+SIGNATURE = "X-Convsdk-Signature"
+
+
+def _is_not_empty(_: object, __: object, value: Secret | None) -> None:
+    if value is not None and not value:
+        raise ValueError("secret is empty: give one, or leave the setting out")
+
+
+def _is_country(_: object, __: object, value: str) -> None:
+    if not re.fullmatch("([A-Z]{2})?", value):
+        raise ValueError("country is no ISO 3166 code: set it to two capital letters, such as 'DE'")
+
+
+@frozen(kw_only=True)
+class ChatSettings:
+    """The settings of a chat channel.
+
+    `secret`: where it is set, each request carries `X-Convsdk-Signature: sha256=` and the HMAC-SHA256 of the raw
+    body in hexadecimal digits. `country`: in which national phone numbers are read. `forms`: the forms by name;
+    without any, a form of any name requires the e-mail address and takes the other fields.
+    """
+
+    secret: Secret | None = field(default=None, validator=_is_not_empty)
+    country: str = field(default="", validator=_is_country)
+    forms: Mapping[str, Form] = field(factory=dict)
+
+
+class ChatChannel(Channel):
+    """The web chat of one site."""
+
+    type = "chat"
+    settings = ChatSettings
+    can: ClassVar[Capabilities] = Capabilities(verifies=True, attachments=True)
+
+    config: ChatSettings
+
+    def verify(self, request: Request) -> None:
+        if self.config.secret is None:
+            return
+        expected = hmac.new(self.config.secret.reveal().encode(), request.body, hashlib.sha256).hexdigest()
+        given = request.headers.all(SIGNATURE)
+        # Bytes, since `compare_digest` refuses text beyond ASCII.
+        sent = given[0].encode(errors="replace") if len(given) == 1 else b""
+        if not hmac.compare_digest(sent, f"sha256={expected}".encode()):
+            raise Forbidden(f"channel {self.name!r}: header {SIGNATURE} is missing or wrong: sign the raw body")
+
+    def parse(self, request: Request) -> Sequence[Event]:
+        return read(request.body, at=request.received_at, country=self.config.country, forms=self.config.forms)
+
+    def answer(self, events: Sequence[Event]) -> Response:
+        """Give the ids that were taken (200), or what is wrong with each field of a form (422).
+
+        Whether an address is known makes no difference to the answer.
+        """
+        rejected = [event for event in events if isinstance(event, FormRejected)]
+        accepted = [event.external_id for event in events if not isinstance(event, FormRejected)]
+        if not rejected:
+            return _json(200, {"accepted": accepted})
+        answer: dict[str, object] = {"problems": _problems(rejected)}
+        return _json(422, answer | {"accepted": accepted} if accepted else answer)
+
+
+def _problems(rejected: Iterable[FormRejected]) -> dict[str, list[dict[str, str]]]:
+    return {one.external_id.removesuffix(REJECTED): [asdict(problem) for problem in one.problems] for one in rejected}
+
+
+def _json(status: int, content: dict[str, object] | dict[str, list[str]]) -> Response:
+    return Response(status=status, body=msgspec.json.encode(content), media_type="application/json")
+
+
+@hookimpl
+def convsdk_channels(ctx: Context) -> Iterable[type[Channel]]:  # noqa: ARG001  (each hook takes it)
+    """Give the chat channel."""
+    return [ChatChannel]

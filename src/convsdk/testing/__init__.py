@@ -1,0 +1,11 @@
+"""For authors of channels and stores: the contracts that say when one is right, and builders for tests.
+
+`ChannelContract` and `StoreContract` need pytest and Hypothesis (`pip install pytest hypothesis`). Subclass one in a
+test file under a name that begins with `Test`, and its laws become your tests.
+"""
+
+from convsdk.testing.builders import NOON, FakeClock, hint, request
+from convsdk.testing.channel_contract import ChannelContract, Golden
+from convsdk.testing.store_contract import StoreContract
+
+__all__ = ["NOON", "ChannelContract", "FakeClock", "Golden", "StoreContract", "hint", "request"]

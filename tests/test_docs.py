@@ -1,0 +1,111 @@
+import contextlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from attrs import frozen
+
+from convsdk import hookspecs
+from convsdk.core.model import Rule
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@frozen
+class Block:
+    language: str
+    text: str
+    line: int
+
+
+def _blocks(page):
+    text = page.read_text(encoding="utf-8")
+    return [Block(found[1], found[2], text.count("\n", 0, found.start(2))) for found in FENCE.finditer(text)]
+
+
+def _run(block, page, namespace):
+    # The empty lines in front make a traceback name the line of the page.
+    code = compile("\n" * block.line + block.text, page, "exec")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, namespace)  # noqa: S102  (running the project's own documentation is the point)
+    return printed.getvalue()
+
+
+def _commands():
+    consoles = [block for page in PAGES for block in _blocks(page) if block.language == "console"]
+    return sorted({name for block in consoles for name in re.findall(r"^\$ convsdk ([a-z]+)", block.text, re.MULTILINE)})
+
+
+@each_page
+def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
+    """Every Python block runs; a text block right after one is what it prints."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": f"documentation of {page.stem}"}
+    printed = None
+
+    for block in _blocks(page):
+        if block.language == "text" and printed is not None:
+            assert printed == block.text, f"{page.name}:{block.line}"
+        printed = _run(block, page, namespace) if block.language == "python" else None
+
+
+@each_page
+def test_toml_of_a_page_is_toml(page):
+    """Every TOML block can be read."""
+    for block in _blocks(page):
+        if block.language == "toml":
+            tomllib.loads(block.text)
+
+
+@each_page
+def test_links_of_a_page_lead_somewhere(page):
+    """Every link to a file of the project names one that is there."""
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_example_of_the_readme_is_short():
+    """The README has one Python example, of fewer than 20 lines, and shows its output."""
+    languages = [block.language for block in _blocks(ROOT / "README.md")]
+    example = next(block for block in _blocks(ROOT / "README.md") if block.language == "python")
+
+    assert languages.count("python") == 1
+    assert languages[languages.index("python") + 1] == "text"
+    assert len(example.text.splitlines()) < 20
+
+
+def test_hooks_page_has_one_heading_for_each_hook():
+    """The headings of the hooks page are the hooks, in the order in which they are declared."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/hooks.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert headings == [name for name in vars(hookspecs) if name.startswith("convsdk_")]
+
+
+@pytest.mark.parametrize("rule", Rule, ids=lambda rule: rule.value)
+def test_identity_page_explains_rule(rule):
+    """Every rule that a decision can name has a row in the table of the identity page."""
+    rows = re.findall(r"^\| `(\w+)` \| .+ \|$", (ROOT / "docs/identity.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert rule.value in rows
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_command_of_the_documentation_exists(command):
+    """Every `convsdk` command that a console block shows is one that the command line has."""
+    program = shutil.which("convsdk", path=Path(sys.executable).parent)
+    assert program, "the console script is not installed beside the interpreter"
+
+    answer = subprocess.run([program, command, "--help"], capture_output=True, text=True, check=False, timeout=60)
+
+    assert answer.returncode == 0, answer.stderr
