@@ -11,7 +11,9 @@ import pytest
 from attrs import frozen
 
 from convsdk import hookspecs
+from convsdk.config import load_config
 from convsdk.core.model import Rule
+from convsdk.plugins import load_plugins
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,8 +44,8 @@ def _run(block, page, namespace):
 
 
 def _commands():
-    consoles = [block for page in PAGES for block in _blocks(page) if block.language == "console"]
-    return sorted({name for block in consoles for name in re.findall(r"^\$ convsdk ([a-z]+)", block.text, re.MULTILINE)})
+    consoles = "".join(block.text for page in PAGES for block in _blocks(page) if block.language == "console")
+    return sorted(set(re.findall(r"^\$ convsdk ([a-z]+)", consoles, re.MULTILINE)))
 
 
 @each_page
@@ -65,6 +67,20 @@ def test_toml_of_a_page_is_toml(page):
     for block in _blocks(page):
         if block.language == "toml":
             tomllib.loads(block.text)
+
+
+def test_example_of_the_configuration_page_is_accepted(tmp_path):
+    """The configuration that the page begins with has no mistake, once its secrets are where it says."""
+    example = next(block for block in _blocks(ROOT / "docs/configuration.md") if block.language == "toml")
+    names = re.findall(r'env = "(\w+)"', example.text)
+    for name in re.findall(r'file = "(\w+)"', example.text):
+        (tmp_path / name).write_text("a secret of the tests, long enough")
+    (tmp_path / "convsdk.toml").write_text(example.text)
+
+    environ = dict.fromkeys(names, "a secret of the tests, long enough")
+    config = load_config(tmp_path / "convsdk.toml", load_plugins(), environ=environ)
+
+    assert {channel.type for channel in config.channels.values()} == {"chat", "email", "messenger", "js_identify"}
 
 
 @each_page

@@ -182,7 +182,10 @@ def test_withdrawn_consent_is_told_from_a_refused_one():
 def test_agent_trait_goes_before_a_proven_one():
     """Traits of a hint that staff took part in count as entered by staff."""
     both = [claim("email", "ann@x.example"), claim("phone", "+4930123456", "agent")]
-    given = [hint("h1", 0, identifiers=both, traits={"name": "A"}), hint("h2", 1, "ann@x.example", traits={"name": "B"})]
+    given = [
+        hint("h1", 0, identifiers=both, traits={"name": "A"}),
+        hint("h2", 1, "ann@x.example", traits={"name": "B"}),
+    ]
 
     found = differences(*given, then={"shown_traits": {"email:ann@x.example": {"name": "A"}}})
 
@@ -378,7 +381,10 @@ def test_unknown_key_of_a_config_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["\x00garbage", "[]", "null", "{}", '{"scenarios": 1}', '{"scenarios": [1]}', '{"scenarios": [{"id": "a"}]}']
-    + ['{"scenarios": [{"id": "a", "given": []}]}', '{"scenarios": [{"id": "a", "given": [], "then": {}, "config": 1}]}'],
+    + [
+        '{"scenarios": [{"id": "a", "given": []}]}',
+        '{"scenarios": [{"id": "a", "given": [], "then": {}, "config": 1}]}',
+    ],
 )
 def test_garbage_is_no_scenario_file(text, tmp_path):
     """What is not made of scenarios is refused with its path."""

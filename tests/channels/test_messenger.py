@@ -338,6 +338,20 @@ def test_message_without_a_usable_time_takes_that_of_its_entry(timestamp):
     assert (event.text, event.at) == ("Hi", SENT)
 
 
+def test_time_in_digits_is_read():
+    """A time that is written as a text of digits is a time."""
+    (event,) = parse(batch(item(message={"mid": "m"}, timestamp="1458692752478")))
+
+    assert event.at == SENT
+
+
+def test_attachment_with_a_broken_url_is_kept():
+    """An attachment whose URL is none is listed under its sort, with the URL as it came."""
+    (event,) = parse(batch(item(message={"attachments": [{"type": "image", "payload": {"url": "http://["}}]})))
+
+    assert event.attachments == (Attachment(name="image", url="http://["),)
+
+
 def test_message_without_any_time_takes_that_of_its_arrival():
     """Where nothing says when, the request's arrival does."""
     (event,) = parse(batch({"sender": {"id": "7001"}, "message": {"mid": "m"}}))
@@ -563,7 +577,7 @@ def test_manual_entry_makes_the_contact_of_the_conversation():
 
     assert said.decision.contact is None
     assert entered.decision.outcome is Outcome.CREATED
-    assert inbox.conversation(said.conversation).contact == entered.decision.contact
+    assert [one.id for one in inbox.conversations(contact=entered.decision.contact)] == [said.conversation]
 
 
 def test_first_message_makes_a_contact_where_set_so():

@@ -36,7 +36,7 @@ class FakeClock:
 
 
 def hint(
-    id: str = "",
+    id: str = "",  # noqa: A002  (the field's name)
     *,
     email: str = "",
     phone: str = "",

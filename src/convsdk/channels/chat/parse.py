@@ -1,5 +1,6 @@
 """Reads what the chat widget sends: messages of a visitor, and forms that the bot automation asked to fill in."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from attrs import field, frozen
 from attrs.validators import in_
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from convsdk.core.events import Event, FieldProblem, FormRejected, Identified, MessageReceived
 from convsdk.core.identifiers import EmailAddress, PhoneNumber, trim
@@ -73,7 +74,7 @@ class _Message(Struct, frozen=True, tag_field="type", tag="message"):
     conversation: Annotated[str, Meta(max_length=255)] = ""
     text: Annotated[str, Meta(max_length=10_000)] = ""
     attachments: Annotated[tuple[_Attachment, ...], Meta(max_length=20)] = ()
-    identity: _Identity | UnsetType | None = UNSET
+    identity: _Identity | None = None
 
 
 class _Submission(Struct, frozen=True, tag_field="type", tag="form"):
@@ -152,7 +153,7 @@ def _message(item: _Message, at: datetime, country: str) -> MessageReceived:
 def _identity(given: _Identity) -> dict[str, str]:
     # What a page says beside a message must not cost the message: an unusable value is left out.
     values = {name: trim(getattr(given, name) or "") for name in _LABELS}
-    return {name: value for name, value in values.items() if value and value.isprintable()}
+    return {name: value for name, value in values.items() if value and _is_one_line(value)}
 
 
 def _submission(item: _Submission, at: datetime, country: str, forms: Mapping[str, Form]) -> Identified | FormRejected:
@@ -199,7 +200,12 @@ def _is_usable(name: str, value: str, country: str) -> bool:
         return EmailAddress().canonical(value) is not None
     if name == "phone":
         return PhoneNumber().canonical(value, country=country or None) is not None
-    return value.isprintable()
+    return _is_one_line(value)
+
+
+def _is_one_line(value: str) -> bool:
+    # Names hold joiners and no-break spaces, which `isprintable` refuses.
+    return all(unicodedata.category(character) not in {"Cc", "Cs"} for character in value)
 
 
 def _hint(

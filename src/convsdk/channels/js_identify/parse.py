@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -39,10 +39,13 @@ class _Body(Struct, frozen=True):
     expires: int | None = None
 
 
+_Moment = Annotated[int, Meta(ge=0, le=2**53)] | Annotated[float, Meta(ge=0, le=2**53)]
+
+
 class _Token(Struct, frozen=True):
-    exp: int | float
+    exp: _Moment
     visitor: str
-    nbf: int | float = 0
+    nbf: _Moment = 0
     sub: _Value | None = None
     external_id: _Value | None = None
     email: _Value | None = None
@@ -117,7 +120,7 @@ def _decoded(body: bytes) -> _Body:
         place = f" (at {path})" if at else ""
         raise ParseError(f"the body is no identification{place}: see the format of channel js_identify") from error
     for name, value in (("id", given.id), ("visitor", given.visitor)):
-        if _clean(value) is None:
+        if not value.isprintable() or not trim(value):
             raise ParseError(f"the {name} of an identification is blank or unprintable: send up to 255 characters")
     return given
 
@@ -138,13 +141,11 @@ def _token(token: str, keys: Keys) -> _Token:
     for secret in keys.secrets:
         try:
             return msgspec.convert(_payload(token, secret, keys.audience), _Token)
-        except jwt.InvalidSignatureError:
+        except (jwt.InvalidSignatureError, jwt.InvalidKeyError):
             continue  # another secret may have signed it: secrets are rotated
         except jwt.InvalidAudienceError as error:
             raise _BadSignatureError("audience") from error
-        except jwt.MissingRequiredClaimError as error:
-            raise _BadSignatureError("claims") from error
-        except msgspec.ValidationError as error:
+        except (jwt.MissingRequiredClaimError, msgspec.ValidationError) as error:
             raise _BadSignatureError("claims") from error
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise _BadSignatureError("malformed") from error
@@ -169,9 +170,9 @@ def _payload(token: str, secret: Secret, audience: str) -> dict[str, Any]:
 
 
 def _token_proof(token: _Token, visitor: str, at: datetime, leeway_s: int) -> _Proof:
-    if not math.isfinite(token.exp) or at.timestamp() >= token.exp + leeway_s:
+    if at.timestamp() >= token.exp + leeway_s:
         raise _BadSignatureError("expired")
-    if not at.timestamp() >= token.nbf - leeway_s:
+    if at.timestamp() < token.nbf - leeway_s:
         raise _BadSignatureError("early")
     # A token that was stolen, or is shared by mistake, is worth nothing in another browser.
     if not token.visitor.isprintable() or not hmac.compare_digest(token.visitor.encode(), visitor.encode()):
@@ -192,7 +193,7 @@ def _signature_proof(given: _Body, at: datetime, keys: Keys) -> _Proof:
     signed = f"{given.external_id}:{given.expires}".encode()
     sent = (given.signature or "").encode()
     expected = (hmac.new(secret.reveal().encode(), signed, hashlib.sha256) for secret in keys.secrets)
-    if not any([hmac.compare_digest(one.hexdigest().encode(), sent) for one in expected]):
+    if not any(hmac.compare_digest(one.hexdigest().encode(), sent) for one in expected):
         raise _BadSignatureError("signature")
     if at.timestamp() >= given.expires + keys.leeway_s:
         raise _BadSignatureError("expired")
@@ -219,7 +220,8 @@ def _clean_traits(given: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _clean(value: str | None) -> str | None:
-    # A token's JSON is read by `json`, which lets lone surrogates pass; they are unprintable.
-    if value is None or not value.isprintable():
+    # A token's JSON is read by `json`, which lets lone surrogates (Cs) pass.
+    text = trim(value or "")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
         return None
-    return trim(value) or None
+    return text or None

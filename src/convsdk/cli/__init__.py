@@ -1,0 +1,76 @@
+"""The command line: `convsdk COMMAND`. Each command's module is imported when the command runs, so help is quick."""
+
+from gettext import gettext
+from importlib import import_module
+
+import click
+
+from convsdk.errors import ConvsdkError
+
+_HOME = {
+    "convsdk.cli.demo": {"demo": "Show the whole way on bundled raw inputs, from bytes to contacts."},
+    "convsdk.cli.intake": {
+        "parse": "Show what an adapter makes of the bytes in FILE, as JSON lines.",
+        "ingest": "Take FILES in through a channel, into the store.",
+        "scenarios": "Run the identity scenarios in FILE.",
+    },
+    "convsdk.cli.commands": {
+        "contacts": "List contacts.",
+        "contact": "Show one contact.",
+        "explain": "Say why a contact's identifiers are one person, and why others are not.",
+        "conversations": "List conversations, the newest first.",
+        "suggestions": "List the pairs of contacts that may be one person.",
+        "merge": "Join two contacts, given by id or as kind:value.",
+        "unmerge": "Take a merge back, exactly.",
+        "withdraw": "Take a hint's evidence back, as if it had never been given.",
+        "plugins": "List plugins with their load times, and what is wrong with broken ones.",
+        "channels": "List the configured channels.",
+        "check": "Check the configuration, and tell all its mistakes at once.",
+        "migrate": "Bring the store's schema up to date.",
+    },
+}
+_COMMANDS = {name: module for module, commands in _HOME.items() for name in commands}
+
+
+class _Failure(click.ClickException):
+    exit_code = 2
+
+    @classmethod
+    def of(cls, error: ConvsdkError) -> "_Failure":
+        first, *more = str(error).splitlines() or [type(error).__name__]
+        return cls(f"{first} (and {len(more)} more: run 'convsdk check')" if more else first)
+
+
+class _Commands(click.Group):
+    """Knows its commands by name, and asks plugins only for a name that is not its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  (as above)
+        if cmd_name in _COMMANDS:
+            command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+            return command
+        from convsdk.plugins import load_plugins  # noqa: PLC0415  (imports every plugin: only who needs one waits)
+
+        brought = (one for one in load_plugins().commands if isinstance(one, click.Command))
+        return next((one for one in brought if one.name == cmd_name), None)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  (as above)
+        with formatter.section(gettext("Commands")):
+            formatter.write_dl([row for commands in _HOME.values() for row in commands.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ConvsdkError as error:
+            raise _Failure.of(error) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="convsdk")
+def main() -> None:
+    """Every conversation, from any channel, on the right contact.
+
+    Start with 'convsdk demo'. A command takes its channels and its store from ./convsdk.toml where there is one.
+    """

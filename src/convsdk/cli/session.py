@@ -1,0 +1,181 @@
+"""What every command starts from: the common options, and the hub that they and `convsdk.toml` describe."""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from convsdk.cli.screen import Screen
+from convsdk.config import DEFAULT_WORKSPACE, Config, WorkspaceConfig, load_config
+from convsdk.core.fold import Policy
+from convsdk.core.identifiers import IdentifierKind, Kinds, trim
+from convsdk.core.model import Claim, Identifier, Trust
+from convsdk.core.ports import Clock
+from convsdk.core.storage import Store
+from convsdk.errors import ConfigError, NotFound
+from convsdk.hub import Hub
+from convsdk.plugins import Plugins, load_plugins
+from convsdk.store import open_store
+
+DEFAULT_CONFIG = Path("convsdk.toml")
+
+_UNSCOPED = frozenset({"email", "phone", "visitor"})
+
+
+def policy_of(workspace: WorkspaceConfig, kinds: Iterable[IdentifierKind]) -> Policy:
+    """Give the rules of a configured workspace; its `own` and `blocked` values count in any spelling."""
+    brought = tuple(kinds)
+    known = Kinds(brought)
+    readers = [known[name] for name in ("email", "phone", *(one.name for one in brought))]
+
+    def keys(values: Iterable[str]) -> frozenset[str]:
+        forms = (reader.canonical(value, country=workspace.country) for value in values for reader in readers)
+        return frozenset({*map(trim, values), *(form for form in forms if form)})
+
+    return Policy(
+        kinds=known,
+        country=workspace.country,
+        blocked=keys(workspace.blocked),
+        own=keys(workspace.own),
+        external_id_cap=workspace.external_id_cap,
+        component_cap=workspace.component_cap,
+        visitor_ttl=timedelta(days=workspace.visitor_ttl_days),
+    )
+
+
+class Session:
+    """One run of the program: its options, what they lead to, and where its output goes."""
+
+    def __init__(
+        self,
+        *,
+        screen: Screen,
+        config_file: Path | None = None,
+        store_url: str | None = None,
+        workspace: str | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.screen = screen
+        self.config_file = config_file
+        self.asked_store = store_url
+        self._workspace = workspace
+        self._environ = environ
+        self._stores: list[Store] = []
+
+    @cached_property
+    def plugins(self) -> Plugins:
+        """Give the plugins that are installed."""
+        _log_to_stderr()
+        return load_plugins()
+
+    @cached_property
+    def config(self) -> Config:
+        """Give what the configuration says; without a file, what counts where nothing is said."""
+        if self.config_file is None and not DEFAULT_CONFIG.exists():
+            return Config(workspaces={DEFAULT_WORKSPACE: WorkspaceConfig()})
+        return load_config(self.config_file or DEFAULT_CONFIG, self.plugins, environ=self._environ)
+
+    @property
+    def store_url(self) -> str:
+        """Give the URL of the store, which may hold a password."""
+        return self.asked_store or self.config.store
+
+    def open(self, url: str) -> Store:
+        """Open a store, which is closed with the session."""
+        store = open_store(url, factories=self.plugins.store_factories)
+        self._stores.append(store)
+        return store
+
+    def hub(self, *, channel: str | None = None, clock: Clock | None = None) -> Hub:
+        """Give the hub of the workspace that was asked for, or of `channel`."""
+        name = self.workspace(channel)
+        homes = self.config.channel_workspaces
+        options: dict[str, Any] = {"clock": clock} if clock else {}
+        return Hub(
+            self.open(self.store_url),
+            workspace=name,
+            channels=[one for one in self.config.channels.values() if homes[one.name] == name],
+            policy=policy_of(self.config.workspaces.get(name, WorkspaceConfig()), self.plugins.kinds),
+            amend_hint=self.plugins.hints,
+            **options,
+        )
+
+    def workspace(self, channel: str | None = None) -> str:
+        """Give the name of the workspace to work in: as asked for, else the channel's, else the only one."""
+        known = self.config.workspaces
+        home = self.config.channel_workspaces.get(channel or "")
+        if self._workspace is None:
+            return home or self._only(known)
+        if self._workspace not in known:
+            raise ConfigError(
+                f"there is no workspace {self._workspace!r}: "
+                f"add [workspaces.{self._workspace}], or take one of {', '.join(sorted(known))}"
+            )
+        if home and home != self._workspace:
+            raise ConfigError(f"channel {channel!r} belongs to workspace {home!r}: leave --workspace out")
+        return self._workspace
+
+    @staticmethod
+    def _only(known: Mapping[str, WorkspaceConfig]) -> str:
+        if len(known) == 1:
+            return next(iter(known))
+        if DEFAULT_WORKSPACE in known:
+            return DEFAULT_WORKSPACE
+        raise ConfigError(f"there are several workspaces: name one with --workspace, of {', '.join(sorted(known))}")
+
+    def close(self) -> None:
+        """Close what was opened."""
+        while self._stores:
+            self._stores.pop().close()
+
+
+def identifier_of(text: str, policy: Policy) -> Identifier:
+    """Give the identifier that is written as `kind:value` or `kind:scope/value`."""
+    kind, _, value = text.partition(":")
+    scope, slash, rest = value.partition("/")
+    if slash and kind not in _UNSCOPED:
+        value = rest
+    else:
+        scope = ""
+    found = policy.canonical(Claim(kind, value, Trust.AGENT, scope))
+    if found is None:
+        raise NotFound(
+            f"{text!r} is no usable identifier: write a contact's id, or kind:value such as email:a@b.example"
+        )
+    return found
+
+
+def common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give `function`, which takes a `Session`, the options that every command has."""
+
+    @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Default: ./convsdk.toml, if there.")
+    @click.option("--store", "store_url", metavar="URL", help="Default: as configured, else sqlite:///convsdk.db.")
+    @click.option("--workspace", metavar="NAME", help="Which workspace, where there are several.")
+    @click.option("--json", "is_json", is_flag=True, help="Write JSON lines.")
+    @functools.wraps(function)
+    def with_session(
+        config_file: Path | None, store_url: str | None, workspace: str | None, is_json: bool, **given: object
+    ) -> None:
+        session = Session(
+            screen=Screen(is_json=is_json), config_file=config_file, store_url=store_url, workspace=workspace
+        )
+        try:
+            function(session, **given)
+        finally:
+            session.close()
+
+    return with_session
+
+
+def _log_to_stderr() -> None:
+    # structlog's own default is standard output, where it would stand between a command's JSON lines.
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.LogfmtRenderer(bool_as_flag=False)],
+        logger_factory=lambda *_: structlog.WriteLogger(click.get_text_stream("stderr")),
+    )

@@ -1,0 +1,789 @@
+"""The laws that every channel keeps, as tests: subclass `ChannelContract`, hand in a channel and golden requests.
+
+::
+
+    class TestSmsChannel(ChannelContract):
+        secrets = ("s3cret-of-the-test",)
+        settings_cases = (({"number": "abc", "secret": Secret("x")}, "number"),)
+        golden = (Golden(name="one text", request=signed(b"..."), events=1, signed_by=("X-Sms-Signature",)),)
+
+        def channel(self):
+            return SmsChannel("shop-sms", SmsSettings(number="+4930123456", secret=Secret(self.secrets[0])))
+
+A failure says what is wrong, why it matters and how to mend it.
+"""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import io
+import json
+import logging
+import re
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, ClassVar, NoReturn, get_args
+
+import attrs
+import msgspec
+import pytest
+import structlog
+from attrs import evolve, field, frozen
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convsdk.core.events import Event, MessageReceived, Noted, StatusChanged
+from convsdk.core.model import Direction
+from convsdk.core.ports import Channel, Headers, Request, Secret
+from convsdk.errors import ConvsdkError, Forbidden, ParseError
+
+_EVENT_TYPES = get_args(Event)
+_TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LONGEST_ID = 400
+_SHORTEST_LEAK = 6
+_WINDOW = 24
+_CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime"}
+_NETWORK = {"_socket", "_ssl", "_sqlite3"}
+
+_GARBAGE = (
+    *(b"", b"\0", b" ", b"null", b"true", b"0", b"[]", b"{}", b'""', b"[null]", b'{"a":', b"[{}]", b"NaN", b"1e999"),
+    *(b"\xff\xfe", b"\xef\xbb\xbf{}", b'"\\ud800"', b'{"\\ud800": "\\ud800"}', b"=&=&%zz%", b"a" * 100_000),
+    *(b"1" * 5_000, b"[" * 100_000, b'{"a":' * 20_000, b"From: \r\n\r\n", b"\r\n" * 1_000, b"--\r\n--"),
+)
+_PUT_IN: tuple[Any, ...] = (
+    *(None, True, 0, -1, 10**15, 10**30, 1e300, "", " ", "\0", "\ud800", "0", "x" * 5_000, "\u202e\u200b"),
+    *([], {}, [None], [[]], [{}], {"": None}, {"id": []}),
+)
+
+
+@frozen(kw_only=True)
+class Golden:
+    """One request as the platform sends it, and what the channel makes of it.
+
+    `events` is their number, or the events themselves; leave it 0 for a set-up handshake. `signed_by` names the
+    header fields or query parameters that hold the signature, where the channel verifies. `is_redelivery` marks a
+    request that another golden one holds already.
+    """
+
+    name: str
+    request: Request
+    events: int | Sequence[Event]
+    signed_by: tuple[str, ...] = ()
+    is_redelivery: bool = field(default=False)
+
+
+class ChannelContract:
+    """The laws. Give `channel()`, `golden`, and where there are any `settings_cases` and `secrets`.
+
+    `settings_cases` are pairs: keyword arguments for the settings class that are wrong, and the field that is to
+    blame. `secrets` are the plain secrets of the channel under test. `signs_body` is False for a platform whose
+    signature does not cover the body (a token in a header). `examples` is how much garbage each channel is fed.
+    """
+
+    golden: ClassVar[Sequence[Golden]] = ()
+    settings_cases: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
+    secrets: ClassVar[Sequence[str]] = ()
+    signs_body: ClassVar[bool] = True
+    examples: ClassVar[int] = 150
+
+    def channel(self) -> Channel:
+        """Give the configured channel under test, a new one at every call."""
+        raise NotImplementedError(f"{type(self).__name__} has no channel(): return a configured channel from it")
+
+    # -- the class itself
+
+    def test_type_is_a_name(self) -> None:
+        """`type` is the word that a configuration calls the channel by."""
+        name = getattr(self.channel(), "type", None)
+        if not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):
+            _fail(
+                f"the channel's type is {name!r}",
+                "a configuration file names it, and it becomes part of table rows and log lines",
+                "use lower-case ASCII letters, digits and '_', beginning with a letter: type = 'sms'",
+            )
+
+    def test_settings_errors_name_the_field(self) -> None:
+        """Whoever wrote a wrong setting is told which one."""
+        channel = self.channel()
+        if attrs.fields(channel.settings) and not self.settings_cases:
+            _fail(
+                f"no settings_cases are given, and {channel.settings.__name__} has settings",
+                "a setting that nobody checks fails at the first request and not at the start",
+                "give pairs of wrong settings and the field to blame: settings_cases = (({'number': 'x'}, 'number'),)",
+            )
+        for wrong, name in self.settings_cases:
+            self._check_settings_error(type(channel), channel.settings, wrong, name)
+
+    def _check_settings_error(
+        self, channel: type[Channel], shape: type[Any], wrong: Mapping[str, Any], name: str
+    ) -> None:
+        try:
+            channel("kit", shape(**wrong))
+        except (ValueError, TypeError, ConvsdkError) as error:
+            told = str(error)
+            if not re.search(rf"\b{re.escape(name)}\b", told):
+                _fail(
+                    f"wrong settings are refused with {told!r}, which does not name {name!r}",
+                    "whoever edits the configuration must find the line",
+                    f"begin the text with the field: raise ValueError('{name}: ... is no ...: write ...')",
+                )
+            self._refuse_leaks({"the error about a wrong setting": told}, _secret_forms(self._secrets()))
+        except Exception as error:  # noqa: BLE001  (whatever it is, the law is broken)
+            _fail(
+                f"wrong settings raise {error!r}",
+                "the configuration gathers ValueError, TypeError and ConvsdkError, and stops at anything else",
+                f"raise ValueError('{name}: ...') in a validator of the settings class",
+            )
+        else:
+            _fail(
+                f"the wrong settings for {name!r} are accepted: {sorted(wrong)}",
+                "the mistake would show at the first request and not at the start",
+                f"give the field {name!r} of {shape.__name__} a validator",
+            )
+
+    # -- parse
+
+    def test_golden_requests_give_their_events(self) -> None:
+        """Each golden request gives the events that it stands for."""
+        if not self.golden:
+            _fail(
+                "there are no golden requests",
+                "every other law is shown on them",
+                "give requests from the platform's documentation: golden = (Golden(name=..., request=..., events=1),)",
+            )
+        for one in self._parsed():
+            events = self.channel().parse(one.request)
+            if not isinstance(events, Sequence) or not all(isinstance(event, _EVENT_TYPES) for event in events):
+                _fail(
+                    f"{one.name!r} gives {type(events).__name__} of {sorted({type(e).__name__ for e in events})}",
+                    "the hub walks over the events more than once and knows only the types of core.events",
+                    "return a tuple or list of MessageReceived, Identified, StatusChanged and the like",
+                )
+            got = len(events) if isinstance(one.events, int) else tuple(events)
+            expected = one.events if isinstance(one.events, int) else tuple(one.events)
+            if got != expected:
+                _fail(
+                    f"{one.name!r} gives {got!r}, expected is {expected!r}",
+                    "a message that is dropped or made up is what users notice first",
+                    "correct parse, or what the golden request expects",
+                )
+
+    def test_parse_raises_nothing_but_parse_error(self) -> None:
+        """Whatever bytes arrive, parse gives events or raises `ParseError`."""
+        self._on_garbage(lambda _request, _events: None)
+
+    def test_parse_is_deterministic(self) -> None:
+        """The same request gives the same events, also on another instance."""
+        channel = self.channel()
+        for one in self._parsed():
+            first, again, elsewhere = (each.parse(one.request) for each in (channel, channel, self.channel()))
+            if list(first) != list(again) or list(first) != list(elsewhere):
+                _fail(
+                    f"{one.name!r} gives other events the second time",
+                    "a redelivery that looks new is stored twice",
+                    "let parse look at the request and the settings only: no counter, no random id, no clock, no state",
+                )
+
+    def test_parse_and_verify_use_no_network(self) -> None:
+        """Neither parse nor verify opens a connection: look-ups are jobs that run after the commit."""
+        if touched := sorted(self._touched(_is_network)):
+            _fail(
+                f"parse or verify uses the network: {', '.join(touched)}",
+                "a slow platform would hold up every message, inside the transaction",
+                "leave out what needs a look-up, or put what it needs into the event's detail",
+            )
+
+    def test_parse_and_verify_use_no_clock(self) -> None:
+        """The only clock is `request.received_at`: what arrived can be read again later with the same result."""
+        package = sys.modules[type(self.channel()).__module__].__package__ or type(self.channel()).__module__
+        if touched := sorted(self._touched(lambda frame, event, arg: _is_clock(frame, event, arg, package))):
+            _fail(f"parse or verify reads the clock: {', '.join(touched)}", *_CLOCK_REMEDY)
+        channel = self.channel()
+        for one in self._parsed():
+            first = _read(channel, one.request)
+            with _years_later():
+                later = _read(channel, one.request)
+            if first != later:
+                _fail(f"{one.name!r} gives other events when the clock shows another time", *_CLOCK_REMEDY)
+
+    # -- events
+
+    def test_external_ids_are_stable_under_redelivery(self) -> None:
+        """A second delivery, later, has the same external ids."""
+        channel = self.channel()
+        for one in self._parsed():
+            first = [event.external_id for event in channel.parse(one.request)]
+            for later in (timedelta(seconds=61), timedelta(hours=25)):
+                moved = evolve(one.request, received_at=one.request.received_at + later)
+                again = [event.external_id for event in channel.parse(moved)]
+                if first != again:
+                    _fail(
+                        f"{one.name!r} gives the external ids {first}, and {again} when it is delivered {later} later",
+                        "external ids are how a redelivery is recognised: the message would be stored twice",
+                        "take the platform's id, or a hash of what identifies the message; never received_at",
+                    )
+
+    def test_external_ids_are_unique(self) -> None:
+        """Two events never share an external id, since the second would count as a redelivery and be lost."""
+        channel = self.channel()
+        found = [
+            (event.external_id, one.name)
+            for one in self._parsed()
+            if not one.is_redelivery
+            for event in channel.parse(one.request)
+        ]
+        doubled = [one for one, times in Counter(one for one, _ in found).items() if times > 1]
+        if doubled:
+            names = [name for one, name in found if one == doubled[0]]
+            _fail(
+                f"the external id {doubled[0]!r} is given {len(names)} times: by {', '.join(map(repr, names))}",
+                "the second event counts as a redelivery of the first and is lost",
+                "make ids that tell apart what one request holds (message id and kind of event), or mark a golden "
+                "request that repeats another with is_redelivery=True",
+            )
+
+    def test_external_ids_can_be_kept(self) -> None:
+        """Every event has an external id, of a length that a store's key can hold."""
+
+        def check(_: Request, events: Sequence[Event]) -> None:
+            for event in events:
+                if not event.external_id or len(event.external_id) > _LONGEST_ID:
+                    _fail(
+                        f"an event's external id has {len(event.external_id)} characters",
+                        f"a redelivery is recognised by it, and a key holds up to {_LONGEST_ID}",
+                        "take the platform's id; hash one that is too long; raise ParseError where there is none",
+                    )
+
+        self._on_garbage(check)
+
+    def test_hint_ids_are_left_empty(self) -> None:
+        """The hub makes the ids of hints, from channel and external id."""
+        for name, event in self._events():
+            given_id = getattr(getattr(event, "hint", None), "id", "")
+            if given_id:
+                _fail(
+                    f"{name!r} gives a hint with the id {given_id!r}",
+                    "the hub would overwrite it, and two channels could choose the same",
+                    "leave IdentityHint.id empty",
+                )
+
+    def test_times_are_aware(self) -> None:
+        """Every time says its zone."""
+        for name, event in self._events():
+            for path, value in _leaves(event):
+                if isinstance(value, datetime) and value.utcoffset() is None:
+                    _fail(
+                        f"{name!r} gives {path} without a time zone: {value!r}",
+                        "times of several channels are compared, and a naive one cannot be",
+                        "read the platform's zone, or UTC: datetime.fromtimestamp(seconds, UTC)",
+                    )
+
+    def test_text_can_be_written_down(self) -> None:
+        """No text holds a lone surrogate, and every event encodes as JSON, whatever arrived."""
+
+        def check(_: Request, events: Sequence[Event]) -> None:
+            for event in events:
+                _check_encodes(event)
+
+        self._on_garbage(check)
+
+    # -- what it can do
+
+    def test_capabilities_are_true(self) -> None:
+        """What `can` declares is shown by a golden request, and what one shows is declared."""
+        can = self.channel().can
+        for name, shown in self._shown().items():
+            declared = bool(getattr(can, name))
+            if declared and not shown:
+                _fail(
+                    f"can declares {name!r}, and no golden request shows it",
+                    "the runtime offers what a channel declares",
+                    f"add a golden request that shows it, or set {name}=False",
+                )
+            if shown and not declared:
+                _fail(
+                    f"the channel shows {name!r}, and can does not declare it",
+                    "the runtime leaves out what a channel does not declare",
+                    f"set {name}=True in its Capabilities",
+                )
+
+    def _shown(self) -> dict[str, bool]:
+        events = [event for _, event in self._events()]
+        messages = [event for event in events if isinstance(event, MessageReceived)]
+        channel = self.channel()
+        return {
+            "messages": bool(messages),
+            "attachments": any(message.attachments for message in messages),
+            "reactions": any(isinstance(event, Noted) and event.kind == "reaction" for event in events),
+            "statuses": any(isinstance(event, StatusChanged) for event in events),
+            "echoes": any(message.direction is Direction.OUTBOUND for message in messages),
+            "challenges": any(channel.challenge(one.request) is not None for one in self.golden),
+            "verifies": any(_verdict(channel, forged) is not None for _, forged in self._forgeries()),
+            "sends": type(channel).build is not Channel.build,
+        }
+
+    # -- verify
+
+    def test_golden_requests_are_authentic(self) -> None:
+        """What the platform sends is let in."""
+        for one in self._parsed():
+            if error := _verdict(self.channel(), one.request):
+                _fail(
+                    f"{one.name!r} is refused: {error!r}",
+                    "a platform stops sending after some refusals",
+                    "correct verify, or sign the golden request with the secret of the channel under test",
+                )
+
+    def test_forged_requests_are_forbidden(self) -> None:
+        """A signature that is missing, broken or of another body gives `Forbidden`: fail closed."""
+        channel = self.channel()
+        if not channel.can.verifies:
+            return
+        if not any(one.signed_by for one in self._parsed()):
+            _fail(
+                "can declares verifies=True, and no golden request says what it is signed by",
+                "the law breaks the signature to see whether it is looked at",
+                "name its header fields or query parameters: Golden(..., signed_by=('X-Hub-Signature-256',))",
+            )
+        for how, forged in self._forgeries():
+            error = _verdict(channel, forged)
+            if error is None:
+                _fail(
+                    f"verify lets a request in with {how}",
+                    "anybody could write in any customer's name",
+                    "raise Forbidden unless the signature over the raw body is right (hmac.compare_digest on bytes)",
+                )
+            if not isinstance(error, Forbidden):
+                _fail(
+                    f"verify raises {error!r} on a request with {how}",
+                    "anything but Forbidden is a fault of the server: a platform repeats it, an operator is woken",
+                    "compare bytes, not text (hmac.compare_digest refuses non-ASCII text), and raise Forbidden",
+                )
+
+    def test_refusals_leak_nothing(self) -> None:
+        """A refusal holds neither a secret, nor the signature that was expected, nor the body."""
+        channel = self.channel()
+        for how, forged in self._forgeries():
+            with _captured() as output:
+                error = _verdict(channel, forged)
+            if error is not None:
+                texts = {f"the refusal of a request with {how}": _texts(error)}
+                texts[f"the log of a request with {how}"] = output()
+                self._refuse_leaks(texts, self._unspeakable(forged))
+
+    def test_parse_errors_leak_nothing(self) -> None:
+        """A `ParseError` holds neither a secret nor what was expected."""
+        channel = self.channel()
+        forms = _secret_forms(self._secrets())
+        for body in _GARBAGE:
+            for one in self.golden[:1]:
+                with _captured() as output:
+                    error = _read(channel, evolve(one.request, body=body))
+                text = _texts(error) if isinstance(error, ParseError) else ""
+                self._refuse_leaks({"a ParseError": text, "the log of garbage": output()}, forms)
+
+    def test_secrets_are_never_shown(self) -> None:
+        """Neither repr, str nor a log of the channel and its settings shows a secret."""
+        channel = self.channel()
+        if channel.can.verifies and not self._secrets():
+            _fail(
+                "the channel verifies, and no secrets are given",
+                "the law looks for them wherever they could be shown",
+                "give the plain secrets of the channel under test: secrets = ('...',)",
+            )
+        shown: dict[str, str] = {}
+        for name, value in {"channel": channel, "settings": channel.config}.items():
+            shown |= {
+                f"repr of the {name}": repr(value),
+                f"str of the {name}": str(value),
+                f"format of the {name}": f"{value}",
+                f"a log line with the {name}": _logged(value),
+            }
+        with _captured() as output:
+            for one in self.golden:
+                _verdict(channel, one.request)
+                _read(channel, one.request)
+        self._refuse_leaks(shown | {"the log of the golden requests": output()}, _secret_forms(self._secrets()))
+
+    def _refuse_leaks(self, texts: Mapping[str, str], forms: Mapping[str, str]) -> None:
+        for place, text in texts.items():
+            for form, what in forms.items():
+                if form in text:
+                    # What leaked is not repeated here: a test's output is a log too.
+                    _fail(
+                        f"{place} holds {what}",
+                        "logs are read by many, and kept",
+                        "keep secrets in Secret fields, and tell what is wrong without quoting it",
+                    )
+
+    # -- what the laws are shown on
+
+    def _secrets(self) -> list[str]:
+        config = self.channel().config
+        values = [getattr(config, one.name) for one in attrs.fields(type(config))] if attrs.has(type(config)) else []
+        held = [value.reveal() for value in values if isinstance(value, Secret)]
+        return [one for one in dict.fromkeys((*self.secrets, *held)) if len(one) >= _SHORTEST_LEAK]
+
+    def _parsed(self) -> list[Golden]:
+        """Give the golden requests that reach parse: a set-up handshake is answered before."""
+        channel = self.channel()
+        return [one for one in self.golden if channel.challenge(one.request) is None]
+
+    def _events(self) -> Iterator[tuple[str, Event]]:
+        channel = self.channel()
+        for one in self._parsed():
+            for event in channel.parse(one.request):
+                yield one.name, event
+
+    def _forgeries(self) -> Iterator[tuple[str, Request]]:
+        for one in self._parsed():
+            for name in one.signed_by:
+                for how, value in _broken(_sign(one.request, name)):
+                    yield f"{how} {name} ({one.name})", _with_sign(one.request, name, value)
+            if one.signed_by and self.signs_body:
+                yield f"a byte too many in its body ({one.name})", evolve(one.request, body=one.request.body + b" ")
+                yield f"no body ({one.name})", evolve(one.request, body=b"")
+
+    def _unspeakable(self, request: Request) -> dict[str, str]:
+        """Give every text that a refusal of `request` may not hold, and what it is."""
+        forms = _secret_forms(self._secrets())
+        for secret in self._secrets():
+            for digest in (hashlib.sha1, hashlib.sha256, hashlib.sha512):
+                mac = hmac.new(secret.encode("utf-8", "surrogateescape"), request.body, digest).digest()
+                forms |= dict.fromkeys((mac.hex(), base64.b64encode(mac).decode().rstrip("=")), "the right signature")
+        for text in (request.body.decode("utf-8", "replace"), repr(request.body)[2:-1]):
+            if len(text) >= _SHORTEST_LEAK:
+                starts = range(max(1, len(text) - _WINDOW + 1))
+                forms |= dict.fromkeys((text[at : at + _WINDOW] for at in starts), "a part of the body")
+        return forms
+
+    def _touched(self, is_forbidden: Callable[[Any, str, Any], str]) -> set[str]:
+        touched: set[str] = set()
+        channel = self.channel()
+        for one in self.golden:
+            with _guarded_sockets(touched), _watched(is_forbidden, touched):
+                _verdict(channel, one.request)
+                _read(channel, one.request)
+        return touched
+
+    def _on_garbage(self, check: Callable[[Request, Sequence[Event]], None]) -> None:
+        """Feed the golden requests, bytes like them and bytes unlike them to parse; `check` what it makes of them."""
+        channel = self.channel()
+        seeds = [one.request for one in self._parsed()]
+
+        def feed(request: Request) -> None:
+            events = _parse_or_refuse(channel, request)
+            if events is not None:
+                check(request, events)
+
+        for seed in seeds:
+            feed(seed)
+        for body in _GARBAGE:
+            feed(evolve(seeds[0], body=body) if seeds else Request(received_at=datetime.now().astimezone(), body=body))
+        if seeds:
+            fuzz = given(request=_requests(seeds))(feed)
+            settings(max_examples=self.examples, deadline=None)(fuzz)()
+
+
+_CLOCK_REMEDY = (
+    "what is kept aside and read again tomorrow must give what it gives today",
+    "take the time from the payload, and request.received_at where there is none or an expiry is checked",
+)
+
+
+def _fail(what: str, why: str, remedy: str) -> NoReturn:
+    pytest.fail(f"{what}\n  why it matters: {why}\n  how to mend it: {remedy}", pytrace=False)
+
+
+def _verdict(channel: Channel, request: Request) -> Exception | None:
+    try:
+        channel.verify(request)
+    except Exception as error:  # noqa: BLE001  (what it is, is what the law is about)
+        return error
+    return None
+
+
+def _read(channel: Channel, request: Request) -> list[Event] | Exception:
+    try:
+        return list(channel.parse(request))
+    except Exception as error:  # noqa: BLE001  (as above)
+        return error
+
+
+def _parse_or_refuse(channel: Channel, request: Request) -> Sequence[Event] | None:
+    try:
+        return tuple(channel.parse(request))
+    except ParseError:
+        return None
+    except Exception as error:  # noqa: BLE001  (as above)
+        body = request.body if len(request.body) <= 500 else request.body[:500] + b"..."  # noqa: PLR2004
+        _fail(
+            f"parse raises {error!r} on {body!r}",
+            "only a ParseError keeps the bytes aside and goes on; anything else stops the whole batch",
+            "check shapes and types before use, and raise ParseError with what was expected",
+        )
+
+
+def _texts(error: BaseException) -> str:
+    """Give all that an error could show in a log, its causes included."""
+    texts: list[str] = []
+    ahead: list[BaseException | None] = [error]
+    while ahead:
+        one = ahead.pop()
+        if one is not None:
+            texts += [str(one), repr(one), *map(str, getattr(one, "__notes__", ()))]
+            ahead += [one.__cause__, None if one.__suppress_context__ else one.__context__]
+    return "\n".join(texts)
+
+
+def _secret_forms(secrets: Iterable[str]) -> dict[str, str]:
+    forms: dict[str, str] = {}
+    for secret in secrets:
+        raw = secret.encode("utf-8", "surrogateescape")
+        forms |= dict.fromkeys((secret, repr(secret)[1:-1], raw.hex(), base64.b64encode(raw).decode()), "a secret")
+    return forms
+
+
+def _sign(request: Request, name: str) -> str:
+    return request.query.get(name) or request.headers.get(name, "")
+
+
+def _broken(sign: str) -> Iterator[tuple[str, str | None]]:
+    # Not the last character: in base64 that can hold bits that count for nothing.
+    middle = (len(sign) + sign.find("=") + 1) // 2
+    other = "0" if sign[middle : middle + 1] != "0" else "1"
+    yield "no", None
+    yield "an empty", ""
+    yield "another character in its", sign[:middle] + other + sign[middle + 1 :]
+    yield "a truncated", sign[:-4]
+    yield "nothing but the first character of its", sign[:1]
+    yield "nothing but the prefix of its", sign[: sign.find("=") + 1 if sign.find("=") < len(sign) // 2 else 0]
+    yield "another prefix before its", f"md5={sign.rpartition('=')[2]}"
+    yield "a foreign letter in its", sign[:-1] + "\u00e9"
+    yield "a zero for its", "0"
+    yield "a lone surrogate in its", sign[:-1] + "\udce9"
+
+
+def _with_sign(request: Request, name: str, value: str | None) -> Request:
+    more = () if value is None else ((name, value),)
+    if name in request.query:
+        kept = {key: one for key, one in request.query.items() if key != name}
+        return evolve(request, query=kept | dict(more))
+    fields = [(key, one) for key in request.headers if key != name.lower() for one in request.headers.all(key)]
+    return evolve(request, headers=Headers((*fields, *more)))
+
+
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Give every plain value inside `value`, keys of mappings included, with the way to it."""
+    shape: type[Any] = type(value)
+    if attrs.has(shape):
+        for one in attrs.fields(shape):
+            yield from _leaves(getattr(value, one.name), f"{path}.{one.name}".lstrip("."))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield f"a key of {path}", key
+            yield from _leaves(inner, f"{path}[{key!r}]")
+    elif isinstance(value, list | tuple | set | frozenset):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{place}]")
+    else:
+        yield path, value
+
+
+def _check_encodes(event: Event) -> None:
+    for path, value in _leaves(event):
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            _fail(
+                f"{path} of {type(event).__name__} holds a lone surrogate: {value[:80]!r}",
+                "it cannot be written as UTF-8: the store refuses the whole batch",
+                "decode with errors='replace', and text.encode('utf-8', 'replace').decode() after JSON escapes",
+            )
+    try:
+        msgspec.json.encode(event)
+    except Exception as error:  # noqa: BLE001  (msgspec passes on what a value's own code raises)
+        _fail(
+            f"{type(event).__name__} cannot be encoded as JSON: {error!r}",
+            "events are written to the outbox and sent to webhooks as JSON",
+            "keep plain JSON values in detail: text, numbers, booleans, None, lists, dicts with text as keys",
+        )
+
+
+def _is_network(frame: Any, event: str, arg: Any) -> str:  # noqa: ANN401  (what sys.setprofile hands over)
+    if event == "c_call" and getattr(arg, "__module__", None) in _NETWORK:
+        return f"{arg.__module__}.{arg.__name__}"
+    if event == "call" and frame.f_globals.get("__name__") == "socket" and frame.f_code.co_name != "<module>":
+        return f"socket.{frame.f_code.co_name}"
+    return ""
+
+
+def _is_clock(frame: Any, event: str, arg: Any, package: str) -> str:  # noqa: ANN401  (as above)
+    module = str(frame.f_globals.get("__name__", ""))
+    # Only the adapter's own calls: a library may stamp a log line. What changes the events is found by the fake time.
+    if event != "c_call" or not (module == package or module.startswith(package + ".")):
+        return ""
+    owner = getattr(arg, "__self__", None)
+    if owner is time and arg.__name__ in _CLOCKS:
+        return f"time.{arg.__name__} in {module}"
+    if isinstance(owner, type) and issubclass(owner, date) and arg.__name__ in {"now", "utcnow", "today"}:
+        return f"{owner.__name__}.{arg.__name__} in {module}"
+    return ""
+
+
+@contextlib.contextmanager
+def _watched(is_forbidden: Callable[[Any, str, Any], str], touched: set[str]) -> Iterator[None]:
+    # A profile function sees calls of names that a module imported early, which patching `time.time` does not.
+    def watch(frame: Any, event: str, arg: Any) -> None:  # noqa: ANN401  (as above)
+        if found := is_forbidden(frame, event, arg):
+            touched.add(found)
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+@contextlib.contextmanager
+def _guarded_sockets(touched: set[str]) -> Iterator[None]:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        touched.add("socket")
+        raise OSError("a channel has no network while it verifies and parses")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("socket", "create_connection", "getaddrinfo", "gethostbyname", "getfqdn"):
+            patch.setattr(socket, name, refuse)
+        yield
+
+
+@contextlib.contextmanager
+def _years_later() -> Iterator[None]:
+    shift = 10 * 365 * 86_400
+    with pytest.MonkeyPatch.context() as patch:
+        for name, ahead in (("time", shift), ("monotonic", shift), ("time_ns", shift * 10**9)):
+            patch.setattr(time, name, _shifted(getattr(time, name), ahead))
+        yield
+
+
+def _shifted(clock: Callable[[], float], ahead: float) -> Callable[[], float]:
+    return lambda: clock() + ahead
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(level=logging.NOTSET)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(f"{record.getMessage()} {vars(record)!r}")
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[Callable[[], str]]:
+    """Catch what is logged (structlog and the standard library) or printed; the value gives it as one text."""
+    printed = io.StringIO()
+    handler = _Lines()
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        with (
+            structlog.testing.capture_logs() as entries,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
+            yield lambda: "\n".join((*map(_rendered, entries), *handler.lines, printed.getvalue()))
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+def _rendered(entry: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value!r} {value}" for key, value in entry.items())
+
+
+def _logged(value: object) -> str:
+    """Give the log line that holds `value`, as each of structlog's renderers writes it."""
+    renderers = (
+        structlog.processors.JSONRenderer(),
+        structlog.processors.KeyValueRenderer(),
+        structlog.processors.LogfmtRenderer(),
+        structlog.dev.ConsoleRenderer(colors=False),
+    )
+    return "\n".join(str(render(None, "info", {"event": "kit", "value": value})) for render in renderers)
+
+
+def _requests(seeds: Sequence[Request]) -> st.SearchStrategy[Request]:
+    """Give requests like `seeds` with something wrong, and requests with anything in them."""
+    bodies = st.one_of(
+        st.sampled_from(seeds).map(lambda seed: seed.body).flatmap(_cut),
+        st.sampled_from(seeds).map(lambda seed: seed.body).flatmap(_reshaped),
+        st.sampled_from(seeds).map(lambda seed: seed.body).flatmap(_reshaped),
+        st.binary(max_size=300),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+
+    def dress(seed: Request, body: bytes, is_bare: bool) -> Request:  # noqa: FBT001  (drawn, in the order of the strategies)
+        bare: dict[str, Any] = {"headers": Headers(), "query": {}, "envelope": None} if is_bare else {}
+        return evolve(seed, body=body, **bare)
+
+    return st.builds(dress, st.sampled_from(seeds), bodies, st.sampled_from((False, False, False, True)))
+
+
+def _cut(body: bytes) -> st.SearchStrategy[bytes]:
+    """Give `body` with a stretch of it replaced by other bytes."""
+
+    def splice(start: int, length: int, more: bytes) -> bytes:
+        return body[:start] + more + body[start + length :]
+
+    return st.builds(
+        splice,
+        st.integers(0, len(body)),
+        st.integers(0, 40),
+        st.binary(max_size=8) | st.sampled_from((b"", b"\xff", b"\0", b"\r\n\r\n", b'"', b"=?", b"%")),
+    )
+
+
+def _reshaped(body: bytes) -> st.SearchStrategy[bytes]:
+    """Give `body`, if it is JSON, with one value inside replaced by one of another type, or left out."""
+    try:
+        document = json.loads(body)
+        paths = list(_paths(document))
+    except (ValueError, RecursionError):
+        return _cut(body)
+    return st.builds(
+        lambda path, value: json.dumps(_replaced(document, path, value)).encode(),
+        st.sampled_from(paths),
+        st.sampled_from((_LEFT_OUT, *_PUT_IN)),
+    )
+
+
+_LEFT_OUT: Any = object()
+
+
+def _paths(document: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    listed = enumerate(document) if isinstance(document, list) else ()
+    for key, inner in document.items() if isinstance(document, dict) else listed:
+        yield from _paths(inner, (*path, key))
+
+
+def _replaced(document: Any, path: tuple[Any, ...], value: Any) -> Any:  # noqa: ANN401  (JSON)
+    if not path:
+        return None if value is _LEFT_OUT else value
+    key, *rest = path
+    copy = dict(document) if isinstance(document, dict) else list(document)
+    if not rest and value is _LEFT_OUT:
+        del copy[key]
+        return copy
+    copy[key] = _replaced(document[key], tuple(rest), value)
+    return copy

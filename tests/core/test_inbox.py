@@ -1,0 +1,164 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from convsdk.core.events import DeliveryStatus
+from convsdk.core.fold import Evidence
+from convsdk.core.inbox import ConversationStatus, Filing, advance, choose
+from convsdk.core.model import Direction, Identifier, Trust
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ANN = Identifier("email", "", "ann@x.example")
+BOB = Identifier("email", "", "bob@x.example")
+COOKIE = Identifier("visitor", "", "v1")
+OTHER_COOKIE = Identifier("visitor", "", "v2")
+QUEUED, SENT = DeliveryStatus.QUEUED, DeliveryStatus.SENT
+DELIVERED, READ, FAILED = DeliveryStatus.DELIVERED, DeliveryStatus.READ, DeliveryStatus.FAILED
+
+
+def filing(**fields):
+    defaults = {"id": 1, "channel": "shop", "thread": "", "opened": (START, "h0"), "last_at": START}
+    return Filing(**(defaults | fields))
+
+
+def evidence(**fields):
+    return Evidence(**({"hint": "h1", "at": START} | fields))
+
+
+def after(one, said=None, *, day=0, direction=Direction.INBOUND, is_automatic=False):
+    return one.with_message(said or evidence(), START + timedelta(days=day), direction, is_automatic=is_automatic)
+
+
+def test_new_conversation_is_open_and_empty():
+    """A conversation starts open, unread by nobody, with no person and no assignee."""
+    one = filing()
+
+    assert one.status is ConversationStatus.OPEN
+    assert (one.messages, one.unread, one.assignee, one.subject) == (0, 0, "", "")
+    assert (one.identifier, one.visitor, one.trust) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("trust", "is_verified"),
+    [(None, False), (Trust.ASSERTED, False), (Trust.AGENT, False), (Trust.CHANNEL, True), (Trust.PROVEN, True)],
+)
+def test_attested_person_makes_a_verified_conversation(trust, is_verified):
+    """What was only claimed, or entered by staff, is not verified."""
+    assert filing(trust=trust).is_verified is is_verified
+
+
+@pytest.mark.parametrize(
+    ("identifier", "visitor", "anchor", "cookie", "takes"),
+    [
+        # A message that names somebody goes to that person's conversation, from any browser.
+        (ANN, None, ANN, None, True),
+        (ANN, COOKIE, ANN, OTHER_COOKIE, True),
+        (ANN, COOKIE, BOB, COOKIE, False),
+        # It goes to a nameless one only from the same browser.
+        (None, COOKIE, ANN, COOKIE, True),
+        (None, COOKIE, ANN, OTHER_COOKIE, False),
+        (None, COOKIE, ANN, None, False),
+        (None, None, ANN, None, True),
+        # A nameless message goes where its browser was.
+        (ANN, COOKIE, None, COOKIE, True),
+        (None, COOKIE, None, COOKIE, True),
+        (ANN, COOKIE, None, OTHER_COOKIE, False),
+        (None, COOKIE, None, None, False),
+        (ANN, COOKIE, None, None, False),
+        # Without a cookie on either side, it never goes to a person's conversation.
+        (ANN, None, None, None, False),
+        (None, None, None, None, True),
+    ],
+)
+def test_conversation_takes_its_own_person_or_browser(identifier, visitor, anchor, cookie, takes):
+    """A message belongs to the conversation of the same person, or of the same nameless browser."""
+    one = filing(identifier=identifier, visitor=visitor)
+
+    assert one.takes(evidence(anchor=anchor, visitor=cookie)) is takes
+
+
+def test_first_name_files_a_nameless_conversation():
+    """The first message that names somebody files the conversation, with its trust and cookie."""
+    one = after(filing(), evidence(anchor=ANN, trust=Trust.PROVEN, visitor=COOKIE))
+
+    assert (one.identifier, one.trust, one.visitor) == (ANN, Trust.PROVEN, COOKIE)
+
+
+def test_filed_conversation_is_never_filed_anew():
+    """Later names, better trust and other cookies change nothing about where it is filed."""
+    filed = filing(identifier=ANN, trust=Trust.ASSERTED, visitor=COOKIE)
+
+    one = after(filed, evidence(anchor=BOB, trust=Trust.PROVEN, visitor=OTHER_COOKIE))
+
+    assert (one.identifier, one.trust, one.visitor) == (ANN, Trust.ASSERTED, COOKIE)
+
+
+def test_nameless_message_files_nothing():
+    """Without an anchor the conversation stays nameless and has no trust."""
+    one = after(filing(), evidence(visitor=COOKIE))
+
+    assert (one.identifier, one.trust, one.visitor) == (None, None, COOKIE)
+
+
+def test_message_is_counted_and_keeps_the_latest_time():
+    """A late message counts but does not turn the clock back."""
+    one = after(after(filing(), day=3), day=1)
+
+    assert (one.messages, one.unread, one.last_at) == (2, 2, START + timedelta(days=3))
+
+
+def test_answer_is_read():
+    """Whoever answers has read what was there."""
+    one = after(filing(unread=4, messages=4), direction=Direction.OUTBOUND)
+
+    assert (one.unread, one.messages) == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("direction", "is_automatic", "status"),
+    [
+        (Direction.INBOUND, False, ConversationStatus.OPEN),
+        (Direction.INBOUND, True, ConversationStatus.COMPLETE),
+        (Direction.OUTBOUND, False, ConversationStatus.COMPLETE),
+    ],
+)
+def test_only_a_person_reopens(direction, is_automatic, status):
+    """A complete conversation opens when a person writes, not for an out-of-office reply and not for an answer."""
+    one = after(filing(status=ConversationStatus.COMPLETE), direction=direction, is_automatic=is_automatic)
+
+    assert one.status is status
+
+
+def test_first_candidate_that_takes_it_is_chosen():
+    """The likeliest conversation comes first, but only one that takes the message counts."""
+    strange, first, second = filing(id=1, identifier=BOB), filing(id=2, identifier=ANN), filing(id=3, identifier=ANN)
+
+    assert choose([strange, first, second], evidence(anchor=ANN)) is first
+    assert choose([strange], evidence(anchor=ANN)) is None
+    assert choose([], evidence(anchor=ANN)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "report", "result"),
+    [
+        (QUEUED, SENT, SENT),
+        (SENT, DELIVERED, DELIVERED),
+        (DELIVERED, READ, READ),
+        (READ, DELIVERED, READ),
+        (DELIVERED, SENT, DELIVERED),
+        (SENT, QUEUED, SENT),
+        (SENT, SENT, SENT),
+        (QUEUED, FAILED, FAILED),
+        (SENT, FAILED, FAILED),
+        (DELIVERED, FAILED, DELIVERED),
+        (READ, FAILED, READ),
+        (FAILED, FAILED, FAILED),
+        (FAILED, QUEUED, FAILED),
+        (FAILED, SENT, FAILED),
+        (FAILED, DELIVERED, DELIVERED),
+        (FAILED, READ, READ),
+    ],
+)
+def test_delivery_never_moves_back(status, report, result):
+    """Late and doubled reports change nothing; a failure counts until the message has arrived after all."""
+    assert advance(status, report) is result

@@ -1,0 +1,273 @@
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from attrs.exceptions import FrozenInstanceError
+
+from convsdk.core.model import (
+    Claim,
+    Contact,
+    Decision,
+    HeldIdentifier,
+    Identifier,
+    IdentityHint,
+    Node,
+    Outcome,
+    Page,
+    Rule,
+    Ruling,
+    RulingKind,
+    ShownTrait,
+    Step,
+    Trait,
+    Trust,
+)
+from convsdk.core.ports import Capabilities, Channel, Headers, Outbound, Request, Response, Secret
+from convsdk.errors import UnsupportedError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  (what must be refused)
+ANN = Identifier("email", "", "ann@x.example")
+
+
+class Pigeon(Channel):
+    type = "pigeon"
+    settings = dict
+
+    def parse(self, request):
+        return []
+
+
+def contact(identifiers=(), **traits):
+    held = tuple(HeldIdentifier(node=Node(one), trust=Trust.PROVEN, spelling=one.value) for one in identifiers)
+    return Contact(id=7, created_at=NOW, how="", identifiers=held, traits=traits)
+
+
+def name(value, *, is_verified=True):
+    return ShownTrait(value=value, trust=Trust.AGENT, is_verified=is_verified, hint="h1", at=NOW)
+
+
+# -- secrets
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format, "{!r:>20}".format, lambda one: f"{[one]}", "%s".__mod__])
+def test_secret_is_never_shown(show):
+    """However a secret gets into a text, stars stand there."""
+    shown = show(Secret("hunter2"))
+
+    assert "hunter2" not in shown
+    assert "Secret('***')" in shown
+
+
+def test_secret_cannot_be_formatted_with_a_width():
+    """A format that would cut or pad a secret is refused, and the refusal does not show it."""
+    with pytest.raises(TypeError) as caught:
+        "{:>20}".format(Secret("hunter2"))
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secret_is_revealed_where_it_is_used():
+    """Only `reveal` gives the value."""
+    assert Secret("hunter2").reveal() == "hunter2"
+
+
+def test_secrets_are_compared_by_value():
+    """Equal secrets are equal, an empty one is none, and none can be changed."""
+    secret = Secret("a")
+
+    assert secret == Secret("a")
+    assert secret != Secret("b")
+    assert secret
+    assert not Secret("")
+    with pytest.raises(FrozenInstanceError):
+        secret._value = "b"  # noqa: SLF001
+
+
+# -- requests
+
+
+@pytest.mark.parametrize("fields", [[("X-A", "1"), ("x-a", "2"), ("B", "3")], {"X-A": "1", "B": "3"}])
+def test_headers_are_found_in_any_case(fields):
+    """The first of a repeated field is its value, whatever the case of its name."""
+    headers = Headers(fields)
+
+    assert headers["x-A"] == "1"
+    assert headers.get("b") == "3"
+    assert headers.get("c") is None
+    assert "X-a" in headers
+    assert "c" not in headers
+    assert list(headers) == ["x-a", "b"]
+    assert len(headers) == 2
+
+
+def test_all_values_of_a_header_are_given_in_order():
+    """A repeated field keeps every value, and an absent one has none."""
+    headers = Headers([("Received", "a"), ("received", "b"), ("RECEIVED", "c")])
+
+    assert headers.all("Received") == ("a", "b", "c")
+    assert headers.all("Sent") == ()
+    assert len(Headers()) == 0
+
+
+def test_repr_of_a_request_shows_no_content():
+    """Neither body nor query nor headers of a request get into a log."""
+    request = Request(
+        received_at=NOW,
+        body=b"hunter2",
+        url="/in/shop?token=hunter2",
+        query={"token": "hunter2"},
+        headers=Headers({"Authorization": "hunter2"}),
+    )
+
+    assert repr(request) == str(request) == "Request(POST /in/shop, 7 bytes)"
+
+
+def test_request_is_an_empty_post_unless_it_says_more():
+    """Everything but the moment has a default."""
+    request = Request(received_at=NOW)
+
+    assert repr(request) == "Request(POST /, 0 bytes)"
+    assert (request.body, dict(request.query), dict(request.headers), request.envelope) == (b"", {}, {}, None)
+
+
+# -- channels
+
+
+def test_channel_does_nothing_by_itself():
+    """A channel that overrides only `parse` verifies nothing, meets no challenge and answers an empty 200."""
+    channel = Pigeon("coop", {"loft": 3})
+    request = Request(received_at=NOW)
+
+    assert repr(channel) == "<pigeon channel 'coop'>"
+    assert (channel.name, channel.config) == ("coop", {"loft": 3})
+    assert channel.verify(request) is None
+    assert channel.parse(request) == []
+    assert channel.challenge(request) is None
+    assert channel.answer([]) == Response(status=200, body=b"", media_type="text/plain; charset=utf-8", headers=())
+
+
+def test_channel_promises_nothing_but_messages():
+    """What a channel can do beyond reading messages, it must declare."""
+    assert Pigeon.can == Capabilities(
+        verifies=False,
+        challenges=False,
+        messages=True,
+        sends=False,
+        attachments=False,
+        reactions=False,
+        statuses=False,
+        echoes=False,
+        listens=False,
+        max_text=None,
+    )
+
+
+def test_channel_that_cannot_answer_says_so():
+    """Sending through a channel that only reads names the channel and whom it did not write to."""
+    with pytest.raises(UnsupportedError) as caught:
+        Pigeon("coop", {}).build(Outbound(to="p-9", text="hello"))
+
+    assert str(caught.value) == "channel 'coop' of type 'pigeon' cannot answer: 'p-9' was not written to"
+
+
+def test_channel_that_cannot_answer_reads_no_receipt():
+    """A platform's answer to a channel that never asked is refused."""
+    with pytest.raises(UnsupportedError) as caught:
+        Pigeon("coop", {}).interpret(httpx.Response(200))
+
+    assert str(caught.value) == "channel 'coop' of type 'pigeon' cannot answer, so <Response [200 OK]> is not its"
+
+
+# -- values of the model
+
+
+def test_trust_is_ordered():
+    """A claim weighs least, then staff, then the platform, then proof."""
+    assert list(Trust) == [Trust.ASSERTED, Trust.AGENT, Trust.CHANNEL, Trust.PROVEN]
+    assert sorted(Trust) == list(Trust)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "epoch", "text"),
+    [
+        (ANN, 0, "email:ann@x.example"),
+        (ANN, 2, "email:ann@x.example#2"),
+        (Identifier("psid", "page1", "p-9"), 0, "psid:page1/p-9"),
+        (Identifier("psid", "page1", "p-9"), 1, "psid:page1/p-9#1"),
+    ],
+)
+def test_node_is_written_with_scope_and_epoch(identifier, epoch, text):
+    """The scope stands before the value, a later epoch behind it."""
+    assert str(Node(identifier, epoch)) == text
+
+
+def test_moment_without_time_zone_is_refused():
+    """A naive time constructs neither a hint nor a ruling."""
+    remedy = "has no time zone: give an aware datetime"
+
+    with pytest.raises(ValueError, match=remedy):
+        IdentityHint(id="h1", at=NAIVE)
+    with pytest.raises(ValueError, match=remedy):
+        Ruling(id="m1", kind=RulingKind.MERGE, a=ANN, b=ANN, at=NAIVE, by="kim")
+
+
+def test_id_of_a_hint_is_short_text():
+    """An id of 512 characters is taken; a longer one, or one that is no text, is not."""
+    assert len(IdentityHint(id="x" * 512, at=NOW).id) == 512
+    with pytest.raises(ValueError, match="512"):
+        IdentityHint(id="x" * 513, at=NOW)
+    with pytest.raises(TypeError):
+        IdentityHint(id=7, at=NOW)
+
+
+def test_hint_says_nothing_unless_told():
+    """A bare hint names nobody, and may create a contact."""
+    hint = IdentityHint(at=NOW)
+
+    assert (hint.id, hint.identifiers, hint.visitor, hint.traits, hint.consents) == ("", (), None, (), ())
+    assert (hint.may_create, hint.how, hint.by) == (True, "", None)
+
+
+def test_trait_needs_a_name():
+    """A trait without a name is no trait; one without a value is."""
+    assert Trait("name", "", Trust.AGENT).value == ""
+    with pytest.raises(ValueError, match="name"):
+        Trait("", "Ann", Trust.AGENT)
+
+
+def test_claim_is_world_wide_unless_scoped():
+    """A claim's scope is empty by default."""
+    assert Claim("email", "ann@x.example", Trust.AGENT).scope == ""
+
+
+def test_replay_gives_the_first_decision_again():
+    """A duplicate differs from the first decision in its outcome alone."""
+    first = Decision(hint="h1", outcome=Outcome.CREATED, contact=3, steps=(Step(Rule.ANCHOR, "email:a"),))
+
+    assert first.as_replayed() == Decision(
+        hint="h1", outcome=Outcome.DUPLICATE, contact=3, steps=(Step(Rule.ANCHOR, "email:a"),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "called"),
+    [
+        (contact([ANN], name=name("Ann")), "Ann"),
+        (contact([ANN], name=name("Ann", is_verified=False)), "Ann (unverified)"),
+        (contact([ANN]), "email:ann@x.example"),
+        (contact([ANN], company=name("Shop")), "email:ann@x.example"),
+        (contact(), "contact 7"),
+    ],
+)
+def test_contact_is_called_by_the_best_that_is_known(one, called):
+    """The name comes first, then the first identifier, then the number."""
+    assert one.name == called
+
+
+def test_page_is_iterated_over_its_items():
+    """A page is its items, and the last page has no cursor."""
+    page = Page((1, 2))
+
+    assert list(page) == [1, 2]
+    assert page.next is None

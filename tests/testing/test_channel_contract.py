@@ -1,0 +1,578 @@
+"""Each law of `ChannelContract` passes on a right channel, and fails on one that breaks this law."""
+
+import hashlib
+import hmac
+import json
+import random
+import socket
+import time
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+from attrs import field, frozen
+
+from convsdk.core.events import DeliveryStatus, MessageReceived, Noted, StatusChanged
+from convsdk.core.model import Attachment, Claim, Direction, IdentityHint, Trust
+from convsdk.core.ports import Capabilities, Channel, Response, Secret
+from convsdk.errors import Forbidden, ParseError
+from convsdk.testing.builders import request
+from convsdk.testing.channel_contract import ChannelContract, Golden
+
+SECRET = "pigeon-signing-secret"
+log = structlog.get_logger()
+
+
+def _is_number(_, attribute, value):
+    if not value.isdigit():
+        raise ValueError(f"{attribute.name}: {value!r} is no number: write digits")
+
+
+@frozen(kw_only=True)
+class PigeonSettings:
+    loft: str = field(validator=_is_number)
+    secret: Secret
+
+
+def signature(body):
+    return "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+
+
+class Pigeon(Channel):
+    """A right channel: signed JSON, with everything that a capability stands for."""
+
+    type = "pigeon"
+    settings = PigeonSettings
+    can = Capabilities(verifies=True, challenges=True, attachments=True, reactions=True, statuses=True, echoes=True)
+
+    def verify(self, request):
+        expected = hmac.new(self.config.secret.reveal().encode(), request.body, hashlib.sha256).hexdigest()
+        given = request.headers.get("X-Sign", "").encode("utf-8", "replace")
+        if not hmac.compare_digest(given, b"sha256=" + expected.encode()):
+            raise Forbidden(f"channel {self.name!r}: the signature in X-Sign is not right")
+
+    def challenge(self, request):
+        return Response(body=b"hello") if request.method == "GET" else None
+
+    def parse(self, request):
+        try:
+            items = json.loads(request.body)["items"]
+            return tuple(self.event(item, request) for item in items)
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError, OSError) as error:
+            raise ParseError(f"channel {self.name!r}: no pigeon post") from error
+
+    def event(self, item, request):
+        kind, number, at = str(item["kind"]), self.external_id(item, request), self.at(item, request)
+        if kind == "status":
+            return StatusChanged(external_id=number, status=DeliveryStatus.READ, at=at)
+        if kind == "reaction":
+            return Noted(external_id=number, kind="reaction", at=at)
+        hint = self.hint(item, at)
+        files = tuple(Attachment(name=self.text(one)) for one in item.get("files", []))
+        direction = Direction.OUTBOUND if kind == "echo" else Direction.INBOUND
+        return MessageReceived(
+            external_id=number,
+            hint=hint,
+            at=at,
+            text=self.text(item.get("text", "")),
+            attachments=files,
+            direction=direction,
+            detail=self.detail(item),
+        )
+
+    def external_id(self, item, request):
+        number = item["id"]
+        if not isinstance(number, str) or not 0 < len(number) < 100:
+            raise ParseError("no id")
+        return self.text(number)
+
+    def hint(self, item, at):
+        return IdentityHint(at=at, identifiers=(Claim("pigeon", self.text(item["from"]), Trust.CHANNEL),))
+
+    def at(self, item, request):
+        return datetime.fromtimestamp(item["at"], UTC)
+
+    def text(self, value):
+        return str(value).encode("utf-8", "replace").decode()
+
+    def detail(self, item):
+        return {}
+
+
+def post(*items, path="/"):
+    body = json.dumps({"items": items}).encode()
+    return request(body, headers={"X-Sign": signature(body)}, url=path)
+
+
+TEXT = {"kind": "text", "id": "m1", "from": "ann", "text": "The cat sat upon a mat", "at": 1767225600}
+
+
+class PigeonContract(ChannelContract):
+    pigeon = Pigeon
+    secrets = (SECRET,)
+    settings_cases = (({"loft": "x", "secret": Secret(SECRET)}, "loft"), ({"loft": "7"}, "secret"))
+    examples = 40
+    golden = (
+        Golden(name="text", request=post(TEXT), events=1, signed_by=("X-Sign",)),
+        Golden(name="file", request=post({**TEXT, "id": "m2", "files": ["a.png"]}), events=1),
+        Golden(
+            name="all the rest",
+            request=post(*({**TEXT, "kind": kind, "id": kind} for kind in ("echo", "reaction", "status"))),
+            events=3,
+        ),
+        Golden(name="handshake", request=request(method="GET"), events=0),
+    )
+
+    def channel(self):
+        return self.pigeon("loft", PigeonSettings(loft="7", secret=Secret(SECRET)))
+
+
+class TestPigeon(PigeonContract):
+    """The right channel passes every law."""
+
+
+def broken(law, *, pigeon=Pigeon, **contract):
+    """Give the text with which `law` fails on the channel `pigeon`."""
+    case = type("Case", (PigeonContract,), {"pigeon": pigeon, **contract})()
+    with pytest.raises(pytest.fail.Exception) as failure:
+        getattr(case, law)()
+    text = str(failure.value)
+    assert "why it matters:" in text
+    assert "how to mend it:" in text
+    return text
+
+
+def with_(**members):
+    """Give the pigeon channel with some members replaced by wrong ones."""
+    return type("WrongPigeon", (Pigeon,), members)
+
+
+@pytest.mark.parametrize("name", ["", "Pigeon post", "pigeon-post", "7up", None, "päckchen"])
+def test_type_that_is_no_name(name):
+    """A type that no configuration could write is told."""
+    assert repr(name) in broken("test_type_is_a_name", pigeon=with_(type=name))
+
+
+def test_settings_error_without_the_field():
+    """A settings error that does not say which field is wrong is told."""
+
+    def refuse(_, __, value):
+        raise ValueError("bad value")
+
+    vague = frozen(type("Vague", (), {"__annotations__": {"loft": str}, "loft": field(validator=refuse)}))
+
+    text = broken(
+        "test_settings_errors_name_the_field",
+        pigeon=with_(settings=vague),
+        settings_cases=[({"loft": "x"}, "loft")],
+    )
+    assert "does not name 'loft'" in text
+
+
+def test_wrong_settings_that_are_accepted():
+    """Settings that nobody checks are told."""
+    cases = [({"loft": "7", "secret": Secret(SECRET)}, "secret")]
+
+    assert "accepted" in broken("test_settings_errors_name_the_field", settings_cases=cases)
+
+
+def test_settings_error_of_another_kind():
+    """A settings error that the configuration does not gather is told."""
+
+    def refuse(_, __, value):
+        raise KeyError("loft")
+
+    harsh = frozen(type("Harsh", (), {"__annotations__": {"loft": str}, "loft": field(validator=refuse)}))
+    cases = [({"loft": "x"}, "loft")]
+
+    text = broken("test_settings_errors_name_the_field", pigeon=with_(settings=harsh), settings_cases=cases)
+
+    assert "KeyError" in text
+
+
+def test_settings_error_that_shows_a_secret():
+    """A settings error that quotes the secret is told, and not repeated."""
+
+    def refuse(_, __, value):
+        raise ValueError(f"secret: {value.reveal()} is too short")
+
+    leaky = frozen(type("Leaky", (), {"__annotations__": {"secret": Secret}, "secret": field(validator=refuse)}))
+    cases = [({"secret": Secret(SECRET)}, "secret")]
+
+    text = broken("test_settings_errors_name_the_field", pigeon=with_(settings=leaky), settings_cases=cases)
+
+    assert "holds a secret" in text
+    assert SECRET not in text
+
+
+def test_settings_without_cases():
+    """A channel with settings and no wrong ones to show is told."""
+    assert "settings_cases" in broken("test_settings_errors_name_the_field", settings_cases=())
+
+
+def test_no_golden_requests():
+    """A contract without golden requests shows nothing, and says so."""
+    assert "no golden" in broken("test_golden_requests_give_their_events", golden=())
+
+
+@pytest.mark.parametrize("events", [2, 0, ()])
+def test_golden_request_with_other_events(events):
+    """A golden request that gives other events than expected is told."""
+    golden = [Golden(name="text", request=post(TEXT), events=events)]
+
+    assert "expected" in broken("test_golden_requests_give_their_events", golden=golden)
+
+
+def test_parse_that_gives_an_iterator():
+    """Events that can be walked over once only are told."""
+    lazy = with_(parse=lambda self, request: iter(Pigeon.parse(self, request)))
+
+    assert "core.events" in broken("test_golden_requests_give_their_events", pigeon=lazy)
+
+
+class Trusting(Pigeon):
+    def parse(self, request):
+        return tuple(self.event(item, request) for item in json.loads(request.body)["items"])
+
+
+class TrustsValues(Pigeon):
+    def parse(self, request):
+        try:
+            document = json.loads(request.body)
+        except (ValueError, RecursionError) as error:
+            raise ParseError("no JSON") from error
+        if not isinstance(document, dict) or not isinstance(document.get("items"), list):
+            raise ParseError("no items")
+        return tuple(self.event(item, request) for item in document["items"])
+
+
+@pytest.mark.parametrize("pigeon", [Trusting, TrustsValues])
+def test_parse_that_raises_something_else(pigeon):
+    """An exception other than ParseError is found, by bytes or by a golden request with one value changed."""
+    assert "parse raises" in broken("test_parse_raises_nothing_but_parse_error", pigeon=pigeon)
+
+
+def test_parse_with_random_ids():
+    """Ids made by chance are told."""
+    chance = with_(external_id=lambda self, item, request: str(random.random()))  # noqa: S311
+
+    assert "the second time" in broken("test_parse_is_deterministic", pigeon=chance)
+
+
+def test_parse_that_keeps_state():
+    """Events that depend on what the instance has seen before are told."""
+
+    class Counts(Pigeon):
+        seen = 0
+
+        def detail(self, item):
+            self.seen += 1
+            return {"seen": self.seen}
+
+    assert "the second time" in broken("test_parse_is_deterministic", pigeon=Counts)
+
+
+def _look_up(self, item):
+    try:
+        socket.create_connection(("127.0.0.1", 9))
+    except OSError:
+        return {}
+    return {}
+
+
+def _resolve_name(self, item):
+    socket.getfqdn("localhost")
+    return {}
+
+
+@pytest.mark.parametrize("detail", [_look_up, _resolve_name])
+def test_parse_that_uses_the_network(detail):
+    """A look-up is told, even where its failure is swallowed."""
+
+    class Curious(Pigeon):
+        def parse(self, request):
+            try:
+                return super().parse(request)
+            except OSError:
+                return ()
+
+    Curious.detail = detail
+
+    assert "network" in broken("test_parse_and_verify_use_no_network", pigeon=Curious)
+
+
+_now = time.time
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        lambda self, item, request: datetime.now(UTC),
+        lambda self, item, request: datetime.fromtimestamp(time.time(), UTC),
+        lambda self, item, request: datetime.fromtimestamp(_now(), UTC),
+        lambda self, item, request: (time.monotonic(), Pigeon.at(self, item, request))[1],
+    ],
+)
+def test_parse_that_reads_the_clock(at):
+    """The clock is not read, neither through the module nor through a name imported early."""
+    assert "clock" in broken("test_parse_and_verify_use_no_clock", pigeon=with_(at=at))
+
+
+def test_parse_that_depends_on_the_clock_through_a_library():
+    """Where a library reads the clock for the channel, the events differ under another time."""
+    library = {"__name__": "somebody.elses", "time": time}
+    exec("def year():\n    return time.time() // (365 * 86400)", library)  # noqa: S102
+
+    hidden = with_(detail=lambda self, item: {"year": library["year"]()})
+
+    assert "shows another time" in broken("test_parse_and_verify_use_no_clock", pigeon=hidden)
+
+
+def test_external_id_from_the_time_of_receipt():
+    """An id that changes at a redelivery is told."""
+    late = with_(external_id=lambda self, item, request: f"{item['id']}/{request.received_at.isoformat()}")
+
+    assert "later" in broken("test_external_ids_are_stable_under_redelivery", pigeon=late)
+
+
+def test_external_id_given_twice():
+    """Two events with one id are told, by the names of their golden requests."""
+    same = with_(external_id=lambda self, item, request: "same")
+
+    text = broken("test_external_ids_are_unique", pigeon=same)
+
+    assert "'text', 'file'" in text
+
+
+@pytest.mark.parametrize(
+    "external_id",
+    [lambda self, item, request: "", lambda self, item, request: f"{request.body!r}" * 9],
+)
+def test_external_id_that_cannot_be_kept(external_id):
+    """An empty or endless id is told."""
+    text = broken("test_external_ids_can_be_kept", pigeon=with_(external_id=external_id))
+
+    assert "characters" in text
+
+
+def test_hint_with_an_id():
+    """A channel that makes hint ids is told."""
+    named = with_(hint=lambda self, item, at: IdentityHint(id="mine", at=at))
+
+    assert "'mine'" in broken("test_hint_ids_are_left_empty", pigeon=named)
+
+
+def test_naive_time():
+    """A time without a zone is told, with the field."""
+
+    class Naive(Pigeon):
+        def at(self, item, request):
+            return super().at(item, request).replace(tzinfo=None)
+
+        def hint(self, item, at):
+            return super().hint(item, at.replace(tzinfo=UTC))
+
+    assert "at without a time zone" in broken("test_times_are_aware", pigeon=Naive)
+
+
+def test_text_with_a_lone_surrogate():
+    """Text that no store can write is found in garbage."""
+    raw = with_(text=lambda self, value: str(value))
+
+    assert "lone surrogate" in broken("test_text_can_be_written_down", pigeon=raw, examples=400)
+
+
+def test_detail_that_is_no_json():
+    """A detail that does not encode as JSON is told."""
+    odd = with_(detail=lambda self, item: {"what": object()})
+
+    assert "JSON" in broken("test_text_can_be_written_down", pigeon=odd)
+
+
+CAPABILITIES = ("verifies", "challenges", "messages", "attachments", "reactions", "statuses", "echoes")
+
+
+@pytest.mark.parametrize("name", CAPABILITIES)
+def test_capability_that_is_not_declared(name):
+    """What a golden request shows must be declared."""
+    declared = Capabilities(**{one: one != name for one in CAPABILITIES})
+
+    assert f"shows {name!r}" in broken("test_capabilities_are_true", pigeon=with_(can=declared))
+
+
+@pytest.mark.parametrize("name", [*CAPABILITIES, "sends"])
+def test_capability_that_is_not_shown(name):
+    """What is declared must be shown by a golden request."""
+    blind = with_(
+        can=Capabilities(messages=name == "messages", **({} if name == "messages" else {name: True})),
+        challenge=lambda self, request: None,
+        verify=lambda self, request: None,
+    )
+    golden = [Golden(name="nothing", request=post(), events=0, signed_by=("X-Sign",))]
+
+    assert f"declares {name!r}" in broken("test_capabilities_are_true", pigeon=blind, golden=golden)
+
+
+def test_channel_that_sends_and_does_not_say_so():
+    """A channel with a `build` of its own declares that it sends."""
+    sends = with_(build=lambda self, message: None)
+
+    assert "shows 'sends'" in broken("test_capabilities_are_true", pigeon=sends)
+
+
+def test_golden_request_that_is_refused():
+    """A channel that refuses what its platform sends is told."""
+
+    def verify(self, request):
+        raise Forbidden("no")
+
+    assert "is refused" in broken("test_golden_requests_are_authentic", pigeon=with_(verify=verify))
+
+
+def _only_if_there(self, request):
+    if "X-Sign" in request.headers:
+        Pigeon.verify(self, request)
+
+
+def _compares_text(self, request):
+    if not hmac.compare_digest(request.headers.get("X-Sign", ""), signature(request.body)):
+        raise Forbidden("no")
+
+
+def _looks_at_the_start(self, request):
+    if not signature(request.body).startswith(request.headers.get("X-Sign", "x")):
+        raise Forbidden("no")
+
+
+def _forgets_the_body(self, request):
+    if not request.headers.get("X-Sign", "").startswith("sha256="):
+        raise Forbidden("no")
+
+
+def _stumbles(self, request):
+    if request.headers["X-Sign"] != signature(request.body):
+        raise Forbidden("no")
+
+
+@pytest.mark.parametrize(
+    ("verify", "told"),
+    [
+        (_only_if_there, "lets a request in with no X-Sign"),
+        (_compares_text, "a foreign letter"),
+        (_looks_at_the_start, "lets a request in with an empty"),
+        (_forgets_the_body, "lets a request in"),
+        (_stumbles, "KeyError"),
+    ],
+)
+def test_verify_that_is_not_tight(verify, told):
+    """Each common hole of a signature check is found."""
+    assert told in broken("test_forged_requests_are_forbidden", pigeon=with_(verify=verify))
+
+
+def test_verify_of_which_nobody_says_what_signs():
+    """A channel that verifies names its signature in a golden request."""
+    golden = [Golden(name="text", request=post(TEXT), events=1)]
+
+    assert "signed_by" in broken("test_forged_requests_are_forbidden", golden=golden)
+
+
+def _leak(make):
+    def verify(self, request):
+        try:
+            Pigeon.verify(self, request)
+        except Forbidden as error:
+            make(self, request, error)
+
+    return verify
+
+
+def _expected(self, request, _):
+    raise Forbidden(f"expected {signature(request.body)}") from None
+
+
+def _secret(self, request, _):
+    raise Forbidden(f"not signed with {self.config.secret.reveal()}") from None
+
+
+def _body(self, request, _):
+    raise Forbidden(f"wrong signature on {request.body!r}") from None
+
+
+def _in_the_cause(self, request, _):
+    raise Forbidden("no") from ValueError(signature(request.body))
+
+
+def _in_the_log(self, request, error):
+    log.warning("refused", expected=signature(request.body))
+    raise error
+
+
+def _printed(self, request, error):
+    print(self.config.secret.reveal())  # noqa: T201
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (_expected, "the right signature"),
+        (_secret, "a secret"),
+        (_body, "a part of the body"),
+        (_in_the_cause, "the right signature"),
+        (_in_the_log, "the right signature"),
+        (_printed, "a secret"),
+    ],
+)
+def test_refusal_that_leaks(make, told):
+    """A refusal that helps a forger is told, wherever it says it, and the test's output does not repeat it."""
+    text = broken("test_refusals_leak_nothing", pigeon=with_(verify=_leak(make)))
+
+    assert f"holds {told}" in text
+    assert SECRET not in text
+
+
+def test_parse_error_with_the_secret():
+    """A ParseError that quotes a secret is told."""
+
+    def parse(self, request):
+        raise ParseError(f"not by {self.config.secret.reveal()}")
+
+    assert "a secret" in broken("test_parse_errors_leak_nothing", pigeon=with_(parse=parse))
+
+
+def _logs_it(self, item):
+    log.info("parsed", secret=self.config.secret.reveal())
+    return {}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"__repr__": lambda self: f"<pigeon {self.config.secret.reveal()}>"},
+        {"__str__": lambda self: f"pigeon {self.config.secret.reveal()}"},
+        {"detail": _logs_it},
+    ],
+)
+def test_secret_that_is_shown(members):
+    """A secret in repr, str or a log line is told."""
+    assert "holds a secret" in broken("test_secrets_are_never_shown", pigeon=with_(**members))
+
+
+def test_secret_in_a_plain_field():
+    """A secret that the settings keep as text is told, since their repr shows it."""
+    plain = frozen(kw_only=True)(type("Plain", (), {"__annotations__": {"secret": str}}))
+
+    text = broken("test_secrets_are_never_shown", channel=lambda self: Pigeon("loft", plain(secret=SECRET)))
+
+    assert "repr of the settings" in text
+
+
+def test_verifying_without_secrets():
+    """A channel that verifies gives the secrets to look for."""
+    text = broken(
+        "test_secrets_are_never_shown",
+        secrets=(),
+        channel=lambda self: Pigeon("loft", PigeonSettings(loft="7", secret=Secret(""))),
+    )
+
+    assert "no secrets are given" in text
