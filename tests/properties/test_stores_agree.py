@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from attrs import evolve
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
@@ -139,4 +139,4 @@ class Stores(RuleBasedStateMachine):
 
 
 TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestStores.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, phases=[Phase.generate])
