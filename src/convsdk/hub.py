@@ -219,7 +219,7 @@ class Hub:
         if any(needs_history(one, known, self.policy) for one in evidence if one.hint not in known.decisions):
             # Hints of one batch can touch one another: with one that needs the past, all that link get theirs.
             known.repeats.clear()
-            transaction.load_history(known, {one for each in evidence for one, _ in each.attested})
+            transaction.load_history(known, {one for each in evidence for one, _ in each.attested}, evidence)
         return known
 
     # -- staff: merge, keep apart, take back
@@ -336,7 +336,7 @@ class Hub:
         ids = transaction.new_ids()
         origin = NewContact(id=0, at=at, how="separated", hint=source)
         before = {node: known.contact(node) for node in known.holdings}
-        _, batch.changes = refold(known, self.policy, ids, origin=origin)
+        batch.changes = refold(known, self.policy, ids, origin=origin)
         known.apply(batch.changes)
         moved = {contact: known.contact(node) for node, contact in before.items() if contact != known.contact(node)}
         for old, new in moved.items():

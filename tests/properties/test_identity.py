@@ -74,7 +74,10 @@ def test_order_of_delivery_does_not_matter(store, data, history):
     assert partition(first) == partition(second) == folded(history)
     for hint in history:
         owners = [hub.attribution(hint.id) for hub in (first, second)]
-        names = [owner and {str(one.node) for one in hub.contact(owner).identifiers} for hub, owner in zip((first, second), owners, strict=True)]
+        names = [
+            owner and {str(one.node) for one in hub.contact(owner).identifiers}
+            for hub, owner in zip((first, second), owners, strict=True)
+        ]
         assert names[0] == names[1]
 
 
@@ -83,7 +86,8 @@ def test_order_of_delivery_does_not_matter(store, data, history):
 def test_claims_take_nothing_over(history):
     """Without all that was only asserted, the partition of the rest is the same."""
     stripped = [
-        evolve(hint, identifiers=tuple(one for one in hint.identifiers if one.trust > Trust.ASSERTED)) for hint in history
+        evolve(hint, identifiers=tuple(one for one in hint.identifiers if one.trust > Trust.ASSERTED))
+        for hint in history
     ]
     attested = {
         str(node)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from attrs import evolve
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
@@ -127,10 +127,14 @@ class Stores(RuleBasedStateMachine):
             return
         first, second = (list(hub.contacts(limit=1000)) for hub in self.hubs)
         strip = [[evolve(one, id=0, redirects=()) for one in page] for page in (first, second)]
-        assert sorted(map(repr, strip[0])) == sorted(map(repr, strip[1]))
+        assert sorted(map(repr, strip[0])) == sorted(map(repr, strip[1])), "\n".join(
+            sorted(map(repr, strip[0])) + ["-----"] + sorted(map(repr, strip[1]))
+        )
         names = [
-            {hint: owner and frozenset(str(one.node) for one in hub.contact(owner).identifiers) for hint, owner in
-             ((hint, hub.attribution(hint)) for hint in self.hints)}
+            {
+                hint: owner and frozenset(str(one.node) for one in hub.contact(owner).identifiers)
+                for hint, owner in ((hint, hub.attribution(hint)) for hint in self.hints)
+            }
             for hub in self.hubs
         ]
         assert names[0] == names[1]
@@ -139,4 +143,4 @@ class Stores(RuleBasedStateMachine):
 
 
 TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, phases=[Phase.generate])
+TestStores.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -20,8 +20,8 @@ from convsdk.core.model import Decision, Identifier, Node, Outcome, Rule, Ruling
 class Holding:
     """An identifier in one epoch, and the contact that it is on.
 
-    `contact` is the contact that it came to first (its home; follow `Known.root` from there), `is_owned` whether it
-    is on a contact at all: an identifier that was only typed is not. `since` is None for an epoch that later
+    `contact` is its home (follow `Known.roots` from there), `is_founder` whether that contact goes where this
+    identifier goes, `is_owned` whether it is on a contact at all: one that was only typed is not. `since` is None for an epoch that later
     evidence took back. `trust` is the best attestation so far, None where it was only typed beside another.
     `spelling` is the value as it first came, for sending to it; empty where it is the key itself.
     """
@@ -32,6 +32,7 @@ class Holding:
     contact: int | None = None
     trust: Trust | None = None
     is_owned: bool = False
+    is_founder: bool = False
     spelling: str = ""
 
 
@@ -147,9 +148,15 @@ def needs_history(evidence: Evidence, known: Known, policy: Policy) -> bool:
     held = [(known.holdings.get(epochs.node(one, evidence.moment)), trust) for one, trust in evidence.attested]
     if all(holding is None for holding, _ in held):
         return False
-    if evidence.links and evidence.hint not in known.repeats:
+    if evidence.links and (evidence.hint not in known.repeats or not _is_joined(held, known)):
         return True
     return any(holding is None or _is_news(holding, trust, evidence, policy) for holding, trust in held)
+
+
+def _is_joined(held: Iterable[tuple[Holding | None, Trust]], known: Known) -> bool:
+    # A rule may have refused what is said again, and then refuses it again: that is no quiet attachment.
+    contacts = {known.contact(holding.node) if holding else None for holding, _ in held}
+    return len(contacts) == 1 and None not in contacts
 
 
 def _is_news(holding: Holding, trust: Trust, evidence: Evidence, policy: Policy) -> bool:
@@ -183,9 +190,7 @@ def decide(
         decision = _attach(evidence, known, steps, changes)
     else:
         decision = _decide_by_fold(evidence, known, policy, ids, how=how, steps=steps, changes=changes)
-    for identifier in evidence.identifiers:
-        if Node(identifier) not in known.holdings and Node(identifier) not in changes.holdings:
-            changes.holdings[Node(identifier)] = Holding(id=next(ids), node=Node(identifier))
+    _register(evidence.identifiers, known, changes, ids)
     for identifier, spelling in evidence.spellings:
         for node, held in changes.holdings.items():
             if node.identifier == identifier and not held.spelling and node not in known.holdings:
@@ -234,6 +239,8 @@ def _decide_by_fold(
     nodes = [epochs.node(one, evidence.moment) for one, _ in evidence.attested]
     group = partition.group(nodes[0]) or frozenset()
     before = {contact for node in group if (contact := known.contact(node)) is not None}
+    was = known.contact(nodes[0])
+    gained = [node for node in nodes[1:] if node in group and (was is None or known.contact(node) != was)]
     is_gain = any(known.contact(node) is None for node in nodes if node in group)
     displaced = [
         refusal
@@ -250,7 +257,7 @@ def _decide_by_fold(
     refused = [refusal for refusal in partition.refusals if refusal.link.source == evidence.hint]
     steps += [Step(Rule.EPOCH, str(node)) for node in nodes if node.epoch and node not in known.holdings]
     steps.append(Step(Rule.ANCHOR if contact else Rule.NO_CREATE, str(nodes[0])))
-    steps += [Step(Rule.LINK, str(nodes[0]), str(node)) for node in nodes[1:] if node in group]
+    steps += [Step(Rule.LINK, str(nodes[0]), str(node)) for node in gained]
     steps += [Step(Rule.DISPLACED, str(one.link.a), str(one.link.b)) for one in displaced]
     suggested = [_pair(after, one.link.a, one.link.b) for one in (*refused, *displaced)]
     return Decision(
@@ -316,9 +323,9 @@ def reconcile(
 ) -> None:
     """Put into `changes` what makes the stored contacts of `scope` equal to `partition`.
 
-    Each contact goes to the group that holds the oldest identifier it is home to; a group that gets several points
-    them at the lowest id; one that gets none becomes a new contact like `origin`. So the same evidence taken back
-    gives the same contacts back, ids included.
+    Each contact goes to the group that holds its founder; a group that gets several points them at the lowest id; one
+    that gets none becomes a new contact like `origin`. So the same evidence taken back gives the same contacts back,
+    ids included.
     """
     stored = {held.node: held for held in known.held(scope)}
     holdings = {node: _holding(node, known, partition, ids) for node in sorted(partition.by_node)}
@@ -338,6 +345,7 @@ def reconcile(
         if node not in holdings:
             # Nothing speaks for it any more: the identifier stays on record, on nobody.
             holdings[node] = evolve(held, is_owned=False, since=None, trust=None)
+    _found(holdings)
     changes.holdings.update({node: held for node, held in holdings.items() if stored.get(node) != held})
     changes.roots.update({one: root for one, root in roots.items() if known.roots.get(one, one) != root})
 
@@ -349,26 +357,47 @@ def _holding(node: Node, known: Known, partition: Partition, ids: Iterator[int])
 
 
 def _homes(holdings: dict[Node, Holding], partition: Partition) -> dict[frozenset[Node], list[int]]:
-    owned = {node for group in partition.contacts() for node in group}
-    oldest: dict[int, Holding] = {}
-    for node in owned:
-        held = holdings[node]
-        if held.contact is not None and (held.contact not in oldest or held.id < oldest[held.contact].id):
-            oldest[held.contact] = held
+    owned = (holdings[node] for group in partition.contacts() for node in group)
     homes: dict[frozenset[Node], list[int]] = defaultdict(list)
-    for contact, held in oldest.items():
-        homes[partition.by_node[held.node]].append(contact)
+    for contact, founder in _founders(owned).items():
+        homes[partition.by_node[founder.node]].append(contact)
     return homes
 
 
-def refold(known: Known, policy: Policy, ids: Iterator[int], *, origin: NewContact) -> tuple[Partition, Changes]:
-    """Give the partition of everything in `known`, and what to write for it, after a ruling or a withdrawal."""
-    ruled = (one for ruling in known.rulings.values() for one in (ruling.a, ruling.b))
+def _founders(holdings: Iterable[Holding]) -> dict[int, Holding]:
+    """Give for each contact the identifier that it goes with: its founder, else the oldest that is on it."""
+    founders: dict[int, Holding] = {}
+    for held in sorted(holdings, key=lambda one: (not one.is_owned, not one.is_founder, one.id)):
+        if held.contact is not None:
+            founders.setdefault(held.contact, held)
+    return founders
+
+
+def _found(holdings: dict[Node, Holding]) -> None:
+    """Give each contact one founder. Who is on no contact keeps a home only as its founder: or two could return to it."""
+    founders = _founders(holdings.values())
+    for node, held in holdings.items():
+        is_founder = held.contact is not None and founders[held.contact].node == node
+        home = held.contact if held.is_owned or is_founder else None
+        holdings[node] = evolve(held, contact=home, is_founder=is_founder)
+
+
+def refold(known: Known, policy: Policy, ids: Iterator[int], *, origin: NewContact) -> Changes:
+    """Give what to write to make the contacts equal to everything in `known`, after a ruling or a withdrawal."""
+    ruled = [one for ruling in known.rulings.values() for one in (ruling.a, ruling.b)]
     scope = {*(node.identifier for node in known.holdings), *ruled}
-    partition = fold(*known.within(scope), policy)
     changes = Changes()
-    reconcile(known, partition, scope, ids, changes, origin=origin)
-    return partition, changes
+    reconcile(known, fold(*known.within(scope), policy), scope, ids, changes, origin=origin)
+    _register(ruled, known, changes, ids)
+    return changes
+
+
+def _register(identifiers: Iterable[Identifier], known: Known, changes: Changes, ids: Iterator[int]) -> None:
+    """Give every identifier a holding of its own, so that whoever names it next finds what is on record."""
+    for identifier in identifiers:
+        node = Node(identifier)
+        if node not in known.holdings and node not in changes.holdings:
+            changes.holdings[node] = Holding(id=next(ids), node=node)
 
 
 def cookie_contact(visits: Collection[tuple[Moment, int | None]], moment: Moment, policy: Policy) -> int | None:

@@ -4,7 +4,8 @@ Small on purpose, so that somebody else can write one; `convsdk.testing.StoreCon
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -107,6 +108,19 @@ class ThreadQuery:
     references: tuple[str, ...] = ()
 
 
+def cuts(evidence: Iterable[Evidence]) -> dict[Identifier, list[Moment]]:
+    """Give the moments at which an identifier may have changed hands: where joint evidence on it says something new.
+
+    No epoch starts anywhere else, so that what stands alone between two of them can be summed up (rule 7).
+    """
+    said: defaultdict[Identifier, list[Evidence]] = defaultdict(list)
+    for one in sorted((one for one in evidence if one.links), key=lambda one: one.moment):
+        for identifier, _ in one.attested:
+            if not said[identifier] or said[identifier][-1].attested != one.attested:
+                said[identifier].append(one)
+    return {identifier: [one.moment for one in new] for identifier, new in said.items()}
+
+
 class Transaction(ABC):
     """One write transaction of one workspace: nobody else writes until it ends, and all of it is kept or none."""
 
@@ -115,11 +129,12 @@ class Transaction(ABC):
         """Give what is known of the identifiers that `evidence` names, and the decisions already made for its hints."""
 
     @abstractmethod
-    def load_history(self, known: Known, identifiers: Collection[Identifier]) -> None:
+    def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
         """Add to `known` all valid evidence and rulings that lead to `identifiers`, with the holdings that they name.
 
         They reach over any number of links, refused ones included. Hints that name one identifier alone are summed
-        up: one evidence for each, of the best trust. Sees what this transaction has written.
+        up: one evidence of the best trust for each stretch of time between the `cuts` that the joint evidence, loaded
+        and `pending`, makes. Sees what this transaction has written.
         """
 
     @abstractmethod

@@ -2,8 +2,9 @@
 
 import itertools
 import threading
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -27,7 +28,9 @@ from convsdk.core.storage import (
     Transaction,
     Visit,
     Withdrawal,
+    cuts,
 )
+from convsdk.errors import PermanentError
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -47,6 +50,7 @@ class _Tables:
     memberships: dict[int, Membership] = field(factory=dict)
     filings: dict[int, Filing] = field(factory=dict)
     messages: dict[int, Message] = field(factory=dict)
+    by_external_id: dict[tuple[str, str], int] = field(factory=dict)
     withdrawals: dict[int, Withdrawal] = field(factory=dict)
     notices: dict[int, Notice] = field(factory=dict)
     ids: Iterator[int] = field(factory=lambda: itertools.count(1))
@@ -105,19 +109,20 @@ class _MemoryTransaction(Transaction):
                 return False
         return True
 
-    def load_history(self, known: Known, identifiers: Collection[Identifier]) -> None:
+    def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
         joint = [record.evidence for record in self._tables.valid_hints() if record.evidence.links]
         rulings = list(self._tables.valid_rulings())
         reached = self._reached(joint, rulings, identifiers)
-        for evidence in joint:
-            if evidence.anchor in reached:
-                known.add(evidence)
+        found = [evidence for evidence in joint if evidence.anchor in reached]
+        for evidence in found:
+            known.add(evidence)
         for ruling in rulings:
             if ruling.a in reached and ruling.b in reached:
                 known.add_ruling(ruling)
+        moments = cuts((*found, *pending))
         for identifier in reached:
-            if summary := self._summary(identifier):
-                known.add(summary, key=f"alone {identifier}")
+            for number, summary in self._summaries(identifier, moments.get(identifier, [])):
+                known.add(summary, key=f"alone {identifier} {number}")
         self._tables.add_holdings(known, sorted(reached))
 
     def _reached(
@@ -138,30 +143,31 @@ class _MemoryTransaction(Transaction):
                 ahead.extend(edges[identifier])
         return reached
 
-    def _summary(self, identifier: Identifier) -> Evidence | None:
-        alone = [
-            record.evidence
-            for record in self._tables.valid_hints()
-            if record.evidence.anchor == identifier and not record.evidence.links
-        ]
-        if not alone:
-            return None
-        return evolve(
-            min(alone, key=lambda one: one.moment),
-            trust=max(one.trust for one in alone),
-            may_create=any(one.may_create for one in alone),
-        )
+    def _summaries(self, identifier: Identifier, moments: list[Moment]) -> Iterator[tuple[int, Evidence]]:
+        alone: defaultdict[int, list[Evidence]] = defaultdict(list)
+        for record in self._tables.valid_hints():
+            evidence = record.evidence
+            if evidence.anchor == identifier and not evidence.links:
+                alone[bisect_right(moments, evidence.moment)].append(evidence)
+        for number, stretch in alone.items():
+            yield (
+                number,
+                evolve(
+                    min(stretch, key=lambda one: one.moment),
+                    trust=max(one.trust for one in stretch),
+                    may_create=any(one.may_create for one in stretch),
+                ),
+            )
 
     def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
         return [self._candidates(query) for query in queries]
 
     def _candidates(self, query: ThreadQuery) -> list[Filing]:
-        by_message = {
-            message.external_id: message.conversation
-            for message in self._tables.messages.values()
-            if message.channel == query.channel
-        }
-        answered = [self._tables.filings[by_message[one]] for one in query.references if one in by_message]
+        answered = [
+            self._tables.filings[self._tables.messages[self._tables.by_external_id[query.channel, one]].conversation]
+            for one in query.references
+            if (query.channel, one) in self._tables.by_external_id
+        ]
         threaded = [
             filing
             for filing in self._tables.filings.values()
@@ -173,11 +179,7 @@ class _MemoryTransaction(Transaction):
         return self._tables.ids
 
     def is_stored(self, channel: str, external_ids: Collection[str]) -> set[str]:
-        return {
-            message.external_id
-            for message in self._tables.messages.values()
-            if message.channel == channel and message.external_id in external_ids
-        }
+        return {one for one in external_ids if (channel, one) in self._tables.by_external_id}
 
     def write(self, batch: Batch) -> None:
         tables = self._tables
@@ -188,12 +190,16 @@ class _MemoryTransaction(Transaction):
         for pointer, root in batch.changes.roots.items():
             self._put(tables.roots, pointer, root)
         for record in batch.hints:
+            self._refuse_double(tables.hints, record.evidence.hint)
             self._put(tables.hints, record.evidence.hint, record)
         for ruling in batch.rulings:
             self._put(tables.rulings, ruling.id, RulingRecord(ruling=ruling))
         for filing in batch.filings.values():
             self._put(tables.filings, filing.id, filing)
         for message in batch.messages:
+            key = (message.channel, message.external_id)
+            self._refuse_double(tables.by_external_id, key)
+            self._put(tables.by_external_id, key, message.id)
             self._put(tables.messages, message.id, message)
         for withdrawal in batch.withdrawals:
             self._withdraw(withdrawal)
@@ -210,6 +216,10 @@ class _MemoryTransaction(Transaction):
             self._put(self._tables.hints, withdrawal.target, evolve(record, is_withdrawn=is_withdrawn))
         if ruling := self._tables.rulings.get(withdrawal.target):
             self._put(self._tables.rulings, withdrawal.target, evolve(ruling, is_withdrawn=is_withdrawn))
+
+    def _refuse_double(self, table: Mapping[Key, object], key: Key) -> None:
+        if key in table:
+            raise PermanentError(f"{key!r} is stored already; nothing of this batch was written")
 
     def _append(self, table: MutableMapping[int, Value], records: Iterable[Value]) -> None:
         for record in records:
@@ -317,7 +327,7 @@ class MemoryStore(Store):
                 (one.a, one.b, (one.at, one.id), None) for one in tables.valid_rulings() if one.kind is RulingKind.MERGE
             ]
             found = []
-            for a, b, moment, trust in sorted(named, key=lambda one: one[2]):
+            for a, b, moment, trust in sorted(named, key=lambda one: (one[2], one[0], one[1])):
                 nodes = tables.node(a, moment), tables.node(b, moment)
                 contacts = tables.holder(nodes[0]), tables.holder(nodes[1])
                 is_asked = identifiers is None or a in identifiers or b in identifiers

@@ -44,6 +44,7 @@ from convsdk.core.storage import (
     ThreadQuery,
     Transaction,
     Visit,
+    cuts,
 )
 from convsdk.errors import ConfigError, ConvsdkError, PermanentError, TransientError
 
@@ -59,7 +60,8 @@ _decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_attachments = msgspec.json.Decoder(tuple[Attachment, ...]).decode
 
 _HOLDING = (
-    "i.id, i.kind, i.scope, i.value, i.epoch, i.since, i.since_hint, i.contact_id, i.trust, i.is_owned, i.spelling"
+    "i.id, i.kind, i.scope, i.value, i.epoch, i.since, i.since_hint, i.contact_id, i.trust, i.is_owned, i.is_founder,"
+    " i.spelling"
 )
 _FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.subject,
   n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee"""
@@ -86,6 +88,13 @@ _HOLDER_AT = (
     + ")"
 )
 
+_TAKE_BACK = (
+    "update hint set is_withdrawn = ?1 where workspace_id = ?2 and key = ?3",
+    "update ruling set is_withdrawn = ?1 where workspace_id = ?2 and id = ?3",
+    """update claim set is_withdrawn = ?1 where workspace_id = ?2
+      and hint_id = (select id from hint where workspace_id = ?2 and key = ?3)""",
+)
+
 
 def _stamp(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
@@ -107,7 +116,7 @@ _BASES = f"""{_KEYS} w cross join identifier b
 
 
 def _holding(row: tuple[Any, ...]) -> Holding:
-    number, kind, scope, value, epoch, since, since_hint, contact, trust, is_owned, spelling = row
+    number, kind, scope, value, epoch, since, since_hint, contact, trust, is_owned, is_founder, spelling = row
     return Holding(
         id=number,
         node=Node(Identifier(kind, scope, value), epoch),
@@ -115,6 +124,7 @@ def _holding(row: tuple[Any, ...]) -> Holding:
         contact=contact,
         trust=None if trust is None else Trust(trust),
         is_owned=bool(is_owned),
+        is_founder=bool(is_founder),
         spelling=spelling,
     )
 
@@ -237,7 +247,7 @@ class _SqliteTransaction(Transaction):
             if all(last is not None and last.attested == joint[hint].attested for last in lasts)
         }
 
-    def load_history(self, known: Known, identifiers: Collection[Identifier]) -> None:
+    def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
         values = {"workspace": self._workspace, "keys": _keys(identifiers)}
         self._run("create temp table if not exists reached (id integer primary key)")
         self._run("delete from reached")
@@ -271,30 +281,46 @@ class _SqliteTransaction(Transaction):
             values,
         )
         self._take_holdings(known, rows)
-        for (evidence,) in self._run(
-            """select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn and h.id in
-              (select c.hint_id from reached w join claim c
-                on c.workspace_id = :workspace and c.anchor_id = w.id and c.is_link)""",
-            values,
-        ):
-            known.add(_decode_evidence(evidence))
-        for row in self._run(
-            """select i.kind, i.scope, i.value, min(h.at), max(h.trust), max(h.may_create)
-              from reached w
-              cross join hint h indexed by hint_anchor on h.workspace_id = :workspace and h.anchor_id = w.id
-              join identifier i on i.workspace_id = h.workspace_id and i.id = h.anchor_id
-              where not h.is_joint and not h.is_withdrawn group by h.anchor_id""",
-            values,
-        ):
-            anchor = Identifier(*row[:3])
-            alone = Evidence(hint="", at=_time(row[3]), anchor=anchor, trust=Trust(row[4]), may_create=bool(row[5]))
-            known.add(alone, key=f"alone {anchor}")
+        joint = [
+            _decode_evidence(evidence)
+            for (evidence,) in self._run(
+                """select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn and h.id in
+                  (select c.hint_id from reached w join claim c
+                    on c.workspace_id = :workspace and c.anchor_id = w.id and c.is_link)""",
+                values,
+            )
+        ]
+        for evidence in joint:
+            known.add(evidence)
+        self._load_alone(known, cuts((*joint, *pending)))
         for row in self._run(
             f"""select {_RULING} from {_RULING_FROM} where r.workspace_id = :workspace and not r.is_withdrawn
               and r.a_id in (select id from reached) and r.b_id in (select id from reached)""",
             values,
         ):
             known.add_ruling(_ruling(row).ruling)
+
+    def _load_alone(self, known: Known, moments: dict[Identifier, list[Moment]]) -> None:
+        places = [
+            (self._base[identifier], _stamp(at), key)
+            for identifier, cut in moments.items()
+            if identifier in self._base
+            for at, key in cut
+        ]
+        # The least time with the greatest key is a moment inside the stretch, whichever rows the two come from.
+        for row in self._run(
+            """select i.kind, i.scope, i.value, min(h.at), max(h.key), max(h.trust), max(h.may_create),
+                (select count(*) from json_each(:places) w where w.value ->> 0 = h.anchor_id
+                  and (w.value ->> 1, w.value ->> 2) <= (h.at, h.key)) as number
+              from reached r
+              cross join hint h indexed by hint_anchor on h.workspace_id = :workspace and h.anchor_id = r.id
+              join identifier i on i.workspace_id = h.workspace_id and i.id = h.anchor_id
+              where not h.is_joint and not h.is_withdrawn group by h.anchor_id, number""",
+            {"workspace": self._workspace, "places": json.dumps(places)},
+        ):
+            anchor = Identifier(*row[:3])
+            alone = Evidence(hint=row[4], at=_time(row[3]), anchor=anchor, trust=Trust(row[5]), may_create=bool(row[6]))
+            known.add(alone, key=f"alone {anchor} {row[7]}")
 
     def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
         asked = [(place, one.channel, one.thread) for place, one in enumerate(queries)]
@@ -348,24 +374,19 @@ class _SqliteTransaction(Transaction):
         self._write_hints(batch)
         self._write_said(batch)
         self._write_inbox(batch)
-        for withdrawal in batch.withdrawals:
-            values = (not withdrawal.is_undone, self._workspace, withdrawal.target)
-            self._run("update hint set is_withdrawn = ? where workspace_id = ? and key = ?", values)
-            self._run("update ruling set is_withdrawn = ? where workspace_id = ? and id = ?", values)
-            self._run(
-                """update claim set is_withdrawn = ?1 where workspace_id = ?2
-                  and hint_id = (select id from hint where workspace_id = ?2 and key = ?3)""",
-                values,
-            )
+        taken_back = [(not one.is_undone, self._workspace, one.target) for one in batch.withdrawals]
+        for statement in _TAKE_BACK:
+            self._run_many(statement, taken_back)
         if self._ids is not None:
             self._run("update workspace set next_id = ? where id = ?", (self._spent, self._workspace))
 
     def _write_changes(self, batch: Batch) -> None:
         changes = batch.changes
         self._many(
-            """insert into identifier values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """insert into identifier values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
               on conflict (workspace_id, id) do update set since = excluded.since, since_hint = excluded.since_hint,
-                contact_id = excluded.contact_id, trust = excluded.trust, is_owned = excluded.is_owned""",
+                contact_id = excluded.contact_id, trust = excluded.trust, is_owned = excluded.is_owned,
+                is_founder = excluded.is_founder""",
             (
                 (
                     held.id,
@@ -378,6 +399,7 @@ class _SqliteTransaction(Transaction):
                     held.contact,
                     held.trust,
                     held.is_owned,
+                    held.is_founder,
                     held.spelling,
                     FORM_VERSION,
                 )
@@ -407,13 +429,12 @@ class _SqliteTransaction(Transaction):
         if missing:
             self._load_holdings(Known(), missing)
             ids = self.new_ids()
-            for identifier in sorted(missing - self._base.keys()):
-                self._base[identifier] = next(ids)
-                row = (self._base[identifier], identifier.kind, identifier.scope, identifier.value)
-                self._many(
-                    "insert into identifier values (?, ?, ?, ?, ?, 0, null, null, null, null, 0, '', ?)",
-                    [(*row, FORM_VERSION)],
-                )
+            unknown = sorted(missing - self._base.keys())
+            self._base.update(zip(unknown, ids, strict=False))
+            self._many(
+                "insert into identifier values (?, ?, ?, ?, ?, 0, null, null, null, null, 0, 0, '', ?)",
+                ((self._base[one], one.kind, one.scope, one.value, FORM_VERSION) for one in unknown),
+            )
 
     def _write_hints(self, batch: Batch) -> None:
         self._many(
@@ -779,7 +800,7 @@ class SqliteStore(Store):
               join identifier a on a.workspace_id = :workspace and a.id = w.a
               join identifier z on z.workspace_id = :workspace and z.id = w.b
               {among}
-            ) where first is not second or first is null order by at, source""",
+            ) where first is not second or first is null order by 1, 2, 4, 5, 6, 9, 10, 11""",
             self._named(workspace, identifiers or ()),
         )
         return [

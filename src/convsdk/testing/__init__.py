@@ -6,6 +6,6 @@ test file under a name that begins with `Test`, and its laws become your tests.
 
 from convsdk.testing.builders import NOON, FakeClock, hint, request
 from convsdk.testing.channel_contract import ChannelContract, Golden
-from convsdk.testing.store_contract import StoreContract
+from convsdk.testing.store_contract import DurableStoreContract, StoreContract
 
-__all__ = ["NOON", "ChannelContract", "FakeClock", "Golden", "StoreContract", "hint", "request"]
+__all__ = ["NOON", "ChannelContract", "DurableStoreContract", "FakeClock", "Golden", "StoreContract", "hint", "request"]

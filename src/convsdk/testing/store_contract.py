@@ -1,2 +1,661 @@
+"""The laws that every store keeps, as tests: subclass `StoreContract` and say how to open a fresh store.
+
+::
+
+    class TestMyStore(StoreContract):
+        def open(self):
+            return MyStore(new_empty_database())
+
+Most laws go through a `Hub`, since that is how a store is used; a second, in-memory one says what is right.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convsdk.core.consent import ConsentState, ListState
+from convsdk.core.events import Event, MessageReceived, Notice
+from convsdk.core.fold import Evidence
+from convsdk.core.model import Attachment, Claim, Decision, Direction, Identifier, IdentityHint, Message, Outcome, Trust
+from convsdk.core.storage import Batch, ContactRecord, Store
+from convsdk.errors import ConvsdkError
+from convsdk.hub import Hub
+from convsdk.store.memory import MemoryStore
+from convsdk.testing.builders import NOON, FakeClock, hint
+
+_SHOP = "shop"
+_MANY = 1_000_000
+_ODD_TEXT = "caf\u00e9 \U0001f408 \u202e 'quoted' \"twice\" \\ %s ? :a\r\n\tend"
+
+
 class StoreContract:
+    """The laws of every store. Give `open()`; for one that keeps its data, take `DurableStoreContract`."""
+
+    def open(self) -> Store:
+        """Give a fresh, empty store."""
+        raise NotImplementedError(f"{type(self).__name__} has no open(): return an empty store from it")
+
+    # -- what is written is there
+
+    def test_a_fresh_store_is_empty(self) -> None:
+        """Asking a new workspace gives nothing, and no error."""
+        with self._store() as store:
+            assert _identity(store) == []
+            assert store.contact(_SHOP, 1) is None
+            assert store.find(_SHOP, _email("ann")) is None
+            assert store.hint(_SHOP, "none") is None
+            assert store.ruling(_SHOP, "none") is None
+            assert store.filings(_SHOP, identifiers=None, before=None, limit=5) == []
+            assert store.notices(_SHOP, since=0, limit=5) == []
+
+    def test_what_is_written_is_known(self) -> None:
+        """After the commit, the contact is found by identifier and id, and the next transaction knows the decision."""
+        with self._store() as store:
+            hub = _hub(store)
+            given_hint = _proven("1", "ann", traits={"name": _ODD_TEXT})
+
+            decision = hub.resolve(given_hint)
+
+            record = store.contact(_SHOP, decision.contact or 0)
+            assert record is not None
+            assert {held.node.identifier for held in record.holdings} == {_email("ann"), _account("ann")}
+            assert store.find(_SHOP, _email("ann")) == decision.contact
+            stored = store.hint(_SHOP, "1")
+            assert stored is not None
+            assert stored.decision == decision
+            assert [one.value for one in store.traits(_SHOP, [*stored.evidence.identifiers])] == [_ODD_TEXT]
+            with store.transaction(_SHOP) as transaction:
+                assert transaction.load([stored.evidence]).decisions == {"1": decision}
+
+    def test_messages_are_read_back_equal(self) -> None:
+        """Text, attachments and times come back as they were, and a time of any zone is the same moment."""
+        with self._store() as store:
+            hub = _hub(store)
+            at = datetime(2026, 3, 29, 1, 59, 59, 999_999, tzinfo=timezone(timedelta(hours=5, minutes=45)))
+            files = (Attachment(name=_ODD_TEXT, media_type="image/png", size=2**40, url="https://x.example/1"),)
+            written = evolve(_message("1", "ann"), at=at, text=_ODD_TEXT, html="<p>", attachments=files)
+
+            (received,) = hub.receive("chat", [written])
+
+            (message,) = hub.messages(received.conversation or 0)
+            assert (message.text, message.html, message.attachments) == (_ODD_TEXT, "<p>", files)
+            assert message.at == at
+            assert message.direction is Direction.INBOUND
+
+    def test_consents_and_lists_are_read_back_equal(self) -> None:
+        """Statements are kept in order, and each as it was given."""
+        with self._store() as store:
+            clock = FakeClock()
+            hub = _hub(store, clock)
+            contact = hub.resolve(_proven("1", "ann")).contact or 0
+            given_records = []
+            for state in ConsentState:
+                given_records.append(
+                    hub.record_consent("email", "ann@shop.example", "news", state, by="eve", wording=_ODD_TEXT)
+                )
+                clock.advance(seconds=1)
+            hub.set_list(contact, _ODD_TEXT, ListState.SUBSCRIBED, how="form")
+
+            assert store.consents(_SHOP, [_email("ann")]) == given_records
+            (kept,) = store.memberships(_SHOP, [contact])
+            assert (kept.list, kept.state, kept.how, kept.at) == (_ODD_TEXT, ListState.SUBSCRIBED, "form", clock())
+
+    def test_a_replay_gives_the_first_decision(self) -> None:
+        """The same hint again, alone or inside a batch, is answered with its decision and writes nothing."""
+        with self._store() as store:
+            hub = _hub(store)
+            first = hub.resolve(_proven("1", "ann"))
+            before = _everything(store)
+
+            again = hub.resolve(_proven("1", "ann"))
+            inside = hub.resolve_many([_proven("1", "ann"), _proven("1", "ann")])
+
+            assert again == first.as_replayed()
+            assert inside == [again, again]
+            assert _everything(store) == before
+
+    def test_a_message_is_kept_once(self) -> None:
+        """A redelivered message changes nothing; the store itself refuses a second of one channel and external id."""
+        with self._store() as store:
+            hub = _hub(store)
+            (received,) = hub.receive("chat", [_message("1", "ann")])
+            conversation = received.conversation or 0
+            before = _everything(store)
+
+            hub.receive("chat", [_message("1", "ann")])
+
+            assert _everything(store) == before
+            with store.transaction(_SHOP) as transaction:
+                assert transaction.is_stored("chat", ["1", "2"]) == {"1"}
+                assert transaction.is_stored("mail", ["1"]) == set()
+            with pytest.raises(ConvsdkError), store.transaction(_SHOP) as transaction:
+                number = next(transaction.new_ids())
+                transaction.write(Batch(messages=[_row(number, conversation, "chat", "1")]))
+            assert _everything(store) == before
+            with store.transaction(_SHOP) as transaction:
+                number = next(transaction.new_ids())
+                transaction.write(Batch(messages=[_row(number, conversation, "mail", "1")]))
+            assert len(store.messages(_SHOP, conversation, before=None, limit=9)) == 2  # noqa: PLR2004
+
+    def test_an_error_leaves_nothing(self) -> None:
+        """A transaction that ends with an error keeps nothing of what it wrote, the new and the changed."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.resolve(_proven("1", "ann"))
+            hub.receive("chat", [_message("m1", "ann")])
+            before = _everything(store)
+
+            with _failing(store, after_writes=1), pytest.raises(_Failure):
+                hub.receive("chat", [_message("m2", "ann"), _message("m3", "bob")])
+            with _failing(store, after_writes=1), pytest.raises(_Failure):
+                hub.resolve(_hint("2", "ann", phone="+4930123456", trust=Trust.CHANNEL))
+            with _failing(store, after_writes=2), pytest.raises(_Failure):
+                hub.withdraw("1", by="eve")
+
+            assert _everything(store) == before
+            assert store.hint(_SHOP, "2") is None
+            hub.receive("chat", [_message("m2", "ann")])
+            assert _everything(store) != before
+
+    # -- evidence
+
+    def test_history_reaches_over_refused_links(self) -> None:
+        """`load_history` gives all that evidence leads to, links included that a rule refused."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.resolve(_proven("1", "ann"))
+            hub.resolve(_proven("2", "bob"))
+            claims = (Claim("email", "bob@shop.example", Trust.AGENT),)
+            refused = hub.resolve(hint("3", email="ann@shop.example", trust=Trust.AGENT, claims=claims))
+            hub.resolve(_proven("4", "eve"))
+            assert refused.refused, "the entry joins two established people, which rule 5 refuses"
+
+            with store.transaction(_SHOP) as transaction:
+                known = transaction.load([])
+                transaction.load_history(known, [_email("ann")])
+
+            assert set(known.evidence) == {"1", "2", "3"}
+            reached = {node.identifier for node in known.holdings}
+            assert reached == {_email("ann"), _account("ann"), _email("bob"), _account("bob")}
+            assert len({known.contact(node) for node in known.holdings}) == 2  # noqa: PLR2004
+
+    def test_history_reaches_over_merges(self) -> None:
+        """`load_history` follows a merge, and names no merge that was taken back."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.resolve(_proven("1", "ann"))
+            hub.resolve(_proven("2", "bob"))
+            hub.merge(_email("ann"), _email("bob"), by="eve", merge_id="merge")
+
+            assert _history(store, "ann") == ({"1", "2"}, {"merge"})
+            hub.unmerge("merge", by="eve")
+            assert _history(store, "ann") == ({"1"}, set())
+
+    def test_history_sums_up_lone_identifiers(self) -> None:
+        """Hints that name one identifier alone are one evidence, of the first's time and the best trust."""
+        with self._store() as store:
+            hub = _hub(store)
+            for number, trust in enumerate((Trust.ASSERTED, Trust.CHANNEL, Trust.AGENT)):
+                hub.resolve(_hint(str(number), "ann", trust=trust, at=NOON + timedelta(days=number)))
+
+            with store.transaction(_SHOP) as transaction:
+                known = transaction.load([])
+                transaction.load_history(known, [_email("ann")])
+
+            (summary,) = known.evidence.values()
+            assert (summary.at, summary.trust, summary.anchor) == (NOON, Trust.CHANNEL, _email("ann"))
+
+    def test_history_sees_its_own_transaction(self) -> None:
+        """What a transaction has written, it can load before it commits."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.resolve(_proven("1", "ann"))
+            hub.resolve(_proven("2", "bob"))
+            hub.merge(_email("ann"), _email("bob"), by="eve", merge_id="merge")
+
+            hub.unmerge("merge", by="eve")
+
+            assert store.find(_SHOP, _email("ann")) != store.find(_SHOP, _email("bob"))
+
+    def test_a_withdrawn_hint_is_no_evidence(self) -> None:
+        """A hint that was taken back stays on record, and counts for nothing."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.resolve(_hint("1", "ann", traits={"name": "Ann"}, trust=Trust.CHANNEL, visitor="c" * 32))
+            hub.resolve(_proven("2", "ann", at=NOON + timedelta(days=1)))
+
+            hub.withdraw("1", by="eve")
+
+            record = store.hint(_SHOP, "1")
+            assert record is not None
+            assert record.is_withdrawn
+            assert _history(store, "ann") == ({"2"}, set())
+            assert store.traits(_SHOP, [_email("ann")]) == []
+            assert store.visitors(_SHOP, [_email("ann")]) == []
+            assert store.visits(_SHOP, Identifier("visitor", "", "c" * 32)) == []
+            hub.withdraw("2", by="eve")
+            assert store.find(_SHOP, _email("ann")) is None
+
+    def test_restoring_brings_everything_back(self) -> None:
+        """A withdrawal that is undone leaves contacts, ids and attribution as they were, whatever was taken back."""
+        with self._store() as store:
+            hub = _hub(store)
+            _fill(hub)
+            before = _standing(store), _attribution(hub)
+
+            for target in ("p0", "p3", "together", "merge", "apart"):
+                take_back = hub.withdraw if store.hint(_SHOP, target) else hub.unmerge
+                take_back(target, by="eve")
+                hub.restore(target, by="eve")
+                assert (_standing(store), _attribution(hub)) == before, f"after {target} was withdrawn and restored"
+
+    # -- merges
+
+    def test_unmerging_is_exact(self) -> None:
+        """A merge that is taken back leaves every contact as it was, its id and its conversations included."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.receive("chat", [_message(str(n), name) for n, name in enumerate(("ann", "bob", "ann"))])
+            hub.resolve(_hint("1", "ann", phone="+4930123456", trust=Trust.CHANNEL))
+            hub.resolve(_hint("2", "bob", trust=Trust.PROVEN))
+            before = _standing(store), _attribution(hub)
+
+            ruled = hub.merge(_email("ann"), _email("bob"), by="eve", merge_id="merge")
+            assert ruled.is_joined
+            assert len(_standing(store)) == 1
+            hub.unmerge("merge", by="eve")
+
+            assert (_standing(store), _attribution(hub)) == before
+
+    def test_old_contact_ids_redirect(self) -> None:
+        """After merges one after the other, every former id leads to the survivor, the lowest of them."""
+        with self._store() as store:
+            hub = _hub(store)
+            names = ("ann", "bob", "eve", "joe")
+            ids = [hub.resolve(_hint(name, name, trust=Trust.CHANNEL)).contact or 0 for name in names]
+            hub.merge(ids[3], ids[2], by="eve")
+            hub.merge(ids[1], ids[0], by="eve")
+            hub.merge(ids[3], ids[1], by="eve")
+
+            records = [store.contact(_SHOP, one) for one in ids]
+
+            assert [one.id for one in records if one] == [min(ids)] * 4
+            assert all(one and one.members == tuple(sorted(ids)) for one in records)
+            assert [one.id for one in _identity(store)] == [min(ids)]
+
+    def test_a_ruling_is_kept_with_its_state(self) -> None:
+        """Merges and cannot-links are found by id and by identifier, those taken back included."""
+        with self._store() as store:
+            hub = _hub(store)
+            _fill(hub)
+            hub.unmerge("merge", by="eve")
+
+            merge, apart = store.ruling(_SHOP, "merge"), store.ruling(_SHOP, "apart")
+
+            assert merge is not None
+            assert merge.is_withdrawn
+            assert apart is not None
+            assert not apart.is_withdrawn
+            assert store.rulings(_SHOP, [merge.ruling.a]) == [merge]
+            assert store.rulings(_SHOP, [apart.ruling.b]) == [apart]
+
+    # -- batches, workspaces, threads
+
+    def test_a_batch_is_as_one_by_one(self) -> None:
+        """Hints in one transaction end as they do in one each; both as the reference store says."""
+        with self._store() as store, contextlib.closing(MemoryStore()) as reference:
+            count = iter(range(_MANY))
+
+            def check(hints: list[IdentityHint]) -> None:
+                number = next(count)
+                single = Hub(store, workspace=f"single {number}")
+                batch = Hub(store, workspace=f"batch {number}")
+                right = Hub(reference, workspace=str(number))
+                outcomes = [[hub.resolve(one) for one in hints] for hub in (single, right)]
+                outcomes.append(batch.resolve_many(hints))
+                told = [[_told(decision) for decision in each] for each in outcomes]
+                assert told[0] == told[1], "one by one differs from the reference store"
+                assert told[2] == told[1], "a batch differs from one by one"
+                people = [_people(hub) for hub in (single, right, batch)]
+                assert people[0] == people[1], "one by one gives other people than the reference store"
+                assert people[2] == people[1], "a batch gives other people than one by one"
+
+            settings(max_examples=40, deadline=None)(given(hints=_histories())(check))()
+
+    def test_workspaces_never_see_one_another(self) -> None:
+        """What one workspace holds, another does not find, whatever it asks for."""
+        with self._store() as store:
+            _fill(_hub(store))
+            before = _everything(store)
+            other = Hub(store, workspace="other")
+            assert _everything(store, "other") == _everything(store, "third")
+            assert store.contact("other", before["contacts"][0].id) is None
+            assert store.hint("other", "p0") is None
+            assert store.ruling("other", "merge") is None
+            assert store.find("other", _email("p0")) is None
+            assert store.named_together("other", None) == []
+            with store.transaction("other") as transaction:
+                assert transaction.is_stored("chat", ["m0"]) == set()
+
+            assert other.resolve(_proven("p0", "p0")).outcome is Outcome.CREATED
+            other.withdraw("p0", by="eve")
+
+            assert _everything(store) == before
+
+    def test_ids_rise_and_are_never_given_twice(self) -> None:
+        """Ids rise from transaction to transaction, over threads too."""
+        with self._store() as store:
+            taken: list[int] = []
+
+            def take(worker: int) -> None:
+                for turn in range(10):
+                    with store.transaction(_SHOP) as transaction:
+                        ids = transaction.new_ids()
+                        mine = [next(ids) for _ in range(3)]
+                        taken.extend(mine)
+                        notice = Notice(id=mine[0], type="kit", at=NOON, payload={"by": [worker, turn]})
+                        transaction.write(Batch(notices=[notice]))
+
+            _at_once(4, take)
+
+            assert taken == sorted(set(taken))
+            assert taken[0] > 0
+            assert len(taken) == 4 * 10 * 3
+
+    def test_concurrent_writers_lose_nothing(self) -> None:
+        """Threads that write about the same people at once give the people that one thread gives."""
+        with self._store() as store:
+            hub = _hub(store)
+
+            def write(worker: int) -> None:
+                for turn in range(6):
+                    name = f"p{turn}"
+                    hub.receive("chat", [_message(f"{worker}/{turn}", name), _message("same for all", "shared")])
+                    hub.resolve(_proven(f"{worker}.{turn}", name))
+                    assert store.find(_SHOP, _email(name)) is not None
+
+            _at_once(6, write)
+
+            assert len(_identity(store)) == 6 + 1
+            kept = [
+                message.external_id
+                for filing in store.filings(_SHOP, identifiers=None, before=None, limit=_MANY)
+                for message in store.messages(_SHOP, filing.id, before=None, limit=_MANY)
+            ]
+            assert sorted(kept) == sorted(["same for all", *(f"{w}/{t}" for w in range(6) for t in range(6))])
+            assert sum(one.outcome is Outcome.CREATED for one in _decisions(store, 6)) == 6 + 1
+
+    # -- pages
+
+    @pytest.mark.parametrize("limit", [1, 4, 100])
+    def test_pages_are_complete_and_without_doubles(self, limit: int) -> None:
+        """Pages of contacts, conversations, messages and notices give each once, in order, ties of time included."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.receive("chat", [_message(f"m{n}", f"p{n}") for n in range(9)])
+            hub.receive("chat", [_message(f"again {n}", "p0") for n in range(9)])
+
+            contacts = list(_pages(lambda last: store.contacts(_SHOP, after=last.id if last else 0, limit=limit)))
+            filings = list(
+                _pages(
+                    lambda last: store.filings(
+                        _SHOP, identifiers=None, before=last.opened if last else None, limit=limit
+                    )
+                )
+            )
+            talk = next(one for one in filings if one.identifier == _email("p0"))
+            messages = list(
+                _pages(lambda last: store.messages(_SHOP, talk.id, before=last.id if last else None, limit=limit))
+            )
+            notices = list(_pages(lambda last: store.notices(_SHOP, since=last.id if last else 0, limit=limit)))
+
+            assert contacts == _identity(store)
+            assert [one.id for one in contacts] == sorted({one.id for one in contacts})
+            assert len(contacts) == 9  # noqa: PLR2004
+            assert [one.opened for one in filings] == sorted({one.opened for one in filings}, reverse=True)
+            assert len(filings) == 9  # noqa: PLR2004
+            assert [one.id for one in messages] == sorted({one.id for one in messages}, reverse=True)
+            assert len(messages) == 1 + 9
+            assert notices == store.notices(_SHOP, since=0, limit=_MANY)
+            assert [one.id for one in notices] == sorted({one.id for one in notices})
+            assert [one.type for one in notices].count("message.received") == 18  # noqa: PLR2004
+
+    @contextlib.contextmanager
+    def _store(self) -> Iterator[Store]:
+        store = self.open()
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+class DurableStoreContract(StoreContract):
+    """The laws of a store in a database: data outlives the process, and a batch takes a constant number of statements."""
+
+    def reopen(self, store: Store) -> Store:
+        """Close `store` and open what it has kept."""
+        raise NotImplementedError(f"{type(self).__name__} has no reopen(): close the store and open its data again")
+
+    def statements(self, store: Store) -> AbstractContextManager[list[str]]:
+        """Give a context that lists the statements sent to the database inside it."""
+        raise NotImplementedError(f"{type(self).__name__} has no statements(): list what is sent to the database")
+
+    def test_data_outlives_the_store(self) -> None:
+        """A store that is opened again gives everything, and goes on with new ids."""
+        store = self.open()
+        hub = _hub(store)
+        _fill(hub)
+        before = _everything(store)
+        reopened = self.reopen(store)
+        with contextlib.closing(reopened):
+            assert _everything(reopened) == before
+            assert _hub(reopened).resolve(_proven("new", "new")).contact not in {one.id for one in before["contacts"]}
+
+    def test_statements_do_not_grow_with_the_batch(self) -> None:
+        """A batch of 64 hints that attach takes as many statements as one of 8."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.resolve_many([_hint(f"first {n}", f"p{n}", trust=Trust.CHANNEL) for n in range(64)])
+            hub.receive("chat", [_message("first", "p0")])
+            counts = []
+            for size in (8, 64):
+                hints = [_hint(f"{size}/{n}", f"p{n}", trust=Trust.CHANNEL) for n in range(size)]
+                messages = [_message(f"{size}/{n}", f"p{n}") for n in range(size)]
+                with self.statements(store) as statements:
+                    hub.resolve_many(hints)
+                    hub.receive("chat", messages)
+                counts.append(len(statements))
+
+            assert counts[0] == counts[1], "load and write in sets: no statement for each hint"
+            assert counts[0] > 0
+
+
+class _Failure(Exception):  # noqa: N818  (not an error of anybody's)
     pass
+
+
+@contextlib.contextmanager
+def _failing(store: Store, *, after_writes: int) -> Iterator[None]:
+    """Let every transaction of `store` fail once it has written `after_writes` times."""
+    begin = store.transaction
+
+    @contextlib.contextmanager
+    def transaction(workspace: str) -> Iterator[Any]:
+        with begin(workspace) as inner:
+            write, writes = inner.write, iter(range(1, _MANY))
+
+            def fail(batch: Batch) -> None:
+                write(batch)
+                if next(writes) == after_writes:
+                    raise _Failure
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(inner, "write", fail)
+                yield inner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "transaction", transaction)
+        yield
+
+
+def _email(name: str) -> Identifier:
+    return Identifier("email", "", f"{name}@shop.example")
+
+
+def _account(name: str) -> Identifier:
+    return Identifier("external_id", "", f"account-{name}")
+
+
+def _hint(id: str, name: str, **fields: Any) -> IdentityHint:  # noqa: A002, ANN401  (what `hint` takes)
+    return hint(id, email=f"{name}@shop.example", **fields)
+
+
+def _proven(id: str, name: str, **fields: Any) -> IdentityHint:  # noqa: A002, ANN401  (what `hint` takes)
+    return _hint(id, name, account=f"account-{name}", trust=Trust.PROVEN, **fields)
+
+
+def _message(external_id: str, name: str) -> MessageReceived:
+    return MessageReceived(external_id=external_id, hint=_hint("", name, trust=Trust.CHANNEL), at=NOON, text=name)
+
+
+def _row(number: int, conversation: int, channel: str, external_id: str) -> Message:
+    return Message(
+        id=number,
+        conversation=conversation,
+        channel=channel,
+        external_id=external_id,
+        direction=Direction.INBOUND,
+        at=NOON,
+        text="",
+    )
+
+
+def _hub(store: Store, clock: FakeClock | None = None) -> Hub:
+    return Hub(store, workspace=_SHOP, clock=clock or FakeClock(NOON + timedelta(days=30)))
+
+
+def _fill(hub: Hub) -> None:
+    """Write something of everything: people, messages, cookies, links, a refusal, a merge, a cannot-link, consent."""
+    events: list[Event] = [_message(f"m{n}", f"p{n}") for n in range(5)]
+    hub.receive("chat", events)
+    hub.resolve_many([_proven(f"p{n}", f"p{n}", traits={"name": f"P{n}"}, visitor=f"{n}" * 32) for n in range(5)])
+    pair = (Claim("phone", "+4930123456", Trust.CHANNEL), Claim("email", "p9@shop.example", Trust.CHANNEL))
+    hub.resolve(hint("together", claims=pair))
+    claims = (Claim("email", "p1@shop.example", Trust.AGENT),)
+    hub.resolve(hint("refused", email="p2@shop.example", trust=Trust.AGENT, claims=claims))
+    hub.merge(_email("p4"), _email("p9"), by="eve", merge_id="merge")
+    hub.cannot_link(_email("p0"), _email("p1"), by="eve", ruling_id="apart")
+    hub.record_consent("email", "p0@shop.example", "news", ConsentState.GRANTED, by="eve")
+    contact = hub.find("email", "p0@shop.example")
+    if contact:
+        hub.set_list(contact.id, "news", ListState.SUBSCRIBED, how="form")
+
+
+def _identity(store: Store, workspace: str = _SHOP) -> list[ContactRecord]:
+    return store.contacts(workspace, after=0, limit=_MANY)
+
+
+def _standing(store: Store) -> dict[int, dict[str, Trust | None]]:
+    """Give who is who, by contact id: what a merge and its undo must leave as it was."""
+    return {one.id: {str(held.node): held.trust for held in one.holdings} for one in _identity(store)}
+
+
+def _attribution(hub: Hub) -> dict[int, int | None]:
+    return {one.id: one.contact for one in hub.conversations(limit=_MANY)}
+
+
+def _everything(store: Store, workspace: str = _SHOP) -> dict[str, Any]:
+    """Give all that a workspace shows."""
+    contacts = _identity(store, workspace)
+    identifiers = {held.node.identifier for one in contacts for held in one.holdings}
+    filings = store.filings(workspace, identifiers=None, before=None, limit=_MANY)
+    return {
+        "contacts": contacts,
+        "filings": filings,
+        "messages": [store.messages(workspace, one.id, before=None, limit=_MANY) for one in filings],
+        "notices": store.notices(workspace, since=0, limit=_MANY),
+        "hints": store.hints(workspace, identifiers, limit=_MANY),
+        "rulings": store.rulings(workspace, identifiers),
+        "traits": sorted(store.traits(workspace, identifiers), key=repr),
+        "visitors": sorted(store.visitors(workspace, identifiers)),
+        "named together": sorted(store.named_together(workspace, None), key=repr),
+        "consents": store.consents(workspace, identifiers),
+        "memberships": store.memberships(workspace, [member for one in contacts for member in one.members]),
+    }
+
+
+def _history(store: Store, name: str) -> tuple[set[str], set[str]]:
+    """Give the joint hints and the rulings that the history of `name` holds."""
+    with store.transaction(_SHOP) as transaction:
+        known = transaction.load([])
+        transaction.load_history(known, [_email(name)])
+    return {key for key, one in known.evidence.items() if one.links}, set(known.rulings)
+
+
+def _decisions(store: Store, workers: int) -> list[Decision]:
+    identifiers = [_email(name) for name in ("shared", *(f"p{n}" for n in range(workers)))]
+    identifiers += [_account(f"p{n}") for n in range(workers)]
+    return [one.decision for one in store.hints(_SHOP, identifiers, limit=_MANY)]
+
+
+def _told(decision: Decision) -> Decision:
+    """Give the decision without contact ids, which are each workspace's own."""
+    return evolve(decision, contact=None, absorbed=(0,) * len(decision.absorbed))
+
+
+def _people(hub: Hub) -> set[frozenset[str]]:
+    records = hub.store.contacts(hub.workspace, after=0, limit=_MANY)
+    return {frozenset(str(held.node) for held in record.holdings) for record in records}
+
+
+def _pages(load: Callable[[Any], Sequence[Any]]) -> Iterator[Any]:
+    last = None
+    while page := load(last):
+        yield from page
+        last = page[-1]
+
+
+def _at_once(workers: int, work: Callable[[int], None]) -> None:
+    """Let threads start `work` at the same moment, and pass on what any of them raises."""
+    start = threading.Barrier(workers)
+
+    def run(worker: int) -> None:
+        start.wait()
+        work(worker)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(run, worker) for worker in range(workers)]:
+            done.result()
+
+
+def _histories() -> st.SearchStrategy[list[IdentityHint]]:
+    """Give short histories about few people, so that they meet: links, refusals, epochs, cookies and replays."""
+    values = {"email": ("a@x.example", "b@x.example", "info@x.example"), "phone": ("+4930123456",)}
+    values["external_id"] = ("u1", "u2")
+    claims = st.sampled_from(sorted(values)).flatmap(
+        lambda kind: st.builds(Claim, st.just(kind), st.sampled_from(values[kind]), st.sampled_from(Trust))
+    )
+    hints = st.builds(
+        lambda number, day, named, visitor, may_create: IdentityHint(
+            id=f"h{number}",
+            at=NOON + timedelta(days=day),
+            identifiers=tuple(named),
+            visitor=visitor,
+            may_create=may_create,
+        ),
+        st.integers(0, 9),
+        st.integers(0, 20),
+        st.lists(claims, max_size=3),
+        st.sampled_from((None, "c" * 32)),
+        st.sampled_from((True, True, True, False)),
+    )
+    return st.lists(hints, min_size=1, max_size=7)

@@ -19,6 +19,7 @@ create table identifier (
   contact_id integer,           -- its home; follow contact.root_id from there
   trust integer,                -- null: only typed beside another identifier
   is_owned integer not null,
+  is_founder integer not null,  -- its home contact goes where this identifier goes
   spelling text not null,
   form integer not null,        -- the version of the canonical form
   primary key (workspace_id, id)
