@@ -264,7 +264,8 @@ class Hub:
 
     def restore(self, target: str, *, by: str) -> None:
         """Undo a withdrawal: the hint, merge or cannot-link with the id `target` counts again."""
-        record = self.store.hint(self.workspace, target) or self.store.ruling(self.workspace, target)
+        hint, ruling = self.store.hint(self.workspace, target), self.store.ruling(self.workspace, target)
+        record = hint if hint and (hint.is_withdrawn or not ruling) else ruling
         self._withdraw(target, by=by, is_undone=True, record=record, what="withdrawal")
 
     def preview_merge(self, a: int | Identifier, b: int | Identifier) -> Preview:
@@ -325,7 +326,8 @@ class Hub:
             if isinstance(record, HintRecord)
             else [record.ruling.a, record.ruling.b]
         )
-        withdrawal = Withdrawal(target=target, at=self._clock(), by=by, is_undone=is_undone)
+        is_ruling = not isinstance(record, HintRecord)
+        withdrawal = Withdrawal(target=target, is_ruling=is_ruling, at=self._clock(), by=by, is_undone=is_undone)
         with self.store.transaction(self.workspace) as transaction:
             transaction.write(Batch(withdrawals=[withdrawal]))
             known = transaction.load([])
@@ -453,14 +455,24 @@ class Hub:
         found: list[Conversation] = []
         while len(found) < limit:
             filings = self.store.filings(self.workspace, identifiers=named, before=before, limit=limit)
-            for filing in filings:
-                holder = self._attribute(filing.identifier, filing.visitor, filing.opened)
-                if contact is None or holder == contact:
-                    found.append(Conversation(filing=filing, contact=holder))
+            shown = map(self._conversation, filings)
+            found += (one for one in shown if contact is None or one.contact == contact)
             if len(filings) < limit:
                 break
             before = filings[-1].opened
         return found[:limit]
+
+    def conversation(self, conversation: int) -> Conversation:
+        """Give one conversation, under the contact that it is on now."""
+        filing = self.store.filing(self.workspace, conversation)
+        if filing is None:
+            raise NotFound(
+                f"no conversation {conversation} in workspace {self.workspace!r}: see 'convsdk conversations'"
+            )
+        return self._conversation(filing)
+
+    def _conversation(self, filing: Filing) -> Conversation:
+        return Conversation(filing=filing, contact=self._attribute(filing.identifier, filing.visitor, filing.opened))
 
     def messages(self, conversation: int, *, before: int | None = None, limit: int = 50) -> Page[Message]:
         """Give messages of a conversation, the newest first; the cursor goes back in time."""
@@ -527,6 +539,7 @@ class Hub:
 
     def note(self, conversation: int, text: str, *, by: str) -> int:
         """Write a note by staff for staff into a conversation; give the message's id. It never leaves."""
+        self.conversation(conversation)
         at = self._clock()
         with self.store.transaction(self.workspace) as transaction:
             number = next(transaction.new_ids())
@@ -724,8 +737,11 @@ class _Desk:
             self._notify("suggestion.opened", hint.at, identifiers=[first, second], because=decision.hint)
 
     def _file(self, event: Event, evidence: Evidence, candidates: list[Filing]) -> Filing | None:
-        if isinstance(event, StatusChanged | ConsentSignalled):
-            self._notify("status.reported" if isinstance(event, StatusChanged) else "consent.reported", event.at)
+        if isinstance(event, StatusChanged):
+            told = {"status": event.status.value, "messages": list(event.messages), "thread": event.thread}
+            self._notify("status.reported", event.at, channel=self._channel, **told)
+            return None
+        if isinstance(event, ConsentSignalled):
             return None
         query = _thread_query(self._channel, event, evidence)
         assert query is not None  # noqa: S101  (for the type checker: such events have one)

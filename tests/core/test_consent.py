@@ -23,15 +23,18 @@ WITHDRAWN, DENIED = ConsentState.WITHDRAWN, ConsentState.DENIED
 
 
 def said(state, day=0, *, identifier=ANN, purpose="marketing", hint="h"):
+    """Give a consent statement, some days after the start."""
     at = START + timedelta(days=day)
     return ConsentRecord(identifier=identifier, purpose=purpose, state=state, at=at, hint=hint, trust=Trust.PROVEN)
 
 
 def listed(state, day=0, *, contact=1, name="news"):
+    """Give a list record, some days after the start."""
     return Membership(contact=contact, list=name, state=state, at=START + timedelta(days=day))
 
 
 def signal(*, granted, withdrawn=False):
+    """Give a yes or a no."""
     claim = Claim("email", "ann@x.example", Trust.PROVEN)
     return ConsentSignal(claim=claim, purpose="marketing", granted=granted, withdrawn=withdrawn)
 

@@ -11,28 +11,34 @@ from convsdk.core.storage import ContactRecord, HintRecord, NamedTogether, Rulin
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ANN = Identifier("email", "", "ann@x.example")
 BOB = Identifier("email", "", "bob@x.example")
+ABOUT_A = (Step(Rule.ANCHOR, "a"),)
 
 
 def record(*trusts):
+    """Give a contact that holds one address in as many epochs as there are trusts."""
     held = (Holding(id=number, node=Node(ANN, number), trust=trust) for number, trust in enumerate(trusts))
     return ContactRecord(id=1, created_at=START, how="", holdings=tuple(held), members=(1,))
 
 
-def hint(outcome=Outcome.CREATED, steps=(Step(Rule.ANCHOR, "a"),), *, refused=(), suggested=(), **fields):
+def hint(outcome=Outcome.CREATED, steps=ABOUT_A, *, refused=(), suggested=(), **fields):
+    """Give a stored hint with its decision."""
     decision = Decision(hint="h1", outcome=outcome, steps=steps, refused=refused, suggested=suggested)
     return HintRecord(id=1, evidence=Evidence(hint="h1", at=START), decision=decision, **fields)
 
 
 def ruling(kind=RulingKind.MERGE, *, reason="", is_withdrawn=False):
+    """Give a stored ruling about Ann and Bob."""
     one = Ruling(id="m1", kind=kind, a=ANN, b=BOB, at=START, by="kim", reason=reason)
     return RulingRecord(ruling=one, is_withdrawn=is_withdrawn)
 
 
 def pair(contacts=(1, 2), trust=Trust.PROVEN):
+    """Give two identifiers that were named together."""
     return NamedTogether(a=Node(ANN), b=Node(BOB, 1), contacts=contacts, trust=trust, source="h9")
 
 
 def told(*hints, holdings=(), rulings=(), apart=()):
+    """Give the sentences about a contact."""
     return sentences(record(*holdings), hints, rulings, apart)
 
 
@@ -94,8 +100,10 @@ def test_hint_is_told_with_all_its_steps():
     )
 
     assert told(one) == [
-        "hint h1: conflict; it was about a; a and b were attested together, so they are one person; "
-        "a and c stay apart: the contact has reached its cap of identifiers"
+        (
+            "hint h1: conflict; it was about a; a and b were attested together, so they are one person; "
+            "a and c stay apart: the contact has reached its cap of identifiers"
+        )
     ]
 
 

@@ -19,10 +19,10 @@ from convsdk.core.identifiers import (
 KINDS = [EmailAddress(), PhoneNumber(), ExternalId("external_id"), MessagingId("psid"), Visitor("visitor")]
 
 # Text that looks like an address or a number far more often than arbitrary text does.
-_LOCAL = st.text(st.sampled_from("aZkK.+_-üÄßİéσς'\u0301\u200b\u212a１"), min_size=1, max_size=12)
+_LOCAL = st.text(st.sampled_from("aZkK.+_-üÄßİéσς'\u0301\u200b\u212a\uff11"), min_size=1, max_size=12)
 _DOMAIN = st.text(st.sampled_from("bQ-.1ü。ßｅé\u200dx"), min_size=1, max_size=12)
 ADDRESSES = st.builds("{}@{}.{}".format, _LOCAL, _DOMAIN, st.sampled_from(["de", "EXAMPLE", "xn--p1ai", "рф", "c"]))
-NUMBERS = st.text(st.sampled_from("0123456789+-() /.x٤９"), max_size=24)
+NUMBERS = st.text(st.sampled_from("0123456789+-() /.x\u0664\uff19"), max_size=24)
 
 
 @given(st.sampled_from(KINDS), st.one_of(st.text(), ADDRESSES, NUMBERS), st.sampled_from([None, "DE", "US", "??"]))
@@ -172,7 +172,6 @@ def test_unusable_address_gets_no_key(text):
     assert EmailAddress().canonical(text) is None
 
 
-@pytest.mark.xfail(reason="a placeholder whose domain is spelt in wide letters is found only on the second pass")
 def test_placeholder_in_wide_letters_is_none():
     """A placeholder stays one in whichever letters its domain is spelt."""
     assert EmailAddress().canonical("test@t\uff45st.com") is None
@@ -235,7 +234,6 @@ def test_number_becomes_e164(text, country, key):
     assert PhoneNumber().canonical(text, country=country) == key
 
 
-@pytest.mark.xfail(reason="is_possible_number() is true for local-only numbers, which many people share")
 @pytest.mark.parametrize(("text", "country"), [("253-0000", "US"), ("12", "DE")])
 def test_number_without_area_code_gets_no_key(text, country):
     """A number that can be dialled only within one town is many people's, so it identifies nobody."""

@@ -17,15 +17,18 @@ DELIVERED, READ, FAILED = DeliveryStatus.DELIVERED, DeliveryStatus.READ, Deliver
 
 
 def filing(**fields):
+    """Give a filing for these tests."""
     defaults = {"id": 1, "channel": "shop", "thread": "", "opened": (START, "h0"), "last_at": START}
     return Filing(**(defaults | fields))
 
 
 def evidence(**fields):
+    """Give a evidence for these tests."""
     return Evidence(**({"hint": "h1", "at": START} | fields))
 
 
 def after(one, said=None, *, day=0, direction=Direction.INBOUND, is_automatic=False):
+    """Give a after for these tests."""
     return one.with_message(said or evidence(), START + timedelta(days=day), direction, is_automatic=is_automatic)
 
 

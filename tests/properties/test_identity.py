@@ -1,6 +1,7 @@
 import importlib.util
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ class Workspaces:
 
 
 def new_hub(store):
+    """Give a hub on a workspace of its own."""
     Workspaces.count += 1
     return Hub(store, workspace=f"w{Workspaces.count}", policy=worlds.POLICY)
 
@@ -134,11 +136,7 @@ def test_a_batch_ends_as_its_hints_would_one_by_one(store, history, cuts):
     batched, single = new_hub(store), new_hub(store)
     bounds = [0, *sorted(cut for cut in cuts if cut < len(history)), len(history)]
 
-    in_batches = [
-        decision
-        for start, end in zip(bounds, bounds[1:], strict=False)
-        for decision in batched.resolve_many(history[start:end])
-    ]
+    in_batches = [decision for start, end in pairwise(bounds) for decision in batched.resolve_many(history[start:end])]
     one_by_one = [single.resolve(hint) for hint in history]
 
     assert [one.outcome for one in in_batches] == [one.outcome for one in one_by_one]

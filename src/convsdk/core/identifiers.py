@@ -165,7 +165,8 @@ class EmailAddress(IdentifierKind):
         if "." not in domain:
             return None
         # The validator only says yes or no: its own spelling of the local part is not taken over.
-        return f"{local.translate(_ASCII_LOWER)}@{domain}"
+        key = f"{local.translate(_ASCII_LOWER)}@{domain}"
+        return None if is_placeholder(key) else key
 
     def is_role(self, key: str) -> bool:
         return key.partition("@")[0].partition("+")[0] in ROLE_NAMES
@@ -194,8 +195,10 @@ class PhoneNumber(IdentifierKind):
             number = phonenumbers.parse(text, country)
         except phonenumbers.NumberParseException:
             return None
-        # `is_possible` and not `is_valid`: numbering plans change faster than installed copies of them.
-        if number.extension or not phonenumbers.is_possible_number(number):
+        # "Possible" and not "valid": numbering plans change faster than installed copies of them. A number without
+        # its area code is possible too, but many people's.
+        reason = phonenumbers.is_possible_number_with_reason(number)
+        if number.extension or reason != phonenumbers.ValidationResult.IS_POSSIBLE:
             return None
         return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 

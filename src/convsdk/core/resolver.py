@@ -21,9 +21,9 @@ class Holding:
     """An identifier in one epoch, and the contact that it is on.
 
     `contact` is its home (follow `Known.roots` from there), `is_founder` whether that contact goes where this
-    identifier goes, `is_owned` whether it is on a contact at all: one that was only typed is not. `since` is None for an epoch that later
-    evidence took back. `trust` is the best attestation so far, None where it was only typed beside another.
-    `spelling` is the value as it first came, for sending to it; empty where it is the key itself.
+    identifier goes, `is_owned` whether it is on a contact at all: one that was only typed is not. `since` is None
+    for an epoch that later evidence took back. `trust` is the best attestation so far, None where it was only typed
+    beside another. `spelling` is the value as it first came, for sending to it; empty where it is the key itself.
     """
 
     id: int
@@ -374,7 +374,7 @@ def _founders(holdings: Iterable[Holding]) -> dict[int, Holding]:
 
 
 def _found(holdings: dict[Node, Holding]) -> None:
-    """Give each contact one founder. Who is on no contact keeps a home only as its founder: or two could return to it."""
+    """Give each contact one founder. Who is on no contact keeps a home only as that, or two could return to one."""
     founders = _founders(holdings.values())
     for node, held in holdings.items():
         is_founder = held.contact is not None and founders[held.contact].node == node

@@ -47,6 +47,7 @@ class Withdrawal:
     """Somebody took a hint or a ruling back (`is_undone` False), or undid that (True). Kept as a log."""
 
     target: str
+    is_ruling: bool
     at: datetime
     by: str
     is_undone: bool = False
@@ -228,6 +229,10 @@ class Store(ABC):
         self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
     ) -> list[Filing]:
         """Give conversations, the newest first, filed by or opened under any of `identifiers` (None: all)."""
+
+    @abstractmethod
+    def filing(self, workspace: str, conversation: int) -> Filing | None:
+        """Give the conversation of that id."""
 
     @abstractmethod
     def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:

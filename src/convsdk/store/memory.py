@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import define, evolve, field
 
@@ -212,10 +212,8 @@ class _MemoryTransaction(Transaction):
     def _withdraw(self, withdrawal: Withdrawal) -> None:
         self._append(self._tables.withdrawals, [withdrawal])
         is_withdrawn = not withdrawal.is_undone
-        if record := self._tables.hints.get(withdrawal.target):
-            self._put(self._tables.hints, withdrawal.target, evolve(record, is_withdrawn=is_withdrawn))
-        if ruling := self._tables.rulings.get(withdrawal.target):
-            self._put(self._tables.rulings, withdrawal.target, evolve(ruling, is_withdrawn=is_withdrawn))
+        table: MutableMapping[str, Any] = self._tables.rulings if withdrawal.is_ruling else self._tables.hints
+        self._put(table, withdrawal.target, evolve(table[withdrawal.target], is_withdrawn=is_withdrawn))
 
     def _refuse_double(self, table: Mapping[Key, object], key: Key) -> None:
         if key in table:
@@ -377,6 +375,10 @@ class MemoryStore(Store):
                 and (before is None or one.opened < before)
             ]
             return sorted(found, key=lambda one: one.opened, reverse=True)[:limit]
+
+    def filing(self, workspace: str, conversation: int) -> Filing | None:
+        with self._lock:
+            return self._workspaces[workspace].filings.get(conversation)
 
     def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
         with self._lock:

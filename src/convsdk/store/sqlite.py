@@ -88,12 +88,15 @@ _HOLDER_AT = (
     + ")"
 )
 
-_TAKE_BACK = (
-    "update hint set is_withdrawn = ?1 where workspace_id = ?2 and key = ?3",
-    "update ruling set is_withdrawn = ?1 where workspace_id = ?2 and id = ?3",
-    """update claim set is_withdrawn = ?1 where workspace_id = ?2
-      and hint_id = (select id from hint where workspace_id = ?2 and key = ?3)""",
-)
+# How a withdrawal is written, by whether it is of a ruling.
+_TAKE_BACK = {
+    True: ("update ruling set is_withdrawn = ?1 where workspace_id = ?2 and id = ?3",),
+    False: (
+        "update hint set is_withdrawn = ?1 where workspace_id = ?2 and key = ?3",
+        """update claim set is_withdrawn = ?1 where workspace_id = ?2
+          and hint_id = (select id from hint where workspace_id = ?2 and key = ?3)""",
+    ),
+}
 
 
 def _stamp(at: datetime) -> int:
@@ -374,9 +377,14 @@ class _SqliteTransaction(Transaction):
         self._write_hints(batch)
         self._write_said(batch)
         self._write_inbox(batch)
-        taken_back = [(not one.is_undone, self._workspace, one.target) for one in batch.withdrawals]
-        for statement in _TAKE_BACK:
-            self._run_many(statement, taken_back)
+        for is_ruling, statements in _TAKE_BACK.items():
+            marks = [
+                (not one.is_undone, self._workspace, one.target)
+                for one in batch.withdrawals
+                if one.is_ruling is is_ruling
+            ]
+            for statement in statements:
+                self._run_many(statement, marks)
         if self._ids is not None:
             self._run("update workspace set next_id = ? where id = ?", (self._spent, self._workspace))
 
@@ -521,8 +529,11 @@ class _SqliteTransaction(Transaction):
             ),
         )
         self._many(
-            "insert into withdrawal values (?, ?, ?, ?, ?, ?)",
-            ((next(ids), one.target, _stamp(one.at), one.by, one.is_undone) for one in batch.withdrawals),
+            "insert into withdrawal values (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (next(ids), one.target, one.is_ruling, _stamp(one.at), one.by, one.is_undone)
+                for one in batch.withdrawals
+            ),
         )
 
     def _write_inbox(self, batch: Batch) -> None:
@@ -892,6 +903,13 @@ class SqliteStore(Store):
             self._named(workspace, identifiers or (), at=at, hint=key, most=limit),
         )
         return [_filing(row) for row in rows]
+
+    def filing(self, workspace: str, conversation: int) -> Filing | None:
+        row = self._one(
+            f"select {_FILING} from {_FILING_FROM} where c.workspace_id = ? and c.id = ?",
+            (self._workspace(workspace), conversation),
+        )
+        return _filing(row) if row else None
 
     def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
         rows = self._all(

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 
 from convsdk.core.consent import ConsentState, ListState
 from convsdk.core.events import Event, MessageReceived, Notice
-from convsdk.core.fold import Evidence
 from convsdk.core.model import Attachment, Claim, Decision, Direction, Identifier, IdentityHint, Message, Outcome, Trust
 from convsdk.core.storage import Batch, ContactRecord, Store
 from convsdk.errors import ConvsdkError
@@ -137,13 +136,10 @@ class StoreContract:
             with store.transaction(_SHOP) as transaction:
                 assert transaction.is_stored("chat", ["1", "2"]) == {"1"}
                 assert transaction.is_stored("mail", ["1"]) == set()
-            with pytest.raises(ConvsdkError), store.transaction(_SHOP) as transaction:
-                number = next(transaction.new_ids())
-                transaction.write(Batch(messages=[_row(number, conversation, "chat", "1")]))
+            with pytest.raises(ConvsdkError):
+                _write_message(store, conversation, "chat", "1")
             assert _everything(store) == before
-            with store.transaction(_SHOP) as transaction:
-                number = next(transaction.new_ids())
-                transaction.write(Batch(messages=[_row(number, conversation, "mail", "1")]))
+            _write_message(store, conversation, "mail", "1")
             assert len(store.messages(_SHOP, conversation, before=None, limit=9)) == 2  # noqa: PLR2004
 
     def test_an_error_leaves_nothing(self) -> None:
@@ -257,6 +253,24 @@ class StoreContract:
                 take_back(target, by="eve")
                 hub.restore(target, by="eve")
                 assert (_standing(store), _attribution(hub)) == before, f"after {target} was withdrawn and restored"
+
+    def test_a_hint_and_a_ruling_of_one_id_are_two(self) -> None:
+        """Taking a merge back leaves a hint that has the same id, and the other way round."""
+        with self._store() as store:
+            hub = _hub(store)
+            hub.resolve(_hint("1", "ann", trust=Trust.CHANNEL))
+            hub.resolve(_hint("2", "bob", trust=Trust.CHANNEL))
+            hub.merge(_email("ann"), _email("bob"), by="eve", merge_id="1")
+
+            hub.unmerge("1", by="eve")
+            assert len(_identity(store)) == 2  # noqa: PLR2004
+            hub.restore("1", by="eve")
+            assert len(_identity(store)) == 1
+            hub.withdraw("1", by="eve")
+
+            ruling = store.ruling(_SHOP, "1")
+            assert ruling is not None
+            assert not ruling.is_withdrawn
 
     # -- merges
 
@@ -439,7 +453,7 @@ class StoreContract:
 
 
 class DurableStoreContract(StoreContract):
-    """The laws of a store in a database: data outlives the process, and a batch takes a constant number of statements."""
+    """The laws of a store in a database: data outlives the process, and batches are written in sets."""
 
     def reopen(self, store: Store) -> Store:
         """Close `store` and open what it has kept."""
@@ -527,16 +541,18 @@ def _message(external_id: str, name: str) -> MessageReceived:
     return MessageReceived(external_id=external_id, hint=_hint("", name, trust=Trust.CHANNEL), at=NOON, text=name)
 
 
-def _row(number: int, conversation: int, channel: str, external_id: str) -> Message:
-    return Message(
-        id=number,
-        conversation=conversation,
-        channel=channel,
-        external_id=external_id,
-        direction=Direction.INBOUND,
-        at=NOON,
-        text="",
-    )
+def _write_message(store: Store, conversation: int, channel: str, external_id: str) -> None:
+    with store.transaction(_SHOP) as transaction:
+        message = Message(
+            id=next(transaction.new_ids()),
+            conversation=conversation,
+            channel=channel,
+            external_id=external_id,
+            direction=Direction.INBOUND,
+            at=NOON,
+            text="",
+        )
+        transaction.write(Batch(messages=[message]))
 
 
 def _hub(store: Store, clock: FakeClock | None = None) -> Hub:

@@ -97,6 +97,7 @@ create table withdrawal (
   workspace_id integer not null,
   id integer not null,
   target text not null,
+  is_ruling integer not null,
   at integer not null,
   by text not null,
   is_undone integer not null,
