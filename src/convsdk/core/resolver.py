@@ -211,8 +211,8 @@ def _attach(evidence: Evidence, known: Known, steps: list[Step], changes: Change
             changes.holdings[held.node] = evolve(held, trust=trust)
     anchor = epochs.node(evidence.identifiers[0], evidence.moment)
     contact = known.contact(anchor)
-    suggested = _notes(evidence, known, contact, steps)
     steps.append(Step(Rule.ANCHOR if contact else Rule.NO_CREATE, str(anchor)))
+    suggested = _notes(evidence, known, contact, steps)
     return Decision(
         hint=evidence.hint,
         outcome=Outcome.ATTACHED if contact else Outcome.ANONYMOUS,

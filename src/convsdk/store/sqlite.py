@@ -88,6 +88,28 @@ _HOLDER_AT = (
     + ")"
 )
 
+# Columns are named, so that a later migration can add one without breaking this release.
+_INSERT = {
+    table: f"insert into {table} (workspace_id, {columns}) values (?{', ?' * len(columns.split(', '))})"
+    for table, columns in {
+        "identifier": "id, kind, scope, value, epoch, since, "
+        "since_hint, contact_id, trust, is_owned, is_founder, spelling, form",
+        "contact": "id, root_id, created_at, how, hint",
+        "hint": "id, key, at, anchor_id, visitor_id, trust, may_create, "
+        "is_joint, channel, how, by, conversation_id, evidence, decision",
+        "claim": "identifier_id, at, hint_id, key, anchor_id, trust, is_link",
+        "ruling": "id, kind, a_id, b_id, at, by, reason",
+        "trait": "identifier_id, id, name, value, trust, at, key",
+        "consent": "identifier_id, id, purpose, state, at, key, trust, by, place, wording, wording_version",
+        "membership": "contact_id, id, list, state, at, how, by",
+        "withdrawal": "id, target, is_ruling, at, by, is_undone",
+        "conversation": "id, channel, thread, subject, identifier_id, visitor_id, filed_id, "
+        "opened_at, opened_by, last_at, trust, status, messages, unread, assignee",
+        "message": "id, conversation_id, channel, external_id, direction, at, text, html, attachments, status",
+        "outbox": "id, type, version, at, payload",
+    }.items()
+}
+
 # How a withdrawal is written, by whether it is of a ruling.
 _TAKE_BACK = {
     True: ("update ruling set is_withdrawn = ?1 where workspace_id = ?2 and id = ?3",),
@@ -129,6 +151,25 @@ def _holding(row: tuple[Any, ...]) -> Holding:
         is_owned=bool(is_owned),
         is_founder=bool(is_founder),
         spelling=spelling,
+    )
+
+
+def _holding_row(held: Holding) -> tuple[Any, ...]:
+    since = (None, None) if held.since is None else (_stamp(held.since[0]), held.since[1])
+    identifier = held.node.identifier
+    return (
+        held.id,
+        identifier.kind,
+        identifier.scope,
+        identifier.value,
+        held.node.epoch,
+        *since,
+        held.contact,
+        held.trust,
+        held.is_owned,
+        held.is_founder,
+        held.spelling,
+        FORM_VERSION,
     )
 
 
@@ -391,32 +432,15 @@ class _SqliteTransaction(Transaction):
     def _write_changes(self, batch: Batch) -> None:
         changes = batch.changes
         self._many(
-            """insert into identifier values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-              on conflict (workspace_id, id) do update set since = excluded.since, since_hint = excluded.since_hint,
+            _INSERT["identifier"]
+            + """ on conflict (workspace_id, id) do update set since = excluded.since, since_hint = excluded.since_hint,
                 contact_id = excluded.contact_id, trust = excluded.trust, is_owned = excluded.is_owned,
                 is_founder = excluded.is_founder""",
-            (
-                (
-                    held.id,
-                    held.node.identifier.kind,
-                    held.node.identifier.scope,
-                    held.node.identifier.value,
-                    held.node.epoch,
-                    None if held.since is None else _stamp(held.since[0]),
-                    None if held.since is None else held.since[1],
-                    held.contact,
-                    held.trust,
-                    held.is_owned,
-                    held.is_founder,
-                    held.spelling,
-                    FORM_VERSION,
-                )
-                for held in changes.holdings.values()
-            ),
+            map(_holding_row, changes.holdings.values()),
         )
         self._base.update({held.node.identifier: held.id for held in changes.holdings.values() if not held.node.epoch})
         self._many(
-            "insert into contact values (?, ?, ?, ?, ?, ?)",
+            _INSERT["contact"],
             ((one.id, one.id, _stamp(one.at), one.how, one.hint) for one in changes.contacts),
         )
         self._run_many(
@@ -440,13 +464,12 @@ class _SqliteTransaction(Transaction):
             unknown = sorted(missing - self._base.keys())
             self._base.update(zip(unknown, ids, strict=False))
             self._many(
-                "insert into identifier values (?, ?, ?, ?, ?, 0, null, null, null, null, 0, 0, '', ?)",
-                ((self._base[one], one.kind, one.scope, one.value, FORM_VERSION) for one in unknown),
+                _INSERT["identifier"], (_holding_row(Holding(id=self._base[one], node=Node(one))) for one in unknown)
             )
 
     def _write_hints(self, batch: Batch) -> None:
         self._many(
-            "insert into hint values (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
+            _INSERT["hint"],
             (
                 (
                     record.id,
@@ -468,7 +491,7 @@ class _SqliteTransaction(Transaction):
             ),
         )
         self._many(
-            "insert into claim values (?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            _INSERT["claim"],
             (
                 (
                     self._base[other],
@@ -486,7 +509,7 @@ class _SqliteTransaction(Transaction):
             ),
         )
         self._many(
-            "insert into ruling values (?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            _INSERT["ruling"],
             (
                 (one.id, one.kind.value, self._base[one.a], self._base[one.b], _stamp(one.at), one.by, one.reason)
                 for one in batch.rulings
@@ -496,14 +519,14 @@ class _SqliteTransaction(Transaction):
     def _write_said(self, batch: Batch) -> None:
         ids = self.new_ids() if batch.traits or batch.consents or batch.memberships or batch.withdrawals else iter(())
         self._many(
-            "insert into trait values (?, ?, ?, ?, ?, ?, ?, ?)",
+            _INSERT["trait"],
             (
                 (self._base[one.identifier], next(ids), one.name, one.value, one.trust, _stamp(one.at), one.hint)
                 for one in batch.traits
             ),
         )
         self._many(
-            "insert into consent values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _INSERT["consent"],
             (
                 (
                     self._base[one.identifier],
@@ -522,14 +545,14 @@ class _SqliteTransaction(Transaction):
             ),
         )
         self._many(
-            "insert into membership values (?, ?, ?, ?, ?, ?, ?, ?)",
+            _INSERT["membership"],
             (
                 (one.contact, next(ids), one.list, one.state.value, _stamp(one.at), one.how, one.by)
                 for one in batch.memberships
             ),
         )
         self._many(
-            "insert into withdrawal values (?, ?, ?, ?, ?, ?, ?)",
+            _INSERT["withdrawal"],
             (
                 (next(ids), one.target, one.is_ruling, _stamp(one.at), one.by, one.is_undone)
                 for one in batch.withdrawals
@@ -538,8 +561,8 @@ class _SqliteTransaction(Transaction):
 
     def _write_inbox(self, batch: Batch) -> None:
         self._many(
-            """insert into conversation values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-              on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
+            _INSERT["conversation"]
+            + """ on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
                 visitor_id = excluded.visitor_id, filed_id = excluded.filed_id, last_at = excluded.last_at,
                 trust = excluded.trust, status = excluded.status, messages = excluded.messages,
                 unread = excluded.unread, assignee = excluded.assignee""",
@@ -565,7 +588,7 @@ class _SqliteTransaction(Transaction):
             ),
         )
         self._many(
-            "insert into message values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _INSERT["message"],
             (
                 (
                     one.id,
@@ -583,7 +606,7 @@ class _SqliteTransaction(Transaction):
             ),
         )
         self._many(
-            "insert into outbox values (?, ?, ?, ?, ?, ?)",
+            _INSERT["outbox"],
             ((one.id, one.type, one.version, _stamp(one.at), _encode(one.payload)) for one in batch.notices),
         )
 

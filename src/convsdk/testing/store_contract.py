@@ -33,6 +33,7 @@ from convsdk.testing.builders import NOON, FakeClock, hint
 
 _SHOP = "shop"
 _MANY = 1_000_000
+_EXAMPLES = 60
 _ODD_TEXT = "caf\u00e9 \U0001f408 \u202e 'quoted' \"twice\" \\ %s ? :a\r\n\tend"
 
 
@@ -343,7 +344,7 @@ class StoreContract:
                 assert people[0] == people[1], "one by one gives other people than the reference store"
                 assert people[2] == people[1], "a batch gives other people than one by one"
 
-            settings(max_examples=40, deadline=None)(given(hints=_histories())(check))()
+            settings(max_examples=_EXAMPLES, deadline=None)(given(hints=_histories())(check))()
 
     def test_workspaces_never_see_one_another(self) -> None:
         """What one workspace holds, another does not find, whatever it asks for."""
