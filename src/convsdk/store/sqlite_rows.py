@@ -1,0 +1,170 @@
+"""How values stand in SQLite rows: what is selected for each, how a row is read, and how one is written."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from convsdk.core.fold import Evidence
+from convsdk.core.identifiers import FORM_VERSION
+from convsdk.core.inbox import ConversationStatus, Filing
+from convsdk.core.model import (
+    Attachment,
+    Decision,
+    Identifier,
+    Node,
+    Ruling,
+    RulingKind,
+    Trust,
+)
+from convsdk.core.resolver import Holding
+from convsdk.core.storage import (
+    HintRecord,
+    RulingRecord,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+encode = msgspec.json.Encoder().encode
+decode_evidence = msgspec.json.Decoder(Evidence).decode
+decode_decision = msgspec.json.Decoder(Decision).decode
+decode_attachments = msgspec.json.Decoder(tuple[Attachment, ...]).decode
+
+HOLDING = (
+    "i.id, i.kind, i.scope, i.value, i.epoch, i.since, i.since_hint, i.contact_id, i.trust, i.is_owned, i.is_founder,"
+    " i.spelling"
+)
+FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.subject,
+  n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee"""
+FILING_FROM = """conversation c
+  left join identifier n on n.workspace_id = c.workspace_id and n.id = c.identifier_id
+  left join identifier v on v.workspace_id = c.workspace_id and v.id = c.visitor_id"""
+HINT = "h.id, h.evidence, h.decision, h.channel, h.how, h.by, h.conversation_id, h.is_withdrawn"
+RULING = "r.id, r.kind, a.kind, a.scope, a.value, b.kind, b.scope, b.value, r.at, r.by, r.reason, r.is_withdrawn"
+RULING_FROM = """ruling r
+  join identifier a on a.workspace_id = r.workspace_id and a.id = r.a_id
+  join identifier b on b.workspace_id = r.workspace_id and b.id = r.b_id"""
+
+# The epoch that an identifier (the row `base`) was in at a moment, and the contact that it is on: for correlated use.
+EPOCH_AT = """(select e.epoch from identifier e
+  where e.workspace_id = {base}.workspace_id and e.kind = {base}.kind and e.scope = {base}.scope
+    and e.value = {base}.value and (e.epoch = 0 or (e.since, e.since_hint) <= ({at}, {key}))
+  order by e.epoch desc limit 1)"""
+HOLDER_AT = (
+    """(select k.root_id from identifier e
+  join contact k on k.workspace_id = e.workspace_id and k.id = e.contact_id
+  where e.workspace_id = {base}.workspace_id and e.kind = {base}.kind and e.scope = {base}.scope
+    and e.value = {base}.value and e.is_owned and e.epoch = """
+    + EPOCH_AT
+    + ")"
+)
+
+
+def stamp(at: datetime) -> int:
+    """Give a moment as it is stored: microseconds since 1970 (UTC)."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def time_of(stamp: int) -> datetime:
+    """Give the moment of a stored stamp."""
+    return _EPOCH + timedelta(microseconds=stamp)
+
+
+def keys_of(identifiers: Iterable[Identifier]) -> str:
+    """Give `identifiers` as the JSON that `KEYS` reads."""
+    return json.dumps([(one.kind, one.scope, one.value) for one in identifiers])
+
+
+KEYS = "(select value ->> 0 as kind, value ->> 1 as scope, value ->> 2 as value from json_each(:keys))"
+
+# The immutable rows of the identifiers asked for, as `b`.
+BASES = f"""{KEYS} w cross join identifier b
+  on b.workspace_id = :workspace and b.kind = w.kind and b.scope = w.scope and b.value = w.value and b.epoch = 0"""
+
+
+def holding_of(row: tuple[Any, ...]) -> Holding:
+    """Give the holding in a row of `HOLDING`."""
+    number, kind, scope, value, epoch, since, since_hint, contact, trust, is_owned, is_founder, spelling = row
+    return Holding(
+        id=number,
+        node=Node(Identifier(kind, scope, value), epoch),
+        since=None if since is None else (time_of(since), since_hint),
+        contact=contact,
+        trust=None if trust is None else Trust(trust),
+        is_owned=bool(is_owned),
+        is_founder=bool(is_founder),
+        spelling=spelling,
+    )
+
+
+def row_of(held: Holding) -> tuple[Any, ...]:
+    """Give the row of a holding, in the order of its table."""
+    since = (None, None) if held.since is None else (stamp(held.since[0]), held.since[1])
+    identifier = held.node.identifier
+    return (
+        held.id,
+        identifier.kind,
+        identifier.scope,
+        identifier.value,
+        held.node.epoch,
+        *since,
+        held.contact,
+        held.trust,
+        held.is_owned,
+        held.is_founder,
+        held.spelling,
+        FORM_VERSION,
+    )
+
+
+def filing_of(row: tuple[Any, ...]) -> Filing:
+    """Give the conversation in a row of `FILING`."""
+    number, channel, thread, opened_at, opened_by, last_at, subject = row[:7]
+    trust, status, messages, unread, assignee = row[13:18]
+    return Filing(
+        id=number,
+        channel=channel,
+        thread=thread,
+        opened=(time_of(opened_at), opened_by),
+        last_at=time_of(last_at),
+        subject=subject,
+        identifier=Identifier(*row[7:10]) if row[7] is not None else None,
+        visitor=Identifier(*row[10:13]) if row[10] is not None else None,
+        trust=None if trust is None else Trust(trust),
+        status=ConversationStatus(status),
+        messages=messages,
+        unread=unread,
+        assignee=assignee,
+    )
+
+
+def hint_of(row: tuple[Any, ...]) -> HintRecord:
+    """Give the hint in a row of `HINT`."""
+    number, evidence, decision, channel, how, by, conversation, is_withdrawn = row
+    return HintRecord(
+        id=number,
+        evidence=decode_evidence(evidence),
+        decision=decode_decision(decision),
+        channel=channel,
+        how=how,
+        by=by,
+        conversation=conversation,
+        is_withdrawn=bool(is_withdrawn),
+    )
+
+
+def ruling_of(row: tuple[Any, ...]) -> RulingRecord:
+    """Give the ruling in a row of `RULING`."""
+    ruling = Ruling(
+        id=row[0],
+        kind=RulingKind(row[1]),
+        a=Identifier(*row[2:5]),
+        b=Identifier(*row[5:8]),
+        at=time_of(row[8]),
+        by=row[9],
+        reason=row[10],
+    )
+    return RulingRecord(ruling=ruling, is_withdrawn=bool(row[11]))
