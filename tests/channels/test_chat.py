@@ -16,6 +16,7 @@ from convsdk.hookspecs import Context
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECRET = "a-secret-of-the-chat"
+V1 = hashlib.sha256(b"v1").hexdigest()[:32]
 
 
 def channel(**settings):
@@ -68,7 +69,7 @@ def test_message_is_filed_under_its_visitor_and_conversation():
     (event,) = parse(message())
 
     assert isinstance(event, MessageReceived)
-    assert (event.external_id, event.thread, event.text, event.at) == ("m1", "c1", "Hello", NOW)
+    assert (event.external_id, event.thread, event.text, event.at) == (f"m1/{V1}", "c1", "Hello", NOW)
     assert (event.hint.visitor, event.hint.id, event.hint.identifiers) == ("v1", "", ())
 
 
@@ -76,7 +77,23 @@ def test_array_gives_its_events_in_order():
     """An array of messages and forms gives one event for each, in order."""
     events = parse([message(), form()])
 
-    assert [event.external_id for event in events] == ["m1", "f1"]
+    assert [event.external_id for event in events] == [f"m1/{V1}", f"f1/{V1}"]
+
+
+@pytest.mark.parametrize("content", [message, form, lambda **changes: form(fields={}, **changes)])
+def test_visitors_may_choose_the_same_id(content):
+    """What two visitors send under one id are two events, and no id shows a cookie."""
+    first, second = parse([content(visitor="cookie-1"), content(visitor="cookie-2")])
+
+    assert first.external_id != second.external_id
+    assert "cookie" not in first.external_id
+
+
+def test_message_cannot_take_the_id_of_a_rejected_form():
+    """No id that a visitor can choose is that of their rejected form."""
+    rejected, sent = parse([form(fields={}), message(id="f1#rejected")])
+
+    assert rejected.external_id != sent.external_id
 
 
 def test_attachment_is_described():
@@ -110,7 +127,8 @@ def test_form_identifies_with_asserted_values():
     (event,) = parse(form(fields=fields), country="DE")
 
     assert isinstance(event, Identified)
-    assert (event.external_id, event.thread, event.hint.how, event.hint.visitor) == ("f1", "c1", "chat form", "v1")
+    assert (event.external_id, event.thread, event.hint.how) == (f"f1/{V1}", "c1", "chat form")
+    assert event.hint.visitor == "v1"
     assert event.hint.identifiers == (
         Claim("email", "Ann@Shop.example", Trust.ASSERTED),
         Claim("phone", "+4930123456", Trust.ASSERTED),
@@ -184,7 +202,7 @@ def test_corrected_form_is_no_duplicate_of_the_rejected_one():
     (rejected,) = parse(form(fields={}))
     (corrected,) = parse(form())
 
-    assert rejected.external_id != corrected.external_id == "f1"
+    assert rejected.external_id != corrected.external_id == f"f1/{V1}"
 
 
 @pytest.mark.parametrize("email", [{}, {"email": "optional"}, {"email": "removed"}, {"email": "no"}])
@@ -201,11 +219,16 @@ def test_unknown_presence_is_refused(name):
         Form(email="required", **{name: "maybe"})
 
 
-@pytest.mark.parametrize(("name", "value"), [("secret", Secret("")), ("country", "de"), ("country", "Germany")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("secret", Secret(" ")), ("secret", "hunter2"), ("country", "de"), ("country", "Germany")],
+)
 def test_unusable_setting_is_refused(name, value):
     """A settings error names its field."""
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=name) as refusal:
         ChatSettings(**{name: value})
+
+    assert "hunter2" not in str(refusal.value)
 
 
 def test_accepted_ids_are_answered():
@@ -215,6 +238,16 @@ def test_accepted_ids_are_answered():
     answer = chat.answer(chat.parse(request([message(), form()])))
 
     assert (answer.status, json.loads(answer.body)) == (200, {"accepted": ["m1", "f1"]})
+
+
+def test_answer_gives_the_ids_that_were_sent():
+    """The sender is answered by the ids that it chose, whatever is in them."""
+    chat = channel()
+
+    answer = chat.answer(chat.parse(request([message(id="a/b"), form(id="c#rejected", fields={})])))
+
+    assert json.loads(answer.body)["accepted"] == ["a/b"]
+    assert list(json.loads(answer.body)["problems"]) == ["c#rejected"]
 
 
 def test_problems_are_answered_by_field():

@@ -77,6 +77,15 @@ def test_address_in_a_display_name_is_not_the_sender(name):
     assert event.hint.traits == ()
 
 
+@pytest.mark.parametrize("mark", ["@", "\uff20", "\ufe6b"])
+def test_name_with_a_look_alike_of_an_address_is_not_shown(mark):
+    """A wide or a small commercial at makes an address of a display name as the plain one does."""
+    event = _parse(_mail(f"From: ceo{mark}bank.test <evil@x.test>"))
+
+    assert _addresses(event) == ["evil@x.test"]
+    assert event.hint.traits == ()
+
+
 @pytest.mark.parametrize(
     "name", ["only_an_encoded_word", "encoded_word_in_address", "two_from_fields", "two_mailboxes", "two_angles"]
 )
@@ -87,6 +96,24 @@ def test_ambiguous_sender_makes_no_claim(name):
     assert (event.hint.identifiers, event.hint.traits, event.hint.may_create) == ((), (), False)
     assert event.detail["sender"] == "ambiguous"
     assert event.text == "Hello.\n"
+
+
+@pytest.mark.parametrize(
+    "fields", [("From : a@b.example", "From: c@d.example"), ("X: y", "From\t: a@b.example", "from:c@d.example")]
+)
+def test_from_in_the_obsolete_syntax_is_a_from_too(fields):
+    """A blank before the colon, which others read over, hides no second sender."""
+    event = _parse(_mail(*fields))
+
+    assert event.detail["sender"] == "ambiguous"
+
+
+def test_blank_before_the_colon_is_read_over():
+    """A field is what it is with a blank before its colon, and what follows a broken header is kept to the byte."""
+    event = _parse(b"From : a@b.example\nSubject  : Hi\nno field\nX : y\n\nEnd.")
+
+    assert (_addresses(event), event.subject) == (["a@b.example"], "Hi")
+    assert event.text == "no field\nX : y\n\nEnd."
 
 
 def test_missing_from_makes_no_claim():
@@ -147,6 +174,9 @@ def test_anything_else_is_no_mailbox(value):
         ("mx.shop.example; dmarc=pass header.from=mail.example", Trust.CHANNEL),
         ("MX.shop.example 1; dkim=pass header.d=mail.example", Trust.CHANNEL),
         ("mx.shop.example; dkim=fail header.d=mail.example; dkim=pass header.d=Mail.Example", Trust.CHANNEL),
+        ("mx.shop.example; dkim=pass header.i=@mail.example header.s=s1", Trust.CHANNEL),
+        ("mx.shop.example; dkim=pass header.d=x.test header.i=@mail.example", Trust.ASSERTED),
+        ("mx.shop.example; dkim=pass header.i=ann@mail.example.x.test", Trust.ASSERTED),
         ("mx.shop.example; dkim=pass header.d=example", Trust.ASSERTED),
         ("mx.shop.example; dkim=pass header.d=il.example", Trust.ASSERTED),
         ("mx.shop.example; dkim=pass header.d=sub.mail.example", Trust.ASSERTED),
@@ -185,6 +215,18 @@ def test_only_the_topmost_results_of_the_own_server_count():
             "From: ann@mail.example",
         )
     )
+
+    assert event.hint.identifiers[0].trust is Trust.ASSERTED
+
+
+@pytest.mark.parametrize(
+    "own", ["mx.shop.example; spf=pass smtp.helo=a(b", "mx.shop.example; spf=pass smtp.helo=a)b", "mx.shop.example;;;"]
+)
+def test_results_that_cannot_be_read_give_way_to_none_below(own):
+    """Where a sender manages to spoil what the own server wrote, results below it are believed no more than else."""
+    forged = "Authentication-Results: mx.shop.example; dmarc=pass header.from=mail.example"
+
+    event = _parse(_mail(f"Authentication-Results: {own}", forged, "From: ann@mail.example"))
 
     assert event.hint.identifiers[0].trust is Trust.ASSERTED
 

@@ -72,7 +72,8 @@ def test_unsigned_identification_is_asserted():
     event = identify(email=" ann@shop.example ", external_id="u1", phone="+4930123456", traits=traits)
 
     assert isinstance(event, Identified)
-    assert (event.external_id, event.hint.id, event.hint.at, event.hint.visitor) == ("i1", "", NOW, "v1")
+    assert (event.external_id, event.hint.id) == (f"i1/{hashlib.sha256(b'v1').hexdigest()[:32]}", "")
+    assert (event.hint.at, event.hint.visitor) == (NOW, "v1")
     assert event.hint.how == "JavaScript identification"
     assert set(event.hint.identifiers) == {
         Claim("email", "ann@shop.example", Trust.ASSERTED),
@@ -80,6 +81,14 @@ def test_unsigned_identification_is_asserted():
         Claim("phone", "+4930123456", Trust.ASSERTED),
     }
     assert event.hint.traits == (Trait("name", "Ann", Trust.ASSERTED),)
+
+
+def test_visitors_may_choose_the_same_id():
+    """Identifications of two visitors under one id are two events, and no id shows a cookie."""
+    first, second = (identify(visitor=visitor).external_id for visitor in ("cookie-1", "cookie-2"))
+
+    assert first != second
+    assert "cookie" not in first
 
 
 def test_token_proves_external_id_and_traits():
@@ -199,6 +208,13 @@ def test_lone_surrogate_in_a_token_is_left_out():
     assert event.hint.traits == ()
 
 
+def test_hmac_within_the_leeway_is_good():
+    """The expiry of an HMAC allows for the leeway, as that of a token does."""
+    event = identify(external_id="u1", expires=EPOCH_S - 9, signature=signature(expires=EPOCH_S - 9))
+
+    assert claims(event) == {"external_id": ("u1", Trust.PROVEN)}
+
+
 @pytest.mark.parametrize("key", [SECRET, OLDER])
 def test_hmac_proves_the_external_id_only(key):
     """The HMAC of id and expiry proves the id; the rest stays a claim."""
@@ -225,6 +241,7 @@ def test_hmac_proves_the_external_id_only(key):
         ({"signature": "ü"}, "signature"),
         ({"expires": EPOCH_S + 61}, "signature"),
         ({"expires": EPOCH_S - 10, "signature": signature(expires=EPOCH_S - 10)}, "expired"),
+        ({"external_id": " ", "signature": signature(" ")}, "claims"),
         ({"expires": None}, "claims"),
         ({"external_id": None}, "claims"),
     ],
@@ -261,6 +278,7 @@ def test_required_signature_is_met_by_a_good_token():
     "settings",
     [
         {"secrets": (Secret("short"),)},
+        {"secrets": ("a-secret-that-is-long-enough-but-plain-text",)},
         {"leeway_s": -1},
         {"namespace": "x" * 256},
         {"require_signature": True, "secrets": ()},

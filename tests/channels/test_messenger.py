@@ -23,6 +23,7 @@ from convsdk.core.ports import Headers, Request, Secret
 from convsdk.errors import Forbidden, ParseError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
+from convsdk.testing import hint
 
 GOLDEN = Path(__file__).parent / "messenger"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -559,6 +560,17 @@ def test_manual_entry_claims_what_the_agent_typed():
     assert (event.hint.may_create, event.hint.how, event.hint.by) == (True, "manual entry", "agent-1")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("page", ""), ("psid", " "), ("by", ""), ("entry_id", " "), ("email", "ann(at)shop.example")]
+)
+def test_manual_entry_with_a_slip_is_refused(field, value):
+    """An entry without an id, a person or an agent, or with an address that is none, is refused by the field's name."""
+    entry = {"page": "1001", "psid": "7001", "by": "agent-1", "entry_id": "e-1", "email": "ann@shop.example"}
+
+    with pytest.raises(ValueError, match=field):
+        channel().manual_entry(at=NOW, **entry | {field: value})
+
+
 def hub(**settings):
     """Give a hub in memory with one Messenger channel."""
     kinds = Kinds(convsdk_identifier_kinds(Context(version="0")))
@@ -570,14 +582,48 @@ def test_manual_entry_makes_the_contact_of_the_conversation():
     inbox = hub()
     (said,) = inbox.handle("shop-page", signed(golden("text"))).received
 
-    entry = inbox.channel("shop-page").manual_entry(
-        page="1001", psid="7001", by="agent-1", at=NOW, entry_id="e-1", email="ann@shop.example"
-    )
-    (entered,) = inbox.receive("shop-page", [entry])
+    entered = enter(inbox, "e-1", "ann@shop.example")
 
     assert said.decision.contact is None
-    assert entered.decision.outcome is Outcome.CREATED
-    assert [one.id for one in inbox.conversations(contact=entered.decision.contact)] == [said.conversation]
+    assert entered.outcome is Outcome.CREATED
+    assert [one.id for one in inbox.conversations(contact=entered.contact)] == [said.conversation]
+
+
+def enter(inbox, entry_id, email, psid="7001"):
+    """Let an agent enter the address of a person, and give the decision."""
+    page = inbox.channel("shop-page")
+    entry = page.manual_entry(page="1001", psid=psid, by="agent-1", at=NOW, entry_id=entry_id, email=email)
+    return inbox.receive("shop-page", [entry])[0].decision
+
+
+def test_manual_entry_joins_the_contact_who_has_the_address():
+    """Where somebody has the address already, the person is joined to them, and that can be taken back."""
+    inbox = hub()
+    known = inbox.resolve(hint("mail", email="ann@shop.example", trust=Trust.CHANNEL))
+    (said,) = inbox.handle("shop-page", signed(golden("text"))).received
+
+    joined = enter(inbox, "e-1", "ann@shop.example")
+
+    assert joined.contact == known.contact
+    assert [one.id for one in inbox.conversations(contact=known.contact)] == [said.conversation]
+    inbox.withdraw("shop-page/e-1", by="agent-1")
+    assert inbox.conversations(contact=known.contact) == []
+
+
+def test_manual_entry_between_established_people_waits_for_a_merge():
+    """An entry never joins two established people: it opens a suggestion, the preview shows both, the merge joins."""
+    inbox = hub()
+    person = Claim("messenger_psid", "7001", Trust.CHANNEL, scope="1001")
+    inbox.resolve(hint("1", email="ann@home.example", trust=Trust.CHANNEL, claims=[person]))
+    other = inbox.resolve(hint("2", email="ann@shop.example", trust=Trust.CHANNEL))
+
+    entered = enter(inbox, "e-1", "ann@shop.example")
+
+    assert entered.outcome is Outcome.CONFLICT
+    assert len(inbox.suggestions()) == 1
+    preview = inbox.preview_merge(entered.contact, other.contact)
+    assert {node.identifier.value for node in preview.identifiers} == {"7001", "ann@home.example", "ann@shop.example"}
+    assert inbox.merge(entered.contact, other.contact, by="agent-1").is_joined
 
 
 def test_first_message_makes_a_contact_where_set_so():

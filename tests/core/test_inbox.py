@@ -17,18 +17,18 @@ DELIVERED, READ, FAILED = DeliveryStatus.DELIVERED, DeliveryStatus.READ, Deliver
 
 
 def filing(**fields):
-    """Give a filing for these tests."""
+    """Give a conversation without anybody in it yet."""
     defaults = {"id": 1, "channel": "shop", "thread": "", "opened": (START, "h0"), "last_at": START}
     return Filing(**(defaults | fields))
 
 
 def evidence(**fields):
-    """Give a evidence for these tests."""
+    """Give what a message attests."""
     return Evidence(**({"hint": "h1", "at": START} | fields))
 
 
 def after(one, said=None, *, day=0, direction=Direction.INBOUND, is_automatic=False):
-    """Give a after for these tests."""
+    """Give the conversation after one more message."""
     return one.with_message(said or evidence(), START + timedelta(days=day), direction, is_automatic=is_automatic)
 
 
@@ -53,9 +53,12 @@ def test_attested_person_makes_a_verified_conversation(trust, is_verified):
 @pytest.mark.parametrize(
     ("identifier", "visitor", "anchor", "cookie", "takes"),
     [
-        # A message that names somebody goes to that person's conversation, from any browser.
+        # A message that only claims to be somebody's goes to that person's conversation from the same browser.
         (ANN, None, ANN, None, True),
-        (ANN, COOKIE, ANN, OTHER_COOKIE, True),
+        (ANN, COOKIE, ANN, COOKIE, True),
+        (ANN, COOKIE, ANN, OTHER_COOKIE, False),
+        (ANN, COOKIE, ANN, None, False),
+        (ANN, None, ANN, COOKIE, False),
         (ANN, COOKIE, BOB, COOKIE, False),
         # It goes to a nameless one only from the same browser.
         (None, COOKIE, ANN, COOKIE, True),
@@ -78,6 +81,22 @@ def test_conversation_takes_its_own_person_or_browser(identifier, visitor, ancho
     one = filing(identifier=identifier, visitor=visitor)
 
     assert one.takes(evidence(anchor=anchor, visitor=cookie)) is takes
+
+
+def test_attested_person_is_taken_from_any_browser():
+    """Whoever is attested goes on in a conversation of their own wherever they write from."""
+    one = filing(identifier=ANN, visitor=COOKIE, trust=Trust.CHANNEL)
+
+    assert one.takes(evidence(anchor=ANN, trust=Trust.CHANNEL, visitor=OTHER_COOKIE))
+    assert not one.takes(evidence(anchor=BOB, trust=Trust.PROVEN, visitor=COOKIE))
+
+
+def test_claim_is_not_let_into_a_verified_conversation():
+    """Without a cookie on either side, an address that was only claimed opens a conversation beside the proven one."""
+    claim = evidence(anchor=ANN, trust=Trust.ASSERTED)
+
+    assert not filing(identifier=ANN, trust=Trust.CHANNEL).takes(claim)
+    assert filing(identifier=ANN, trust=Trust.ASSERTED).takes(claim)
 
 
 def test_first_name_files_a_nameless_conversation():

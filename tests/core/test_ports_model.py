@@ -160,7 +160,6 @@ def test_channel_promises_nothing_but_messages():
         reactions=False,
         statuses=False,
         echoes=False,
-        listens=False,
         max_text=None,
     )
 

@@ -4,9 +4,11 @@ import hashlib
 import hmac
 import json
 import random
+import re
 import socket
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import structlog
@@ -35,6 +37,7 @@ class PigeonSettings:
 
 
 def signature(body):
+    """Give the right signature of `body`."""
     return "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
 
 
@@ -93,13 +96,14 @@ class Pigeon(Channel):
         return datetime.fromtimestamp(item["at"], UTC)
 
     def text(self, value):
-        return str(value).encode("utf-8", "replace").decode()
+        return re.sub("[\0\ud800-\udfff]", "\ufffd", str(value))
 
     def detail(self, item):
         return {}
 
 
 def post(*items, path="/"):
+    """Give the signed request that holds `items`."""
     body = json.dumps({"items": items}).encode()
     return request(body, headers={"X-Sign": signature(body)}, url=path)
 
@@ -144,7 +148,15 @@ def broken(law, *, pigeon=Pigeon, **contract):
 
 def with_(**members):
     """Give the pigeon channel with some members replaced by wrong ones."""
-    return type("WrongPigeon", (Pigeon,), members)
+    return type("WrongPigeon", (Pigeon,), {"__module__": __name__, **members})
+
+
+def test_every_law_is_shown_to_fail():
+    """Each law of the contract is broken by some test of this file."""
+    laws = [name for name in vars(ChannelContract) if name.startswith("test_")]
+    source = Path(__file__).read_text(encoding="utf-8")
+
+    assert [law for law in laws if not re.search(rf'broken\(\s*"{law}"', source)] == []
 
 
 @pytest.mark.parametrize("name", ["", "Pigeon post", "pigeon-post", "7up", None, "päckchen"])
@@ -205,6 +217,20 @@ def test_settings_error_that_shows_a_secret():
     assert SECRET not in text
 
 
+def test_settings_error_that_shows_the_wrong_secret():
+    """A settings error that quotes the secret it refuses is told, though that is not the channel's own."""
+
+    def refuse(_, __, value):
+        raise ValueError(f"secret: {value.reveal()} is too short")
+
+    leaky = frozen(type("Leaky", (), {"__annotations__": {"secret": Secret}, "secret": field(validator=refuse)}))
+    cases = [({"secret": Secret("a-new-secret")}, "secret")]
+
+    text = broken("test_settings_errors_name_the_field", pigeon=with_(settings=leaky), settings_cases=cases)
+
+    assert "holds a secret" in text
+
+
 def test_settings_without_cases():
     """A channel with settings and no wrong ones to show is told."""
     assert "settings_cases" in broken("test_settings_errors_name_the_field", settings_cases=())
@@ -246,10 +272,44 @@ class TrustsValues(Pigeon):
         return tuple(self.event(item, request) for item in document["items"])
 
 
-@pytest.mark.parametrize("pigeon", [Trusting, TrustsValues])
+class TrustsTheEnd(Pigeon):
+    def parse(self, request):
+        if b'"kind"' in request.body and not request.body.endswith(b"}"):
+            raise EOFError("cut off")
+        return super().parse(request)
+
+
+class TrustsFields(Pigeon):
+    def parse(self, request):
+        request.headers["X-Sign"].encode()
+        return super().parse(request)
+
+
+@pytest.mark.parametrize("pigeon", [Trusting, TrustsValues, TrustsTheEnd, TrustsFields])
 def test_parse_that_raises_something_else(pigeon):
-    """An exception other than ParseError is found, by bytes or by a golden request with one value changed."""
+    """An exception other than ParseError is found: by any bytes, a changed value, a cut or a changed field."""
     assert "parse raises" in broken("test_parse_raises_nothing_but_parse_error", pigeon=pigeon)
+
+
+def _read_on_garbage(examples):
+    read = []
+
+    class Remembers(Pigeon):
+        def parse(self, request):
+            read.append(request)
+            return super().parse(request)
+
+    contract = type("Case", (PigeonContract,), {"pigeon": Remembers, "examples": examples})
+    contract().test_parse_raises_nothing_but_parse_error()
+    return [(one.body, dict(one.headers)) for one in read]
+
+
+def test_search_is_the_same_at_every_run():
+    """What a law tries is no matter of luck, and `examples` says how much of it there is."""
+    first, again, longer = (_read_on_garbage(examples) for examples in (30, 30, 130))
+
+    assert first == again
+    assert len(longer) > len(first) + 50
 
 
 def test_parse_with_random_ids():
@@ -270,6 +330,13 @@ def test_parse_that_keeps_state():
             return {"seen": self.seen}
 
     assert "the second time" in broken("test_parse_is_deterministic", pigeon=Counts)
+
+
+def test_parse_with_numbers_of_one_process():
+    """An id made by hash(), which is another one in the next process, is told."""
+    hashed = with_(external_id=lambda self, item, request: str(hash(item["id"])))
+
+    assert "calls hash()" in broken("test_parse_is_deterministic", pigeon=hashed)
 
 
 def _look_up(self, item):
@@ -315,7 +382,14 @@ _now = time.time
 )
 def test_parse_that_reads_the_clock(at):
     """The clock is not read, neither through the module nor through a name imported early."""
-    assert "clock" in broken("test_parse_and_verify_use_no_clock", pigeon=with_(at=at))
+    assert "reads the clock" in broken("test_parse_and_verify_use_no_clock", pigeon=with_(at=at))
+
+
+def test_adapter_that_reads_the_clock_for_another():
+    """The clock is found in the module of an adapter that the channel under test builds on."""
+    builds_on = type("Builds", (with_(at=lambda self, item, request: datetime.now(UTC)),), {"__module__": "elsewhere"})
+
+    assert "reads the clock" in broken("test_parse_and_verify_use_no_clock", pigeon=builds_on)
 
 
 def test_parse_that_depends_on_the_clock_through_a_library():
@@ -375,11 +449,23 @@ def test_naive_time():
     assert "at without a time zone" in broken("test_times_are_aware", pigeon=Naive)
 
 
-def test_text_with_a_lone_surrogate():
-    """Text that no store can write is found in garbage."""
-    raw = with_(text=lambda self, value: str(value))
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (lambda self, value: str(value).replace("\0", ""), "a lone surrogate"),
+        (lambda self, value: str(value).encode("utf-8", "replace").decode(), "a NUL"),
+    ],
+)
+def test_text_that_cannot_be_stored(text, told):
+    """Text that some store cannot write is found in what a value is replaced by."""
+    assert f"holds {told}" in broken("test_text_can_be_written_down", pigeon=with_(text=text))
 
-    assert "lone surrogate" in broken("test_text_can_be_written_down", pigeon=raw, examples=400)
+
+def test_detail_with_no_number():
+    """A NaN that came in as JSON and goes out in a detail is told."""
+    careless = with_(detail=lambda self, item: {name: one for name, one in item.items() if isinstance(one, float)})
+
+    assert "is nan" in broken("test_text_can_be_written_down", pigeon=careless)
 
 
 def test_detail_that_is_no_json():
@@ -469,6 +555,31 @@ def test_verify_that_is_not_tight(verify, told):
     assert told in broken("test_forged_requests_are_forbidden", pigeon=with_(verify=verify))
 
 
+def _answers_anybody(self, request):
+    return Response(body=b"hello") if "token" in request.query else None
+
+
+def _tells_the_token(self, request):
+    if "token" in request.query and request.query["token"] != SECRET:
+        raise Forbidden(f"the token is not {SECRET}")
+    return _answers_anybody(self, request)
+
+
+@pytest.mark.parametrize(
+    ("law", "challenge", "told"),
+    [
+        ("test_forged_requests_are_forbidden", _answers_anybody, "lets a request in with an empty token"),
+        ("test_refusals_leak_nothing", _tells_the_token, "a secret"),
+    ],
+)
+def test_handshake_that_is_not_tight(law, challenge, told):
+    """A handshake is broken like a signature, where it says by what it is signed."""
+    handshake = request(method="GET", query={"token": SECRET})
+    golden = [Golden(name="handshake", request=handshake, events=0, signed_by=("token",))]
+
+    assert told in broken(law, pigeon=with_(challenge=challenge), golden=golden)
+
+
 def test_verify_of_which_nobody_says_what_signs():
     """A channel that verifies names its signature in a golden request."""
     golden = [Golden(name="text", request=post(TEXT), events=1)]
@@ -556,6 +667,33 @@ def _logs_it(self, item):
 def test_secret_that_is_shown(members):
     """A secret in repr, str or a log line is told."""
     assert "holds a secret" in broken("test_secrets_are_never_shown", pigeon=with_(**members))
+
+
+def test_secret_in_an_event():
+    """A secret that an event carries away is told, even while its repr is masked."""
+    carries = with_(detail=lambda self, item: {"settings": self.config})
+
+    assert "an event of 'text'" in broken("test_secrets_are_never_shown", pigeon=carries)
+
+
+def test_secret_in_a_list_of_secrets():
+    """A secret is looked for where the settings keep several, too."""
+    several = frozen(kw_only=True)(type("Several", (), {"__annotations__": {"secrets": tuple[Secret, ...]}}))
+
+    class Tells(Pigeon):
+        settings = several
+
+        def __repr__(self):
+            return self.config.secrets[0].reveal()
+
+    text = broken(
+        "test_secrets_are_never_shown",
+        secrets=(),
+        golden=(),
+        channel=lambda self: Tells("loft", several(secrets=(Secret(SECRET),))),
+    )
+
+    assert "repr of the channel" in text
 
 
 def test_secret_in_a_plain_field():

@@ -46,11 +46,17 @@ class Filing:
         return self.trust is not None and self.trust >= Trust.CHANNEL
 
     def takes(self, evidence: Evidence) -> bool:
-        """Say whether a message with this evidence belongs here: the same person, or the same nameless browser."""
+        """Say whether a message with this evidence belongs here: the same person, or the same nameless browser.
+
+        Who only claims to be somebody is let into what the same browser wrote, or, where there are no cookies, into
+        what was no more than a claim itself: never into a conversation that somebody else could read there.
+        """
         if evidence.anchor is not None:
-            if self.identifier is not None:
+            if self.identifier is None:
+                return self.visitor == evidence.visitor
+            if self.identifier != evidence.anchor or evidence.trust > Trust.ASSERTED:
                 return self.identifier == evidence.anchor
-            return self.visitor == evidence.visitor
+            return self.visitor == evidence.visitor and (self.visitor is not None or not self.is_verified)
         return self.visitor == evidence.visitor and (self.visitor is not None or self.identifier is None)
 
     def with_message(self, evidence: Evidence, at: datetime, direction: Direction, *, is_automatic: bool) -> "Filing":

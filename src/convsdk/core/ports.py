@@ -115,7 +115,6 @@ class Capabilities:
     reactions: bool = False
     statuses: bool = False
     echoes: bool = False
-    listens: bool = False
     max_text: int | None = None
 
 

@@ -12,8 +12,9 @@ A message and a form::
         "fields": {"email": "ann@shop.example", "phone": "", "account": "Shop", "name": "Ann"},
     }
 
-A message can have `attachments` (`name`, `media_type`, `size`, `url`) and an `identity` (fields as in a form). All
-that a visitor types is a claim: nothing here is proof of who they are.
+Each visitor chooses the `id`s, and the same one again is a redelivery. A message can have `attachments` (`name`,
+`media_type`, `size`, `url`) and an `identity` (fields as in a form). All that a visitor types is a claim: nothing here
+is proof of who they are.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from typing import ClassVar
 import msgspec
 from attrs import asdict, field, frozen
 
-from convsdk.channels.chat.parse import REJECTED, Form, read
+from convsdk.channels.chat.parse import Form, read, sent_id
 from convsdk.core.events import Event, FormRejected
 from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret
 from convsdk.errors import Forbidden
@@ -36,9 +37,10 @@ __all__ = ["ChatChannel", "ChatSettings", "Form"]
 SIGNATURE = "X-Convsdk-Signature"
 
 
-def _is_not_empty(_: object, __: object, value: Secret | None) -> None:
-    if value is not None and not value:
-        raise ValueError("secret is empty: give one, or leave the setting out")
+def _is_secret(_: object, __: object, value: Secret | None) -> None:
+    # The value is not told: it may be a secret that was given as plain text.
+    if value is not None and (type(value) is not Secret or not value.reveal().strip()):
+        raise ValueError("secret is blank or no Secret: give one, or leave the setting out")
 
 
 def _is_country(_: object, __: object, value: str) -> None:
@@ -55,7 +57,7 @@ class ChatSettings:
     without any, a form of any name requires the e-mail address and takes the other fields.
     """
 
-    secret: Secret | None = field(default=None, validator=_is_not_empty)
+    secret: Secret | None = field(default=None, validator=_is_secret)
     country: str = field(default="", validator=_is_country)
     forms: Mapping[str, Form] = field(factory=dict)
 
@@ -88,7 +90,7 @@ class ChatChannel(Channel):
         Whether an address is known makes no difference to the answer.
         """
         rejected = [event for event in events if isinstance(event, FormRejected)]
-        accepted = [event.external_id for event in events if not isinstance(event, FormRejected)]
+        accepted = [sent_id(event) for event in events if not isinstance(event, FormRejected)]
         if not rejected:
             return _json(200, {"accepted": accepted})
         answer: dict[str, object] = {"problems": _problems(rejected)}
@@ -96,7 +98,7 @@ class ChatChannel(Channel):
 
 
 def _problems(rejected: Iterable[FormRejected]) -> dict[str, list[dict[str, str]]]:
-    return {one.external_id.removesuffix(REJECTED): [asdict(problem) for problem in one.problems] for one in rejected}
+    return {sent_id(one): [asdict(problem) for problem in one.problems] for one in rejected}
 
 
 def _json(status: int, content: dict[str, object] | dict[str, list[str]]) -> Response:

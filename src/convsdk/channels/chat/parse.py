@@ -1,5 +1,6 @@
 """Reads what the chat widget sends: messages of a visitor, and forms that the bot automation asked to fill in."""
 
+import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -15,7 +16,7 @@ from convsdk.core.identifiers import EmailAddress, PhoneNumber, trim
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
 from convsdk.errors import ParseError
 
-REJECTED = "#rejected"
+_REJECTED = "#rejected"
 """Ends the external id of a rejected form, so that the corrected one, sent under the same id, is no duplicate."""
 
 Presence = Literal["required", "optional", "removed"]
@@ -112,6 +113,16 @@ def read(body: bytes, *, at: datetime, country: str, forms: Mapping[str, Form]) 
     return tuple(_event(item, at, country, forms) for item in items)
 
 
+def sent_id(event: Event) -> str:
+    """Give the id under which the visitor sent what became of `event`."""
+    return event.external_id.removesuffix(_REJECTED).rpartition("/")[0]
+
+
+def _external_id(item: _Message | _Submission) -> str:
+    # Visitors choose the ids, so that one visitor's would hide another's. The cookie itself is in none: ids are shown.
+    return f"{item.id}/{hashlib.sha256(item.visitor.encode()).hexdigest()[:32]}"
+
+
 def _place(error: Exception) -> str:
     # Only the path is told: the rest of the text can quote what the visitor wrote.
     _, at, path = str(error).rpartition(" - at ")
@@ -138,7 +149,7 @@ def _message(item: _Message, at: datetime, country: str) -> MessageReceived:
         raise ParseError("a chat message holds neither text nor attachments: send one of them")
     values = _identity(item.identity) if item.identity else {}
     return MessageReceived(
-        external_id=item.id,
+        external_id=_external_id(item),
         hint=_hint(item, at, values, country, how="chat message" if values else ""),
         at=at,
         text=_storable(item.text),
@@ -163,13 +174,13 @@ def _submission(item: _Submission, at: datetime, country: str, forms: Mapping[st
     problems = tuple(_problems(form, values, country)) if form else (_NO_SUCH_FORM,)
     if problems:
         return FormRejected(
-            external_id=item.id + REJECTED,
+            external_id=_external_id(item) + _REJECTED,
             hint=_hint(item, at, {}, country),
             problems=problems,
             thread=item.conversation,
         )
     hint = _hint(item, at, values, country, how="chat form")
-    return Identified(external_id=item.id, hint=hint, thread=item.conversation)
+    return Identified(external_id=_external_id(item), hint=hint, thread=item.conversation)
 
 
 _NO_SUCH_FORM = FieldProblem(field="form", code="invalid", message="There is no such form.")

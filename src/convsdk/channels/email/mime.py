@@ -24,6 +24,7 @@ MAX_PARTS = 500
 MAX_SEARCHED_BYTES = 8 * MAX_BYTES
 
 _HEADER_END = re.compile(rb"\n\r?\n")
+_BLANK_BEFORE_COLON = re.compile(rb"^([!-9;-~]++)([ \t]++):", re.MULTILINE)
 _BLANK_LINE = re.compile(rb"\r?\n")
 _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+("(?:[^"\\]|\\.)*+"?|[^;]*+)', re.DOTALL)
 _ENCODED_WORD = re.compile(r"=\?([^?\s]*+)\?([qQbB])\?([^?]*+)\?=")
@@ -110,7 +111,9 @@ def read_head(raw: bytes, start: int = 0, end: int | None = None) -> Part:
     head_end, content = (separator.start() + 1, separator.end()) if separator else (end, end)
     if head_end - start > MAX_HEADER_BYTES:
         raise PastLimitError(f"its header has more than {MAX_HEADER_BYTES} bytes")
-    message = BytesHeaderParser(policy=compat32).parsebytes(raw[start:head_end])
+    # Obsolete syntax (RFC 5322, 4.5) that the library drops and others read: `From : a@b.example` is a From.
+    lines = _BLANK_BEFORE_COLON.sub(rb"\1:\2", raw[start:head_end])
+    message = BytesHeaderParser(policy=compat32).parsebytes(lines)
     fields = tuple((name.lower(), str(value)) for name, value in message.raw_items())
     if len(fields) > MAX_FIELDS:
         raise PastLimitError(f"its header has more than {MAX_FIELDS} fields")

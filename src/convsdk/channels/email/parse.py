@@ -5,6 +5,7 @@ Pure: the raw bytes, the settings, the envelope and the time of receipt go in, o
 
 import hashlib
 import re
+import unicodedata
 from datetime import datetime
 from typing import Any
 
@@ -225,8 +226,8 @@ def _address(text: str) -> str | None:
 
 def _display_name(phrase: str) -> str:
     name = readable(phrase)[:_MAX_NAME].strip(" '\"")
-    # A name that reads as an address would be shown as if it were the sender's.
-    return "" if "@" in name else name
+    # A name that reads as an address, be its @ a wide or a small one, would be shown as if it were the sender's.
+    return "" if "@" in unicodedata.normalize("NFKC", name) else name
 
 
 def attest(head: Part, sender: Sender | None, authserv_id: str) -> tuple[Trust, str]:
@@ -247,7 +248,8 @@ def attest(head: Part, sender: Sender | None, authserv_id: str) -> tuple[Trust, 
             continue
         if method == "dmarc" and _domain(properties.get("header.from", "")) == domain:
             return Trust.CHANNEL, "dmarc"
-        signer = _domain(properties.get("header.d", ""))
+        # Some servers, Google's among them, name the signing identity (`i=`), which is inside the signing domain.
+        signer = _domain(properties.get("header.d") or properties.get("header.i", "").rpartition("@")[2])
         if method == "dkim" and signer and (domain == signer or domain.endswith("." + signer)):
             return Trust.CHANNEL, f"dkim of {signer}"
     return Trust.ASSERTED, ""
@@ -258,10 +260,15 @@ def _domain(text: str) -> str:
 
 
 def _results(value: str) -> tuple[str, list[tuple[str, str, dict[str, str]]]]:
-    """Give the authserv-id and (method, result, properties) of each result (RFC 8601, 2.2); none where malformed."""
-    text = _without_comments(value) or ""
-    authority, _, rest = text.partition(";")
+    """Give the authserv-id and (method, result, properties) of each result (RFC 8601, 2.2); none where malformed.
+
+    What is malformed keeps its name: skipped, it would make room for the results that a sender put below it.
+    """
+    text = _without_comments(value)
+    authority, _, rest = (text or value).partition(";")
     name = (authority.split() or [""])[0].strip('"').lower()
+    if text is None:
+        return name, []
     found: list[tuple[str, str, dict[str, str]]] = []
     position, is_new = 0, True
     while position < len(rest):

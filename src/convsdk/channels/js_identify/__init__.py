@@ -7,7 +7,8 @@ An identification, signed by a token that the site's backend made::
 The token is a JWT (RFC 7519), HS256 only, with `exp`, `aud`, `visitor` (that of the body), `sub` or `external_id`, and
 optionally `email`, `email_verified`, `name`, `company`, `traits`. Instead of it, `signature` can hold the HMAC-SHA256
 of `external_id:expires` in hexadecimal digits, beside `external_id` and `expires` (seconds since 1970): it proves the
-external id only. What is not signed is a claim, and so is all of it where the signature is bad.
+external id only. What is not signed is a claim, and so is all of it where the signature is bad. The same `id` of the
+same visitor again is a redelivery: a page that tries again with a new token takes a new one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,8 +33,8 @@ _SHORTEST_SECRET = 32
 
 def _are_long_enough(_: object, __: object, value: tuple[Secret, ...]) -> None:
     for index, secret in enumerate(value):
-        if len(secret.reveal().encode()) < _SHORTEST_SECRET:
-            raise ValueError(f"secrets[{index}] is shorter than {_SHORTEST_SECRET} bytes: make a longer one")
+        if type(secret) is not Secret or len(secret.reveal().encode()) < _SHORTEST_SECRET:
+            raise ValueError(f"secrets[{index}] is no Secret of {_SHORTEST_SECRET} bytes or more: make a longer one")
 
 
 def _can_be_met(settings: "JsIdentifySettings", _: object, value: bool) -> None:  # noqa: FBT001  (attrs calls it so)

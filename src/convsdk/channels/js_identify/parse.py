@@ -108,7 +108,9 @@ def read(
         traits=tuple(_traits(given, proof or _Proof())) if is_believed else (),
         how="JavaScript identification",
     )
-    return Identified(external_id=given.id, hint=hint), refusal
+    # Pages choose the ids, so that one visitor's would hide another's. The cookie itself is in none: ids are shown.
+    browser = hashlib.sha256(given.visitor.encode()).hexdigest()[:32]
+    return Identified(external_id=f"{given.id}/{browser}", hint=hint), refusal
 
 
 def _decoded(body: bytes) -> _Body:
@@ -216,7 +218,7 @@ def _traits(given: _Body, proof: _Proof) -> Iterator[Trait]:
 def _clean_traits(given: Mapping[str, str | None]) -> dict[str, str]:
     pairs = ((_clean(name), _clean(value)) for name, value in given.items())
     # An address is an identifier with rules of its own, never a trait.
-    return {name: value for name, value in pairs if name and value and name not in _CONTACT_POINTS}
+    return {name: value for name, value in pairs if name and value and name.lower() not in _CONTACT_POINTS}
 
 
 def _clean(value: str | None) -> str | None:

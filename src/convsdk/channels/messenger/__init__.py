@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from convsdk.channels.messenger.parse import PSID, enter_by_hand, read_events
+from convsdk.channels.messenger.parse import PSID, read_events
 from convsdk.core.events import Event, Identified
-from convsdk.core.identifiers import IdentifierKind, MessagingId
+from convsdk.core.identifiers import EmailAddress, IdentifierKind, MessagingId
+from convsdk.core.model import Claim, IdentityHint, Trait, Trust
 from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret
 from convsdk.errors import Forbidden
 from convsdk.hookspecs import Context, hookimpl
@@ -93,13 +94,33 @@ class MessengerChannel(Channel):
         name: str = "",
         company: str = "",
     ) -> Identified:
-        """Give the event for what an agent typed about the person `psid`; see `parse.enter_by_hand`.
+        """Give the event for what an agent typed into the visitor details of a Messenger conversation.
 
         It goes to `Hub.receive` under this channel's name, and makes the contact or joins the one that is known.
+        `by` names the agent, `entry_id` is the caller's id of this entry (sending it twice changes nothing), `at` an
+        aware datetime. Fields that are left blank say nothing.
+
+        Raises:
+            ValueError: the entry has no id, person or agent, or its address is none; the text names the field.
         """
-        return enter_by_hand(
-            page=page, psid=psid, by=by, at=at, entry_id=entry_id, email=email, phone=phone, name=name, company=company
+        for field_name, value in (("page", page), ("psid", psid), ("by", by), ("entry_id", entry_id)):
+            if not value.strip():
+                raise ValueError(f"{field_name} of a manual entry is blank: give it")
+        if email.strip() and EmailAddress().canonical(email) is None:
+            raise ValueError(f"email of a manual entry is {email!r}, which is no e-mail address: correct it")
+        points = (("email", email), ("phone", phone))
+        traits = (("name", name), ("company", company))
+        hint = IdentityHint(
+            at=at,
+            identifiers=(
+                Claim(PSID, psid, Trust.CHANNEL, scope=page),
+                *(Claim(kind, value.strip(), Trust.AGENT) for kind, value in points if value.strip()),
+            ),
+            traits=tuple(Trait(kind, value.strip(), Trust.AGENT) for kind, value in traits if value.strip()),
+            how="manual entry",
+            by=by,
         )
+        return Identified(external_id=entry_id, thread=f"{page}/{psid}", hint=hint)
 
 
 def _is_same(given: str, wanted: str) -> bool:

@@ -15,8 +15,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from attrs import evolve, frozen
 
-from convsdk.core.events import DeliveryStatus, Event, Identified, MessageReceived, Noted, StatusChanged
-from convsdk.core.model import Attachment, Claim, Direction, IdentityHint, Trait, Trust
+from convsdk.core.events import DeliveryStatus, Event, MessageReceived, Noted, StatusChanged
+from convsdk.core.model import Attachment, Claim, Direction, IdentityHint, Trust
 from convsdk.errors import ParseError
 
 Shape = TypeVar("Shape")
@@ -99,42 +99,6 @@ def read_events(body: bytes, *, received_at: datetime, may_create: bool) -> tupl
         ParseError: the body is no JSON object of a page's events.
     """
     return tuple(event for entry in _entries(body) for event in _read_entry(entry, received_at, may_create=may_create))
-
-
-def enter_by_hand(
-    *,
-    page: str,
-    psid: str,
-    by: str,
-    at: datetime,
-    entry_id: str,
-    email: str = "",
-    phone: str = "",
-    name: str = "",
-    company: str = "",
-) -> Identified:
-    """Give the event for what an agent typed into the visitor details of a Messenger conversation.
-
-    `by` names the agent, `entry_id` is the caller's id of this entry (sending it twice changes nothing), `at` an aware
-    datetime. Fields that are left blank say nothing.
-    """
-    points = (("email", email), ("phone", phone))
-    traits = (("name", name), ("company", company))
-    return Identified(
-        external_id=entry_id,
-        thread=f"{page}/{psid}",
-        hint=IdentityHint(
-            at=at,
-            identifiers=(
-                Claim(PSID, psid, Trust.CHANNEL, scope=page),
-                *(Claim(kind, value.strip(), Trust.AGENT) for kind, value in points if value.strip()),
-            ),
-            traits=tuple(Trait(kind, value.strip(), Trust.AGENT) for kind, value in traits if value.strip()),
-            may_create=True,
-            how="manual entry",
-            by=by,
-        ),
-    )
 
 
 def _entries(body: bytes) -> list[msgspec.Raw]:
