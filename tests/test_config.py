@@ -1,15 +1,18 @@
 import textwrap
+from typing import Literal
 
 import pytest
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import matches_re, min_len
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convsdk.config import WorkspaceConfig, lines_of, load_config
+from convsdk.config import WorkspaceConfig, load_config
+from convsdk.core.model import Direction
 from convsdk.core.ports import Channel, Secret
 from convsdk.errors import ConfigError
 from convsdk.plugins import Broken, Plugins
+from convsdk.toml_lines import lines_of
 
 
 @frozen(kw_only=True)
@@ -37,6 +40,8 @@ def _is_long_enough(_, __, value):
 @frozen(kw_only=True)
 class PageSettings:
     app_secret: Secret = field(validator=_is_long_enough)
+    mode: Literal["fast", "slow"] = "fast"
+    way: Direction | None = None
     page: str = field(default="page", validator=[min_len(3), matches_re("[a-z]+")])
     greeting: str = field(default="hello", validator=min_len(2))
 
@@ -171,6 +176,11 @@ def test_all_problems_are_told_at_once_with_their_lines(problems):
 
     assert told == [
         "convsdk.toml:1: the file has no key 'stor': did you mean 'store'?",
+        (
+            "convsdk.toml:3: workspace 'default': country: 'de' is no country: "
+            'give its two capital letters (ISO 3166), such as "DE"'
+        ),
+        "convsdk.toml:4: workspace 'default': external_id_cap: 'external_id_cap' must be >= 1: 0",
         "convsdk.toml:5: workspace 'default' has no key 'contry': did you mean 'country'?",
         "convsdk.toml:6: channel 'Shop_Chat' has an unusable name: take small letters, digits and hyphens",
         "convsdk.toml:8: channel 'Shop_Chat': limit has a wrong value: expected a whole number, got text",
@@ -245,6 +255,33 @@ def test_channel_without_a_working_plugin_is_told(problems, kind, problem):
 
     assert len(told) == 1
     assert problem in told[0]
+
+
+def test_plugin_of_another_name_is_suspected_by_its_distribution(problems):
+    """Of the broken plugins, the one named like the type is told, else all of the distribution named like it."""
+    other = evolve(BROKEN, name="phone", reason="it lacks a line")
+
+    told = [
+        problems('[channels.x]\ntype = "fax"\n', broken=broken)
+        for broken in [(BROKEN, other), (other,), (other, other)]
+    ]
+
+    assert [["lacks toner" in line for line in each] for each in told] == [[True], [False], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ('mode = "medium"', "mode is 'medium': take one of 'fast', 'slow'"),
+        ("way = 5", "way is 5: take one of 'inbound', 'outbound', 'note', 'line'"),
+        ("greeting = []", "greeting has a wrong value: expected text, got a list"),
+    ],
+)
+def test_value_of_another_kind_is_told_with_what_may_stand_there(problems, setting, problem):
+    """A setting with a few permitted values names them; another one names the kind of value that it takes."""
+    told = problems(f'[channels.page]\ntype = "page"\napp_secret = {{ env = "S" }}\n{setting}\n', {"S": "long enough"})
+
+    assert told == [f"convsdk.toml:4: channel 'page': {problem}"]
 
 
 @pytest.mark.parametrize(

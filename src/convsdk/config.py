@@ -5,11 +5,12 @@ Every mistake is collected, and all are told at once, each with its line and a r
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -20,13 +21,13 @@ from attrs.validators import deep_iterable, ge, min_len
 from convsdk.core.ports import Channel, Secret
 from convsdk.errors import ConfigError, ConvsdkError
 from convsdk.plugins import Broken, Plugins
+from convsdk.toml_lines import Key, lines_of
 
 DEFAULT_WORKSPACE = "default"
 DEFAULT_STORE = "sqlite:///convsdk.db"
 
 _CHANNEL_NAME = re.compile(r"[a-z0-9-]+")
 _SOURCES = ("env", "file")
-_Key = tuple[str | int, ...]
 
 
 def _is_country(_: object, __: object, value: str | None) -> None:
@@ -95,124 +96,12 @@ def _syntax_error(path: Path, text: str, message: str) -> str:
     return f"{path}:{line}: this is no TOML, {where} ({what}): correct the line (https://toml.io)"
 
 
-_TOKEN = re.compile(
-    r'''(?P<blank>[ \t]+|\#[^\n]*)
-    |(?P<newline>\r?\n)
-    |(?P<string>"""(?:[^"\\]|\\.|"(?!""))*"{3,5}|\'\'\'(?:[^']|'(?!''))*'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')
-    |(?P<mark>[][{},=.])
-    |(?P<bare>[^][{},=.\s\#"']+)''',
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def lines_of(text: str) -> dict[tuple[str | int, ...], int]:
-    """Give the line of every table, key and array item in `text`, which must be TOML; `tomllib` tells none."""
-    return _Scan(text).lines()
-
-
-class _Scan:
-    """A walk over the tokens of a TOML document that is known to be well-formed."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens = list(self._tokenize(text))
-        self._at = 0
-        self._lines: dict[_Key, int] = {}
-        self._counts: dict[_Key, int] = {}
-
-    @staticmethod
-    def _tokenize(text: str) -> Iterator[tuple[str, int]]:
-        line = 1
-        for found in _TOKEN.finditer(text):
-            if found.lastgroup != "blank":
-                yield ("\n" if found.lastgroup == "newline" else found[0]), line
-            line += found[0].count("\n")
-        yield "\n", line
-
-    def lines(self) -> dict[_Key, int]:
-        """Walk the document."""
-        table: _Key = ()
-        while self._at < len(self._tokens):
-            if self._skips("\n"):
-                continue
-            if self._skips("["):
-                table = self._header()
-            else:
-                self._pair(table)
-        return self._lines
-
-    def _skips(self, mark: str) -> bool:
-        is_there = self._at < len(self._tokens) and self._tokens[self._at][0] == mark
-        self._at += is_there
-        return is_there
-
-    def _header(self) -> _Key:
-        is_array = self._skips("[")
-        line = self._tokens[self._at][1]
-        table: _Key = ()
-        names = self._names()
-        for name in names[:-1]:
-            table = self._latest((*table, name))
-            self._lines.setdefault(table, line)
-        table = (*table, names[-1])
-        if is_array:
-            self._lines.setdefault(table, line)
-            self._counts[table] = self._counts.get(table, -1) + 1
-            table = self._latest(table)
-        self._lines[table] = line
-        while self._skips("]"):
-            pass
-        return table
-
-    def _latest(self, table: _Key) -> _Key:
-        return (*table, self._counts[table]) if table in self._counts else table
-
-    def _names(self) -> list[str]:
-        names = [self._name()]
-        while self._skips("."):
-            names.append(self._name())
-        return names
-
-    def _name(self) -> str:
-        token = self._tokens[self._at][0]
-        self._at += 1
-        return str(tomllib.loads(f"name = {token}")["name"]) if token[0] in "\"'" else token
-
-    def _pair(self, table: _Key) -> None:
-        line = self._tokens[self._at][1]
-        for name in self._names():
-            table = (*table, name)
-            self._lines.setdefault(table, line)
-        self._skips("=")
-        self._value(table)
-
-    def _value(self, key: _Key) -> None:
-        if self._skips("["):
-            self._items("]", lambda index: self._item((*key, index)))
-        elif self._skips("{"):
-            self._items("}", lambda _: self._pair(key))
-        else:
-            while self._tokens[self._at][0] not in {",", "]", "}", "\n"}:
-                self._at += 1
-
-    def _items(self, end: str, read: Callable[[int], None]) -> None:
-        index = 0
-        while not self._skips(end):
-            if self._skips("\n") or self._skips(","):
-                continue
-            read(index)
-            index += 1
-
-    def _item(self, key: _Key) -> None:
-        self._lines[key] = self._tokens[self._at][1]
-        self._value(key)
-
-
 @define
 class _Reader:
     """Turns the parsed document into a `Config` and collects what is wrong with it."""
 
     path: Path
-    lines: dict[_Key, int]
+    lines: dict[Key, int]
     plugins: Plugins
     environ: Mapping[str, str]
     problems: list[tuple[int, str]] = field(factory=list)
@@ -236,12 +125,12 @@ class _Reader:
         known = {name: workspace for name, workspace in workspaces.items() if workspace is not None}
         return Config(store=store, workspaces=known, channels=channels, channel_workspaces=homes)
 
-    def _add(self, key: _Key, problem: str) -> None:
+    def _add(self, key: Key, problem: str) -> None:
         while key and key not in self.lines:
             key = key[:-1]
         self.problems.append((self.lines.get(key, 1), problem))
 
-    def _require_known(self, table: dict[str, Any], names: Sequence[str], key: _Key, owner: str) -> None:
+    def _require_known(self, table: dict[str, Any], names: Sequence[str], key: Key, owner: str) -> None:
         for name in table:
             if name in names:
                 continue
@@ -316,7 +205,7 @@ class _Reader:
             what = "has no type" if wanted is None else f"has a type that is {_called(wanted)}"
             self._add(key, f"channel {name!r} {what}: set type to one of: {listed}")
             return None
-        broken = [plugin for plugin in self.plugins.broken if _may_bring(plugin, wanted)]
+        broken = _likely(self.plugins.broken, wanted)
         for plugin in broken:
             self._add(
                 key,
@@ -338,7 +227,7 @@ class _Reader:
         self,
         cls: type[Any],
         table: dict[str, Any],
-        key: _Key,
+        key: Key,
         owner: str,
         *,
         inherited: Mapping[str, Any] | None = None,
@@ -353,43 +242,26 @@ class _Reader:
             if name in reserved:
                 continue
             if name in table:
-                values[name] = self._value(hints.get(one.name, Any), table[name], (*key, name), f"{owner}: {name}")
+                told = len(self.problems)
+                value = self._value(hints.get(one.name, Any), table[name], (*key, name), f"{owner}: {name}")
+                if len(self.problems) == told:
+                    values[name] = value
             elif inherited and name in inherited:
                 values[name] = inherited[name]
             elif one.default is attrs.NOTHING:
                 self._add(key, f"{owner}: {name} is missing: add {_example(name, hints.get(one.name, Any))}")
-        if len(self.problems) > before:
-            return None
-        return self._made(cls, values, key, owner)
+        for name, error in _refused(cls, values):
+            self._add((*key, name), f"{owner}: {name}: {self._masked(error).removeprefix(f'{name}: ')}")
+        return None if len(self.problems) > before else self._made(cls, values, key, owner)
 
-    def _made(self, cls: type[Any], values: dict[str, Any], key: _Key, owner: str) -> Any:  # noqa: ANN401  (as above)
+    def _made(self, cls: type[Any], values: dict[str, Any], key: Key, owner: str) -> Any:  # noqa: ANN401  (as above)
         try:
             return cls(**values)
         except (ValueError, TypeError, ConvsdkError) as error:
-            told = list(self._refused(cls, values)) or [("", error)]
-        for name, problem in told:
-            place = f"{owner}: {name}" if name else owner
-            self._add((*key, name) if name else key, f"{place}: {self._masked(problem)}")
-        return None
+            self._add(key, f"{owner}: {self._masked(error)}")
+            return None
 
-    @staticmethod
-    def _refused(settings: type[Any], values: dict[str, Any]) -> Iterator[tuple[str, Exception]]:
-        """Ask each field's validator on its own, since a constructor stops at the first that refuses."""
-        blank = object.__new__(settings)
-        present = [(one.alias or one.name, one) for one in attrs.fields(settings) if (one.alias or one.name) in values]
-        for name, one in present:
-            object.__setattr__(blank, one.name, values[name])
-        for name, one in present:
-            if one.validator is None or one.converter is not None:
-                continue
-            try:
-                one.validator(blank, one, values[name])
-            except (ValueError, TypeError, ConvsdkError) as error:
-                yield name, error
-            except AttributeError:
-                continue  # it looks at a field that was not given; the constructor's own error is told then
-
-    def _value(self, kind: Any, value: Any, key: _Key, place: str) -> Any:  # noqa: ANN401  (any setting's type)
+    def _value(self, kind: Any, value: Any, key: Key, place: str) -> Any:  # noqa: ANN401  (any setting's type)
         plain = _plain(kind)
         if plain is Secret:
             return self._secret(value, key, place)
@@ -410,7 +282,11 @@ class _Reader:
             }
         return self._converted(kind, value, key, place)
 
-    def _converted(self, kind: Any, value: Any, key: _Key, place: str) -> Any:  # noqa: ANN401  (as `_value`)
+    def _converted(self, kind: Any, value: Any, key: Key, place: str) -> Any:  # noqa: ANN401  (as `_value`)
+        choices = _choices(_plain(kind))
+        if choices and value not in choices:
+            self._add(key, f"{place} is {value!r}: take one of {', '.join(map(repr, choices))}")
+            return None
         try:
             return msgspec.convert(value, kind, strict=True)
         except (msgspec.ValidationError, TypeError) as error:
@@ -418,7 +294,7 @@ class _Reader:
             self._add(key, f"{place} has a wrong value: {said[:1].lower()}{said[1:]}")
             return None
 
-    def _secret(self, given: object, key: _Key, place: str) -> Secret:
+    def _secret(self, given: object, key: Key, place: str) -> Secret:
         if not isinstance(given, dict) or len(given) != 1 or not set(given) <= set(_SOURCES):
             what = "must not stand in the file itself" if isinstance(given, str) else "says not where it is kept"
             self._add(key, f'{place} {what}: use {{ env = "NAME" }} or {{ file = "PATH" }}')
@@ -431,14 +307,14 @@ class _Reader:
         self._revealed.add(value)
         return Secret(value)
 
-    def _variable(self, name: str, key: _Key, place: str) -> str:
+    def _variable(self, name: str, key: Key, place: str) -> str:
         value = self.environ.get(name, "")
         if not value:
             what = "is empty" if name in self.environ else "is not set"
             self._add(key, f"{place}: environment variable {name} {what}: set it")
         return value
 
-    def _file(self, name: str, key: _Key, place: str) -> str:
+    def _file(self, name: str, key: Key, place: str) -> str:
         file = self.path.parent / name
         try:
             value = file.read_bytes().decode()
@@ -461,7 +337,38 @@ class _Reader:
         return said
 
 
-_NAMES = {"object": "table", "null": "nothing", "bool": "true or false", "str": "text", "int": "a whole number"}
+_NAMES = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "null": "nothing",
+    "object": "a table",
+    "str": "text",
+}
+
+
+def _refused(settings: type[Any], values: dict[str, Any]) -> Iterator[tuple[str, Exception]]:
+    """Ask each field's validator on its own, since a constructor stops at the first that refuses."""
+    blank = object.__new__(settings)
+    present = [(one.alias or one.name, one) for one in attrs.fields(settings) if (one.alias or one.name) in values]
+    for name, one in present:
+        object.__setattr__(blank, one.name, values[name])
+    for name, one in present:
+        if one.validator is None or one.converter is not None:
+            continue
+        try:
+            one.validator(blank, one, values[name])
+        except (ValueError, TypeError, ConvsdkError) as error:
+            yield name, error
+        except AttributeError:
+            continue  # it looks at a field that is not there; the constructor's own error is told then
+
+
+def _choices(kind: Any) -> list[Any]:  # noqa: ANN401  (as `_plain`)
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [one.value for one in kind] if isinstance(kind, type) and issubclass(kind, Enum) else []
 
 
 def _called(value: object) -> str:
@@ -484,7 +391,8 @@ def _example(name: str, kind: Any) -> str:  # noqa: ANN401  (as `_plain`)
     return f'{name} = {{ env = "NAME" }}' if _plain(kind) is Secret else f"{name} = ..."
 
 
-def _may_bring(plugin: Broken, channel_type: str) -> bool:
-    """Say whether `plugin` is likely to bring `channel_type`: a broken one can no longer be asked."""
+def _likely(plugins: Collection[Broken], channel_type: str) -> list[Broken]:
+    """Give those that are likely to bring `channel_type`, by their names: a broken one can no longer be asked."""
     wanted = channel_type.replace("_", "-")
-    return wanted == plugin.name.replace("_", "-") or plugin.distribution.replace("_", "-") == f"convsdk-{wanted}"
+    named = [one for one in plugins if one.name.replace("_", "-") == wanted]
+    return named or [one for one in plugins if one.distribution.replace("_", "-") == f"convsdk-{wanted}"]

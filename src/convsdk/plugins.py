@@ -29,7 +29,14 @@ GROUP = "convsdk.plugins"
 
 _HOST = "convsdk"
 _PREFIX = "convsdk_"
-_CALLED_LATER = frozenset({"convsdk_hint", "convsdk_event", "convsdk_automations"})
+_MAILED = "inbound e-mail"
+_BROUGHT = {
+    "convsdk_channels": "channel type",
+    "convsdk_identifier_kinds": "kind of identifier",
+    "convsdk_stores": "store scheme",
+    "convsdk_commands": "command",
+}
+_Brought = dict[str, dict[str, Any]]  # by hook, then by name: so that a second thing of one name is seen
 _log = structlog.get_logger(__name__)
 
 
@@ -39,12 +46,16 @@ def _context() -> hookspecs.Context:
 
 @frozen(kw_only=True)
 class Loaded:
-    """A plugin that works: its entry point and distribution, the hooks that it implements, how long loading took."""
+    """A plugin that works: its entry point and distribution, the hooks that it implements, how long loading took.
+
+    `brings` names what it registered, such as "channel type desk".
+    """
 
     name: str
     distribution: str
     version: str
     hooks: tuple[str, ...]
+    brings: tuple[str, ...]
     load_time_ms: float
 
 
@@ -71,16 +82,6 @@ class _Implementation:
 
     def __call__(self, **arguments: object) -> Any:  # noqa: ANN401  (each hook gives something else)
         return self.function(*(arguments[name] for name in self.takes))
-
-
-@frozen(kw_only=True)
-class _Gift:
-    """What one plugin brings: by name, so that a second one of the same name is seen."""
-
-    channel_types: dict[str, type[Channel]] = field(factory=dict)
-    kinds: dict[str, IdentifierKind] = field(factory=dict)
-    store_factories: dict[str, Callable[..., Any]] = field(factory=dict)
-    commands: dict[str, Any] = field(factory=dict)
 
 
 @frozen(kw_only=True, eq=False)
@@ -116,7 +117,12 @@ class Plugins:
             self._call(implementation, notice=notice)
 
     def automate(self, notice: Notice) -> None:
-        """Tell every automation about a contact that may enter; one that raises keeps nobody else from it."""
+        """Tell every automation about a contact that may enter, which none that came by inbound e-mail may.
+
+        An automation that answers mail could else answer another one, without end.
+        """
+        if notice.payload.get("how") == _MAILED:
+            return
         for implementation in self._of("convsdk_automations"):
             self._call(implementation, notice=notice)
 
@@ -185,7 +191,7 @@ class _Loader:
         self._loaded: list[Loaded] = []
         self._broken: list[Broken] = []
         self._implementations: list[_Implementation] = []
-        self._gifts = _Gift()
+        self._gifts: dict[str, dict[str, Any]] = {hook: {} for hook in _BROUGHT}
         self._origins: dict[tuple[str, str], str] = {}
         self._names: dict[str, str] = {}
 
@@ -194,10 +200,10 @@ class _Loader:
         return Plugins(
             loaded=tuple(self._loaded),
             broken=tuple(self._broken),
-            channel_types=self._gifts.channel_types,
-            kinds=tuple(self._gifts.kinds.values()),
-            store_factories=self._gifts.store_factories,
-            commands=tuple(self._gifts.commands.values()),
+            channel_types=self._gifts["convsdk_channels"],
+            kinds=tuple(self._gifts["convsdk_identifier_kinds"].values()),
+            store_factories=self._gifts["convsdk_stores"],
+            commands=tuple(self._gifts["convsdk_commands"].values()),
             implementations=tuple(self._implementations),
             context=self._context,
         )
@@ -207,17 +213,21 @@ class _Loader:
         started = perf_counter()
         origin = {"name": entry.name, "distribution": entry.distribution, "version": entry.version}
         try:
-            implementations = self._admit(entry)
+            implementations, brought = self._admit(entry)
         except _RefusedError as refused:
             spent_ms = (perf_counter() - started) * 1000
             self._broken.append(Broken(**origin, reason=refused.reason, fix=refused.fix, load_time_ms=spent_ms))
             return
         spent_ms = (perf_counter() - started) * 1000
         hooks = tuple(sorted({implementation.hook for implementation in implementations}))
+        brings = tuple(f"{_BROUGHT[hook]} {name}" for hook, given in brought.items() for name in given)
+        for hook, given in brought.items():
+            self._gifts[hook].update(given)
+            self._origins.update({(hook, name): entry.name for name in given})
         self._implementations += implementations
-        self._loaded.append(Loaded(**origin, hooks=hooks, load_time_ms=spent_ms))
+        self._loaded.append(Loaded(**origin, hooks=hooks, brings=brings, load_time_ms=spent_ms))
 
-    def _admit(self, entry: _Entry) -> list[_Implementation]:
+    def _admit(self, entry: _Entry) -> tuple[list[_Implementation], _Brought]:
         if entry.point is None:
             raise _RefusedError("its entry_points.txt cannot be read", f"reinstall {entry.distribution}")
         if entry.name in self._names:
@@ -233,18 +243,15 @@ class _Loader:
                 f"its entry point {entry.point.value!r} names a class",
                 "let it name the module that holds the hooks, or an instance of the class",
             )
-        self._require_markers(plugin)
+        _guarded(lambda: self._require_markers(plugin), "cannot be looked into", f"update {entry.distribution}")
         try:
             implementations = self._register(plugin, entry.name)
-            gift = self._gift(implementations, entry)
-            self._require_new_names(gift, entry)
+            return implementations, self._ask(implementations, entry)
         except _RefusedError:
             # pluggy leaves the hooks registered that came before the failure.
             if self._manager.get_plugin(entry.name) is not None:
                 self._manager.unregister(name=entry.name)
             raise
-        self._accept(gift, entry)
-        return implementations
 
     def _require_markers(self, plugin: object) -> None:
         for name in dir(plugin):
@@ -302,43 +309,31 @@ class _Loader:
                 )
         if found.wrapper or found.hookwrapper:
             raise _RefusedError(f"{hook} is a wrapper, and hooks do not depend on order", "write it as a plain hook")
-        is_generator = hook in _CALLED_LATER and inspect.isgeneratorfunction(function)
+        is_generator = hook not in _BROUGHT and inspect.isgeneratorfunction(function)
         if is_generator or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise _RefusedError(f"{hook} is not a plain function, so its body would never run", "use def and return")
         return _Implementation(plugin, hook, function, tuple(found.argnames))
 
-    def _gift(self, implementations: list[_Implementation], entry: _Entry) -> _Gift:
-        gift = _Gift()
+    def _ask(self, implementations: list[_Implementation], entry: _Entry) -> _Brought:
+        brought: _Brought = {}
         for implementation in implementations:
-            if implementation.hook in _CALLED_LATER:
-                continue
-            given = _given(implementation, self._context, entry.distribution)
-            if implementation.hook == "convsdk_channels":
-                _put(gift.channel_types, ((_channel_type(one), one) for one in given), "channel type")
-            elif implementation.hook == "convsdk_identifier_kinds":
-                _put(gift.kinds, ((_kind_name(one), one) for one in given), "kind of identifier")
-            elif implementation.hook == "convsdk_stores":
-                _put(gift.store_factories, (_store(*one) for one in given), "store scheme")
-            elif implementation.hook == "convsdk_commands":
-                _put(gift.commands, ((_command_name(one), one) for one in given), "command")
-        return gift
+            hook = implementation.hook
+            if hook in _BROUGHT:
+                target = brought.setdefault(hook, {})
+                for given in _given(implementation, self._context, entry.distribution):
+                    name, value = _named(hook, given)
+                    self._require_new(hook, name, value, target, entry)
+                    target[name] = value
+        return brought
 
-    def _require_new_names(self, gift: _Gift, entry: _Entry) -> None:
-        for attribute in attrs.fields(_Gift):
-            what = attribute.name.replace("_", " ")
-            for name in getattr(gift, attribute.name):
-                holder = self._origins.get((attribute.name, name))
-                if holder is not None:
-                    raise _RefusedError(
-                        f"{name!r} is among the {what} of {holder} already",
-                        f"uninstall one of the two, or rename it in {entry.distribution}",
-                    )
-
-    def _accept(self, gift: _Gift, entry: _Entry) -> None:
-        for attribute in attrs.fields(_Gift):
-            given = getattr(gift, attribute.name)
-            getattr(self._gifts, attribute.name).update(given)
-            self._origins.update({(attribute.name, name): f"plugin {entry.name!r}" for name in given})
+    def _require_new(self, hook: str, name: str, value: object, target: dict[str, Any], entry: _Entry) -> None:
+        if target.get(name, value) is not value:
+            raise _RefusedError(f"it brings the {_BROUGHT[hook]} {name!r} twice", "rename one of the two")
+        if (hook, name) in self._origins:
+            raise _RefusedError(
+                f"plugin {self._origins[hook, name]!r} brings the {_BROUGHT[hook]} {name!r} already",
+                f"uninstall one of the two, or rename it in {entry.distribution}",
+            )
 
 
 def _announced(distributions: Iterable[metadata.Distribution] | None) -> Iterator[_Entry]:
@@ -408,11 +403,14 @@ def _given(implementation: _Implementation, context: hookspecs.Context, distribu
     return list(_guarded(ask, f"fails in {implementation.hook}", f"update {distribution}"))
 
 
-def _put(target: dict[str, Any], pairs: Iterable[tuple[str, Any]], what: str) -> None:
-    for name, value in pairs:
-        if name in target and target[name] is not value:
-            raise _RefusedError(f"it brings the {what} {name!r} twice", "rename one of the two")
-        target[name] = value
+def _named(hook: str, given: Any) -> tuple[str, Any]:  # noqa: ANN401  (whatever a plugin gives)
+    if hook == "convsdk_stores":
+        return _store(*given)
+    if hook == "convsdk_channels":
+        return _channel_type(given), given
+    if hook == "convsdk_commands":
+        return _command_name(given), given
+    return _kind_name(given), given
 
 
 def _channel_type(channel: object) -> str:

@@ -39,13 +39,13 @@ class Pigeon(Channel):
 
 
 def contact(identifiers=(), **traits):
-    """Give a contact for these tests."""
+    """Give a contact."""
     held = tuple(HeldIdentifier(node=Node(one), trust=Trust.PROVEN, spelling=one.value) for one in identifiers)
     return Contact(id=7, created_at=NOW, how="", identifiers=held, traits=traits)
 
 
 def name(value, *, is_verified=True):
-    """Give a name for these tests."""
+    """Give the name that lists show."""
     return ShownTrait(value=value, trust=Trust.AGENT, is_verified=is_verified, hint="h1", at=NOW)
 
 

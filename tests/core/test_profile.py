@@ -14,18 +14,18 @@ ASSERTED, AGENT, CHANNEL, PROVEN = Trust
 
 
 def claim(value, trust, day=0, *, name="name", hint="h"):
-    """Give a claim for these tests."""
+    """Give one statement about the name."""
     at = START + timedelta(days=day)
     return TraitClaim(identifier=ANN, name=name, value=value, trust=trust, at=at, hint=hint)
 
 
 def shown(*claims, is_verified=True):
-    """Give a shown for these tests."""
+    """Give the shown values of some statements."""
     return {name: one.value for name, one in shown_traits(claims, is_verified=is_verified).items()}
 
 
 def evidence(anchor=None, trust=Trust.ASSERTED, visitor=None):
-    """Give a evidence for these tests."""
+    """Give what a session attests."""
     return Evidence(hint="h1", at=START, anchor=anchor, trust=trust, visitor=visitor)
 
 

@@ -70,6 +70,7 @@ def test_working_plugin_is_loaded(install, load):
     (loaded,) = plugins.loaded
     assert (loaded.name, loaded.distribution, loaded.version) == ("fake", "convsdk-fake", "1.0")
     assert loaded.hooks == ("convsdk_channels",)
+    assert loaded.brings == ("channel type fake",)
     assert loaded.load_time_ms > 0
     assert plugins.channel_types["fake"].__name__ == "Fake"
     assert plugins.broken == ()
@@ -110,6 +111,7 @@ def test_kinds_stores_and_commands_are_offered(install, load):
     assert [kind.name for kind in plugins.kinds] == ["badge"]
     assert plugins.store_factories == {"mysql": open}
     assert [command.name for command in plugins.commands] == ["hello"]
+    assert plugins.loaded[0].brings == ("command hello", "kind of identifier badge", "store scheme mysql")
 
 
 def test_failed_registration_leaves_nothing_registered(install, load):
@@ -186,6 +188,21 @@ def test_raising_observer_keeps_nobody_else_from_the_notice(install, load):
     ]
 
 
+def test_contact_of_an_inbound_mail_enters_no_automation(install, load):
+    """An automation sees a contact that a form made, and never one that an inbound e-mail made."""
+    install("greets", HOOK + "@hookimpl\ndef convsdk_automations(ctx, notice):\n    notice.payload['seen'] = True\n")
+    notices = [
+        Notice(type="contact.created", at=AT, payload={"contact": 1, "how": how})
+        for how in ("chat form", "inbound e-mail")
+    ]
+
+    plugins = load()
+    for notice in notices:
+        plugins.automate(notice)
+
+    assert ["seen" in notice.payload for notice in notices] == [True, False]
+
+
 def test_second_plugin_of_one_name_is_broken(install, load):
     """A second distribution with the same entry-point name, which pluggy skips, is reported with both names."""
     install("dist-a", CHANNEL.format(type="one"), entry="same")
@@ -217,6 +234,7 @@ def test_second_plugin_with_a_channel_type_is_broken(install, load):
         ("raise SystemExit(3)", "SystemExit"),
         ("def broken(:", "SyntaxError"),
         ("x = 1", "implements no hook"),
+        ("def __dir__():\n    return ['convsdk_absent']", "cannot be looked into"),
         (HOOK + "@hookimpl\ndef convsdk_channels(ctx):\n    return [3]", "no subclass of Channel"),
         (HOOK + "@hookimpl\ndef convsdk_channels(ctx):\n    return [str]", "no subclass of Channel"),
         (HOOK + "@hookimpl\ndef convsdk_channels(ctx):\n    return None", "fails in convsdk_channels"),
@@ -232,6 +250,10 @@ def test_second_plugin_with_a_channel_type_is_broken(install, load):
             "built in",
         ),
         (HOOK + "@hookimpl\ndef convsdk_commands(ctx):\n    return ['x']", "no click command"),
+        (
+            CHANNEL.format(type="x").replace("[Fake]", "[Fake, type('Fake', (Fake,), {})]"),
+            "brings the channel type 'x' twice",
+        ),
         (CHANNEL.format(type=""), "has no type"),
         (CHANNEL.format(type="x").replace("settings = Settings", "settings = dict"), "has no settings"),
         (CHANNEL.format(type="x").replace("settings = Settings", "can = None; settings = Settings"), "what it can do"),

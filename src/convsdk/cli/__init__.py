@@ -12,20 +12,29 @@ _HOME = {
     "convsdk.cli.intake": {
         "parse": "Show what an adapter makes of the bytes in FILE, as JSON lines.",
         "ingest": "Take FILES in through a channel, into the store.",
-        "scenarios": "Run the identity scenarios in FILE.",
     },
-    "convsdk.cli.commands": {
+    "convsdk.cli.records": {
         "contacts": "List contacts.",
-        "contact": "Show one contact.",
+        "contact": "Show one contact, given by id or as kind:value.",
         "explain": "Say why a contact's identifiers are one person, and why others are not.",
         "conversations": "List conversations, the newest first.",
+        "messages": "Show the newest messages of a conversation, given by id.",
         "suggestions": "List the pairs of contacts that may be one person.",
+    },
+    "convsdk.cli.staff": {
         "merge": "Join two contacts, given by id or as kind:value.",
-        "unmerge": "Take a merge back, exactly.",
+        "cannot-link": "Record that two identifiers belong to two people.",
+        "unmerge": "Take a merge or a cannot-link back, exactly.",
         "withdraw": "Take a hint's evidence back, as if it had never been given.",
+        "restore": "Let what was taken back count again.",
+        "consent": "Say whether an identifier may be written to for a purpose, or record it.",
+        "membership": "Say whether a contact is on a list, or record it.",
+    },
+    "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",
         "channels": "List the configured channels.",
         "check": "Check the configuration, and tell all its mistakes at once.",
+        "scenarios": "Run the identity scenarios in FILE.",
         "migrate": "Bring the store's schema up to date.",
     },
 }
@@ -49,7 +58,7 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  (as above)
         if cmd_name in _COMMANDS:
-            command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+            command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
             return command
         from convsdk.plugins import load_plugins  # noqa: PLC0415  (imports every plugin: only who needs one waits)
 
@@ -65,6 +74,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except ConvsdkError as error:
             raise _Failure.of(error) from error
+        except BrokenPipeError:  # click's: whoever reads the output has seen enough
+            raise
+        except OSError as error:
+            raise _Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,4 +86,5 @@ def main() -> None:
     """Every conversation, from any channel, on the right contact.
 
     Start with 'convsdk demo'. A command takes its channels and its store from ./convsdk.toml where there is one.
+    Plugins can add commands, which 'convsdk plugins' names.
     """

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -15,17 +15,13 @@ import click
 import jwt
 from attrs import frozen
 
-from convsdk.cli.commands import (
-    CONVERSATION_COLUMNS,
-    contact_record,
-    conversation_record,
-    shown_url,
-)
+from convsdk.cli.host import shown_url
+from convsdk.cli.records import CONVERSATION_COLUMNS, contact_record, conversation_record
 from convsdk.cli.screen import Screen
 from convsdk.cli.session import Session, common_options
-from convsdk.core.events import FormRejected, MessageReceived
+from convsdk.core.events import FormRejected, Identified, MessageReceived
 from convsdk.core.explain import sentence
-from convsdk.core.model import Contact, Outcome
+from convsdk.core.model import Contact, Outcome, Trust
 from convsdk.core.ports import Headers, Request
 from convsdk.errors import ConfigError, Forbidden
 from convsdk.hub import Hub, Received
@@ -33,14 +29,14 @@ from convsdk.hub import Hub, Received
 _START = datetime(2026, 1, 12, 9, 30, tzinfo=UTC)  # fixed, so that every run prints the same
 _SECRETS = ("CONVSDK_DEMO_APP_SECRET", "CONVSDK_DEMO_VERIFY_TOKEN", "CONVSDK_DEMO_SITE_SECRET")
 _OUTCOMES = {
-    Outcome.CREATED: "new contact",
-    Outcome.ATTACHED: "known contact",
-    Outcome.LINKED: "known contact, one identifier more",
-    Outcome.MERGED: "two contacts became one",
-    Outcome.CONFLICT: "a rule refused a link",
+    Outcome.CREATED: "a new contact",
+    Outcome.ATTACHED: "a known contact",
+    Outcome.LINKED: "a known contact, with one identifier more",
+    Outcome.MERGED: "two contacts, which are one from now on",
+    Outcome.CONFLICT: "a contact, and a link that a rule refused",
     Outcome.ANONYMOUS: "nobody yet",
-    Outcome.UNRESOLVED: "no contact",
-    Outcome.DUPLICATE: "nothing new, since it was received before",
+    Outcome.UNRESOLVED: "nobody",
+    Outcome.DUPLICATE: "nothing new: it was received before",
 }
 
 
@@ -54,23 +50,36 @@ class _Step:
     way: str = "as it is"
 
 
-_STEPS = (
-    _Step("shop-chat", "chat-question.json", "a visitor asks, and leaves no address"),
-    _Step("shop-chat", "chat-form-wrong.json", "she fills in the form, with a slip in the address"),
-    _Step("shop-chat", "chat-form.json", "she corrects it"),
-    _Step("shop-mail", "mail-ben.eml", "a customer's mail, with a drawing attached"),
-    _Step("shop-mail", "mail-ben-reply.eml", "the same customer again, in the same thread"),
-    _Step("shop-mail", "mail-newsletter.eml", "a newsletter"),
-    _Step("shop-page", "messenger-question.json", "somebody writes to the page", "signed"),
-    _Step("shop-page", "messenger-forged.json", "a forged webhook", "forged"),
-    _Step("shop-page", "manual-entry.json", "an agent enters what she learned", "entry"),
-    _Step("shop-login", "identify-unsigned.json", "a page says who is there, unsigned"),
-    _Step("shop-chat", "chat-stranger.json", "that visitor writes"),
-    _Step("shop-login", "identify-claims.json", "a page says who is there, signed by the site", "token"),
-    _Step("shop-chat", "chat-dora.json", "that visitor writes"),
-    _Step("shop-mail", "mail-ben-private.eml", "the first customer writes from home"),
-    _Step("shop-mail", "mail-ben.eml", "the mail server delivers a mail twice"),
-)
+_WAYS = {
+    "1. A form in the chat": (
+        _Step("shop-chat", "chat-question.json", "A visitor asks something, and leaves no address."),
+        _Step("shop-chat", "chat-form-wrong.json", "She fills in the form, with a slip in the address."),
+        _Step("shop-chat", "chat-form.json", "She corrects it."),
+    ),
+    "2. An inbound e-mail": (
+        _Step("shop-mail", "mail-ben.eml", "A customer's mail, with a drawing attached."),
+        _Step("shop-mail", "mail-ben-reply.eml", "The same customer again, in the same thread."),
+        _Step("shop-mail", "mail-newsletter.eml", "A newsletter."),
+        _Step("shop-mail", "mail-ben-private.eml", "The customer writes from another address."),
+        _Step("shop-mail", "mail-ben.eml", "The mail server delivers the first mail once more."),
+    ),
+    "3. Messenger, by hand": (
+        _Step(
+            "shop-page",
+            "messenger-question.json",
+            "Somebody starts a chat with the page, and asks something.",
+            "signed",
+        ),
+        _Step("shop-page", "messenger-forged.json", "A forged webhook, in the same person's name.", "forged"),
+        _Step("shop-page", "manual-entry.json", "An agent enters what she learned.", "entry"),
+    ),
+    "4. An address passed in JavaScript": (
+        _Step("shop-login", "identify-unsigned.json", "A page says who is there, and proves nothing."),
+        _Step("shop-chat", "chat-stranger.json", "That visitor writes."),
+        _Step("shop-login", "identify-claims.json", "A page says who is there, signed by the site's backend.", "token"),
+        _Step("shop-chat", "chat-dora.json", "That visitor writes."),
+    ),
+}
 
 
 @click.command
@@ -114,9 +123,12 @@ class _Demo:
 
     def show(self, url: str) -> None:
         """Take every input in, and print what became of it."""
-        self._heading("What arrives, and what becomes of it")
-        for number, step in enumerate(_STEPS):
-            self._take(number, step)
+        at = _START
+        for way, steps in _WAYS.items():
+            self._heading(way)
+            for step in steps:
+                at += timedelta(minutes=1)
+                self._take(step, at)
         self._heading("The contacts")
         for contact in self._hub.contacts():
             self._show_contact(contact)
@@ -124,36 +136,43 @@ class _Demo:
         found = reversed(self._hub.conversations())
         self._screen.table(map(conversation_record, found), CONVERSATION_COLUMNS)
         self._merge_and_unmerge()
-        self._heading("Look around")
-        self._screen.say(f"convsdk contacts --store {url}")
-        self._screen.say(f"convsdk explain ID --store {url}")
+        if url != "memory:":
+            self._heading("Look around")
+            for command in ("contacts", "explain email:carla@studio.example", "messages 1"):
+                self._screen.say(f"  convsdk {command} --store {url}")
 
     def _heading(self, text: str) -> None:
         self._screen.say()
         self._screen.say(text, style="bold")
+        self._screen.say("=" * len(text), style="bold")
         self._screen.say()
 
     # -- in
 
-    def _take(self, number: int, step: _Step) -> None:
+    def _take(self, step: _Step, at: datetime) -> None:
         told = {"channel": step.channel, "file": step.file, "what": step.what}
-        self._screen.say(f"{step.channel}: {step.what} ({step.file})", style="cyan")
+        self._screen.say(f"{step.what}  [{step.channel}: {step.file}]", style="cyan")
         try:
-            received = self._hand_over(step, _START + timedelta(minutes=number))
+            received = self._hand_over(step, at)
         except Forbidden as error:
-            self._tell(told, f"refused: {error}", outcome="refused")
+            self._tell(told, "refused, and nothing is kept", because=[str(error)], outcome="refused")
             return
         for one in received:
-            where = [f"conversation {one.conversation}"] if one.conversation else []
-            because = self._reasons(one)
-            line = ", ".join([_became(one), *where]) + (f": {'; '.join(because)}" if because else "")
-            decision = one.decision
-            self._tell(told, line, outcome=decision.outcome.value, contact=decision.contact, because=because)
+            decision, where = one.decision, f", in conversation {one.conversation}" if one.conversation else ""
+            self._tell(
+                told,
+                self._became(one) + where,
+                because=self._reasons(one),
+                outcome=decision.outcome.value,
+                contact=self._hub.attribution(decision.hint),
+            )
 
-    def _tell(self, told: Mapping[str, Any], line: str, **result: object) -> None:
-        self._screen.say(f"    {line}")
+    def _tell(self, told: Mapping[str, Any], line: str, *, because: Sequence[str], **result: object) -> None:
+        self._screen.say(f"  -> {line}")
+        for reason in because:
+            self._screen.say(f"     - {reason}")
         if self._screen.is_json:
-            self._screen.json({**told, **result})
+            self._screen.json({**told, **result, "because": because})
 
     def _hand_over(self, step: _Step, at: datetime) -> tuple[Received, ...]:
         body = (self._folder / step.file).read_bytes()
@@ -174,18 +193,27 @@ class _Demo:
         token = jwt.encode(claims, self._environ["CONVSDK_DEMO_SITE_SECRET"], algorithm="HS256")
         return json.dumps({"id": "i-2", "visitor": claims["visitor"], "token": token}).encode()
 
+    def _became(self, received: Received) -> str:
+        decision = received.decision
+        if decision.outcome is Outcome.ANONYMOUS and (contact := self._hub.attribution(decision.hint)):
+            return f"shown under contact {contact}"
+        number = f" ({decision.contact})" if decision.contact and decision.outcome is not Outcome.DUPLICATE else ""
+        return f"{_OUTCOMES[decision.outcome]}{number}"
+
     def _reasons(self, received: Received) -> list[str]:
         event, decision = received.event, received.decision
         if decision.outcome is Outcome.DUPLICATE:
             return []
         told = [sentence(step) for step in (*decision.steps, *decision.refused)]
-        if decision.outcome is Outcome.ANONYMOUS and not told:
-            contact = self._hub.attribution(decision.hint)
-            told = [f"the cookie spoke for contact {contact} before" if contact else "it names nobody, and has a cookie"]
+        if not told:
+            spoke = self._hub.attribution(decision.hint) is not None
+            told = ["it names nobody, but its cookie spoke for that contact" if spoke else "it names nobody"]
         if isinstance(event, FormRejected):
             told += [f"the form was sent back: {one.message}" for one in event.problems]
         if isinstance(event, MessageReceived) and event.is_automatic:
-            told.append(f"no person wrote this: {event.detail.get('why', 'it is automatic')}")
+            told.append(f"no person wrote it: {event.detail.get('why', 'it is automatic')}")
+        if isinstance(event, Identified) and all(one.trust is Trust.ASSERTED for one in event.hint.identifiers):
+            told.append("it is only a claim: shown as unverified, and it opens nothing")
         return told
 
     # -- out
@@ -195,42 +223,35 @@ class _Demo:
         if self._screen.is_json:
             self._screen.json(contact_record(contact) | {"conversations": [one.id for one in found]})
             return
-        self._screen.say(f"{contact.id}  {contact.name}  ({contact.how})", style="cyan")
+        self._screen.say(f"{contact.name}  [contact {contact.id}, by {contact.how}]", style="cyan")
         for held in contact.identifiers:
-            self._screen.say(f"    {held.node} ({held.trust.name.lower()})")
+            self._screen.say(f"  {held.node}  ({held.trust.name.lower()})")
+        for note in contact.notes:
+            self._screen.say(f"  {note}  (only typed: a note, and no key)")
         for name, trait in contact.traits.items():
-            self._screen.say(f"    {name}: {trait}")
-        if contact.notes:
-            self._screen.say(f"    only typed, no key: {', '.join(map(str, contact.notes))}")
+            self._screen.say(f"  {name}: {trait}")
         told = (f"{one.id}{'' if one.filing.is_verified else ' (unverified)'}" for one in found)
-        self._screen.say(f"    conversations: {', '.join(told) or 'none'}")
+        self._screen.say(f"  conversations: {', '.join(told) or 'none'}")
 
     def _merge_and_unmerge(self) -> None:
         work, home = self._hub.find("email", "ben@atelier.example"), self._hub.find("email", "ben.ahlen@post.example")
         if work is None or home is None:
             return
         self._heading("Staff merge two contacts, and take it back")
-        self._snapshot("before", work, home)
-        ruled = self._hub.merge(
-            work.id, home.id, by="mia@shop.example", reason="the same person, he said so", merge_id="demo-1"
-        )
-        self._snapshot("merged", work, home)
+        both = (work.id, home.id)
+        self._snapshot("before", both)
+        ruled = self._hub.merge(*both, by="mia@shop.example", reason="the same person, he said so", merge_id="demo-1")
+        self._snapshot("merged", both)
         for line in self._hub.explain(work.id):
-            self._screen.say(f"    {line}")
+            self._screen.say(f"     - {line}")
         self._hub.unmerge(ruled.id, by="mia@shop.example")
-        self._snapshot("unmerged", work, home)
+        self._snapshot("unmerged", both)
 
-    def _snapshot(self, state: str, *contacts: Contact) -> None:
-        for contact in dict.fromkeys(self._hub.contact(one.id).id for one in contacts):
-            now = self._hub.contact(contact)
-            held = [str(one.node) for one in now.identifiers]
+    def _snapshot(self, state: str, contacts: Sequence[int]) -> None:
+        self._screen.say(state, style="cyan")
+        for contact in dict.fromkeys(self._hub.contact(one).id for one in contacts):
+            held = [str(one.node) for one in self._hub.contact(contact).identifiers]
             found = [one.id for one in self._hub.conversations(contact=contact)]
-            self._screen.say(f"{state}: contact {contact} has {', '.join(held)}; conversations {found}")
+            self._screen.say(f"  -> contact {contact}: {', '.join(held)}; conversations {', '.join(map(str, found))}")
             if self._screen.is_json:
                 self._screen.json({"state": state, "contact": contact, "identifiers": held, "conversations": found})
-
-
-def _became(received: Received) -> str:
-    decision = received.decision
-    told = _OUTCOMES[decision.outcome]
-    return f"{told} {decision.contact}" if decision.contact and decision.outcome is not Outcome.DUPLICATE else told

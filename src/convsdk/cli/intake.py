@@ -1,4 +1,4 @@
-"""The commands that read raw bytes: `parse`, `ingest` and `scenarios`."""
+"""The commands that read raw bytes: `parse` and `ingest`."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, get_type_hints
@@ -23,18 +23,18 @@ from attrs import frozen
 from convsdk.cli.screen import Screen, plain
 from convsdk.cli.session import Session, common_options
 from convsdk.config import load_config
+from convsdk.core.events import Event
 from convsdk.core.explain import sentence
 from convsdk.core.ports import Channel, Headers, Request, Secret
-from convsdk.core.storage import Store
-from convsdk.errors import ConfigError, Forbidden, ParseError
-from convsdk.hub import Received
-from convsdk.scenarios import Verdict, load_scenarios, run_scenario
-from convsdk.store import open_store
+from convsdk.errors import ConfigError, ConvsdkError, Forbidden, ParseError, PermanentError
+from convsdk.hub import Hub, Received
 
 _NAME = "parse"
 _PLACEHOLDER = "CONVSDK_NO_SECRET"
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
 _MBOX_START = b"From "
+_BATCH = 200
+_BATCH_BYTES = 16_000_000
 _MEDIA_TYPES = {".json": "application/json", ".eml": "message/rfc822"}
 
 
@@ -128,21 +128,97 @@ def ingest(session: Session, channel: str, files: tuple[str, ...], headers: Head
     channel refuses is copied to the folder for rejects and told at the end, with exit status 1.
     """
     hub = session.hub(channel=channel)
-    hub.channel(channel)
-    problems: list[dict[str, str]] = []
-    outcomes: Counter[str] = Counter()
-    for piece in session.screen.progress(_pieces(files, problems), f"into {channel}"):
-        request = Request(received_at=piece.received_at, body=piece.body, headers=_with_type(headers, piece.source))
+    intake = _Intake(hub, hub.channel(channel), headers, rejects)
+    try:
+        with session.screen.progress(f"into {channel}", _size(files)) as advance:
+            for batch in _batches(intake.pieces(files)):
+                for source, one in intake.take(batch):
+                    if session.screen.is_json:
+                        session.screen.json(received_record(one) | {"file": source})
+                advance(sum(len(piece.body) for piece in batch))
+    finally:
+        _report(session.screen, intake.outcomes, intake.problems)
+    if intake.problems:
+        raise click.exceptions.Exit(1)
+
+
+class _Intake:
+    """Where pieces are handed in: takes batches into the hub, and keeps what cannot be taken aside."""
+
+    def __init__(self, hub: Hub, channel: Channel, headers: Headers, rejects: Path) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.problems: list[dict[str, str]] = []
+        self._hub = hub
+        self._channel = channel
+        self._headers = headers
+        self._rejects = rejects
+
+    def pieces(self, files: Iterable[str]) -> Iterator[Piece]:
+        """Give the pieces that the files hold."""
+        for name in files:
+            try:
+                body = sys.stdin.buffer.read() if name == "-" else None
+                yield from _mails(name, body) if _is_mbox(name, body) else [_piece(name, body)]
+            except OSError as error:
+                self.problems.append({"file": name, "problem": error.strerror or str(error), "kept": ""})
+
+    def take(self, batch: Sequence[Piece]) -> list[tuple[str, Received]]:
+        """Take a batch in, in one transaction, and give what became of it, with the source of each."""
+        read = [(piece, events) for piece in batch if (events := self._read(piece)) is not None]
         try:
-            handled = hub.handle(channel, request)
+            received = self._receive(read)
+        except PermanentError:
+            # One of them cannot be kept: each by itself, so that it loses none of its neighbours.
+            received = [one for each in read for one in self._receive_alone(*each)]
+        for _, one in received:
+            self.outcomes[one.decision.outcome.value] += 1
+        return received
+
+    def _read(self, piece: Piece) -> Sequence[Event] | None:
+        headers = _with_type(self._headers, piece.source)
+        request = Request(received_at=piece.received_at, body=piece.body, headers=headers)
+        try:
+            self._channel.verify(request)
+            return self._channel.parse(request)
         except (ParseError, Forbidden) as error:
-            problems.append({"file": piece.source, "problem": str(error), "kept": _keep(piece, rejects)})
-            continue
-        for one in handled.received:
-            outcomes[one.decision.outcome.value] += 1
-            if session.screen.is_json:
-                session.screen.json(received_record(one) | {"file": piece.source})
-    _report(session.screen, outcomes, problems)
+            self._keep(piece, error)
+            return None
+
+    def _receive(self, read: Sequence[tuple[Piece, Sequence[Event]]]) -> list[tuple[str, Received]]:
+        sources = [piece.source for piece, events in read for _ in events]
+        received = self._hub.receive(self._channel.name, [event for _, events in read for event in events])
+        return list(zip(sources, received, strict=True))
+
+    def _receive_alone(self, piece: Piece, events: Sequence[Event]) -> list[tuple[str, Received]]:
+        try:
+            return self._receive([(piece, events)])
+        except PermanentError as error:
+            self._keep(piece, error)
+            return []
+
+    def _keep(self, piece: Piece, error: ConvsdkError) -> None:
+        self._rejects.mkdir(mode=0o700, parents=True, exist_ok=True)
+        digest = hashlib.sha256(piece.body).hexdigest()[:12]
+        kept = self._rejects / f"{digest}-{Path(piece.source).name}"
+        kept.write_bytes(piece.body)
+        self.problems.append({"file": piece.source, "problem": str(error), "kept": str(kept)})
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    for piece in pieces:
+        batch.append(piece)
+        if len(batch) == _BATCH or sum(len(one.body) for one in batch) >= _BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _size(files: Iterable[str]) -> int | None:
+    """Give how many bytes the files have together; None where one is standard input."""
+    paths = list(map(Path, files))
+    return None if Path("-") in paths else sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def _report(screen: Screen, outcomes: Counter[str], problems: Sequence[dict[str, str]]) -> None:
@@ -152,8 +228,6 @@ def _report(screen: Screen, outcomes: Counter[str], problems: Sequence[dict[str,
         if screen.is_json:
             screen.json(one)
         screen.aside(f"{one['file']}: {one['problem']}" + (f" [kept as {one['kept']}]" if one["kept"] else ""))
-    if problems:
-        raise click.exceptions.Exit(1)
 
 
 def received_record(received: Received) -> dict[str, Any]:
@@ -167,15 +241,6 @@ def received_record(received: Received) -> dict[str, Any]:
         "conversation": received.conversation,
         "because": [sentence(step) for step in (*decision.steps, *decision.refused)],
     }
-
-
-def _pieces(files: Iterable[str], problems: list[dict[str, str]]) -> Iterator[Piece]:
-    for name in files:
-        try:
-            body = sys.stdin.buffer.read() if name == "-" else None
-            yield from _mails(name, body) if _is_mbox(name, body) else [_piece(name, body)]
-        except OSError as error:
-            problems.append({"file": name, "problem": error.strerror or str(error), "kept": ""})
 
 
 def _piece(name: str, body: bytes | None) -> Piece:
@@ -216,53 +281,3 @@ def _with_type(headers: Headers, source: str) -> Headers:
     if media_type is None or "content-type" in headers:
         return headers
     return Headers([*((name, value) for name in headers for value in headers.all(name)), ("content-type", media_type)])
-
-
-def _keep(piece: Piece, folder: Path) -> str:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    digest = hashlib.sha256(piece.body).hexdigest()[:12]
-    kept = folder / f"{digest}-{Path(piece.source).name}"
-    kept.write_bytes(piece.body)
-    return str(kept)
-
-
-# -- scenarios
-
-
-@click.command
-@click.argument("file", type=click.Path(path_type=Path))
-@common_options
-def scenarios(session: Session, file: Path) -> None:
-    """Run the identity scenarios in FILE: a line for each, and a diff where one fails.
-
-    Each runs on a fresh store: in memory, or with '--store sqlite:' in a file of its own. Another store is used as it
-    is, and should be empty.
-    """
-    verdicts: list[Verdict] = []
-    for scenario in load_scenarios(file):
-        with _scenario_store(session) as store:
-            verdicts.append(run_scenario(scenario, store, kinds=session.plugins.kinds))
-        _tell_verdict(session.screen, verdicts[-1])
-    failed = sum(not one.is_passed for one in verdicts)
-    session.screen.say(f"{len(verdicts)} scenarios, {failed} failed", style="red" if failed else "green")
-    if failed:
-        raise click.exceptions.Exit(1)
-
-
-@contextmanager
-def _scenario_store(session: Session) -> Iterator[Store]:
-    with tempfile.TemporaryDirectory() as folder:
-        url = session.asked_store or "memory:"
-        url = f"sqlite:///{Path(folder, 'scenario.db')}" if url == "sqlite:" else url
-        with closing(open_store(url, factories=session.plugins.store_factories)) as store:
-            yield store
-
-
-def _tell_verdict(screen: Screen, verdict: Verdict) -> None:
-    if screen.is_json:
-        screen.json(plain(verdict) | {"passed": verdict.is_passed})
-        return
-    state = "ok  " if verdict.is_passed else "FAIL"
-    screen.say(f"{state}  {verdict.name}  ({verdict.runs} runs)", style="" if verdict.is_passed else "red")
-    for difference in verdict.differences:
-        screen.say(f"      {difference}")

@@ -1,23 +1,25 @@
 """What a command prints: a table on a terminal, aligned text in a pipe, JSON lines where they are asked for."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import attrs
 import click
 import rich.box
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from rich.progress import Progress
+from rich.table import Column, Table
 from rich.text import Text
 
 from convsdk.core.model import Identifier, Node, Trust
 from convsdk.core.ports import Secret
 
-Item = TypeVar("Item")
+_FOLDED = 12
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  (any value of the core becomes JSON)
@@ -44,15 +46,19 @@ def cell(value: Any) -> str:  # noqa: ANN401  (as `plain`)
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     value = plain(value)
-    if value is None or value in ("", []):
+    if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {cell(item)}" for key, item in value.items()) or "-"
-    if isinstance(value, list):
-        return ", ".join(map(cell, value))
+    if isinstance(value, dict | list):
+        return ("; " if isinstance(value, dict) else ", ").join(_items(value))
     return "".join(character if character.isprintable() else " " for character in str(value))
+
+
+def _items(value: dict[str, Any] | list[Any]) -> list[str]:
+    return (
+        [f"{key}: {cell(item)}" for key, item in value.items()] if isinstance(value, dict) else list(map(cell, value))
+    )
 
 
 class Screen:
@@ -86,12 +92,13 @@ class Screen:
             for record in records:
                 self.json(record)
             return
-        rows = [[cell(record.get(column)) for column in columns] for record in records]
-        if not rows:
+        asked = [[record.get(column) for column in columns] for record in records]
+        if not asked:
             self.say(empty)
         elif self._console.is_terminal:
-            self._console.print(_drawn(columns, rows))
+            self._console.print(_drawn(columns, asked, self._console.width))
         else:
+            rows = ([cell(value) for value in values] for values in asked)
             click.echo("\n".join(_aligned([[column.upper() for column in columns], *rows])))
 
     def facts(self, record: Mapping[str, Any]) -> None:
@@ -99,23 +106,50 @@ class Screen:
         if self.is_json:
             self.json(record)
             return
-        for line in _aligned([[f"{name}:", cell(value)] for name, value in record.items()]):
-            self.say(line)
-
-    def progress(self, items: Iterable[Item], what: str) -> Iterator[Item]:
-        """Give `items`, with a progress bar on standard error where that is a terminal."""
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            yield from items
+        if self._console.is_terminal:
+            grid = Table.grid("", Column(overflow="fold"), padding=(0, 2))
+            for name, value in record.items():
+                grid.add_row(Text(f"{name}:", style="bold"), Text(_stacked(value)))
+            self._console.print(grid)
             return
-        yield from track(items, what, console=console, transient=True)
+        for line in _aligned([[f"{name}:", cell(value)] for name, value in record.items()]):
+            click.echo(line)
+
+    @contextmanager
+    def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:
+        """Give what moves a progress bar on; the bar stands on standard error, where that is a terminal."""
+        console = Console(stderr=True)
+        is_in_the_way = self.is_json and self._console.is_terminal
+        # Redirecting would send the JSON lines to standard error, too.
+        with Progress(
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=is_in_the_way or not console.is_terminal,
+        ) as bar:
+            yield partial(bar.advance, bar.add_task(what, total=total))
 
 
-def _drawn(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(*columns, box=rich.box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for row in rows:
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> Table:
+    table = Table(box=rich.box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    cells = [list(map(_stacked, values)) for values in rows]
+    needed = [
+        max(len(line) for text in column for line in text.splitlines()) for column in zip(columns, *cells, strict=True)
+    ]
+    # The widest column is folded where they do not all fit, and the others, where that is enough, stay in one piece.
+    is_enough = sum(needed) - max(needed) + 2 * len(needed) <= width - _FOLDED
+    for name, size in zip(columns, needed, strict=True):
+        table.add_column(name, overflow="fold", no_wrap=is_enough and size < max(needed))
+    for row in cells:
         table.add_row(*map(Text, row))
     return table
+
+
+def _stacked(value: Any) -> str:  # noqa: ANN401  (as `plain`)
+    """Give `value` as a drawn table shows it: a line for each item of a list."""
+    value = value if isinstance(value, datetime) else plain(value)
+    return "\n".join(_items(value)) if value and isinstance(value, dict | list) else cell(value)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import cached_property
@@ -15,17 +17,18 @@ from convsdk.cli.screen import Screen
 from convsdk.config import DEFAULT_WORKSPACE, Config, WorkspaceConfig, load_config
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import IdentifierKind, Kinds, trim
-from convsdk.core.model import Claim, Identifier, Trust
+from convsdk.core.model import Contact, Identifier
 from convsdk.core.ports import Clock
 from convsdk.core.storage import Store
 from convsdk.errors import ConfigError, NotFound
 from convsdk.hub import Hub
 from convsdk.plugins import Plugins, load_plugins
+from convsdk.scenarios import read_identifier
 from convsdk.store import open_store
 
 DEFAULT_CONFIG = Path("convsdk.toml")
 
-_UNSCOPED = frozenset({"email", "phone", "visitor"})
+_CONTACT_ID = re.compile(r"[0-9]{1,18}")
 
 
 def policy_of(workspace: WorkspaceConfig, kinds: Iterable[IdentifierKind]) -> Policy:
@@ -84,7 +87,7 @@ class Session:
     @property
     def store_url(self) -> str:
         """Give the URL of the store, which may hold a password."""
-        return self.asked_store or self.config.store
+        return self.config.store if self.asked_store is None else self.asked_store
 
     def open(self, url: str) -> Store:
         """Open a store, which is closed with the session."""
@@ -135,20 +138,27 @@ class Session:
             self._stores.pop().close()
 
 
-def identifier_of(text: str, policy: Policy) -> Identifier:
-    """Give the identifier that is written as `kind:value` or `kind:scope/value`."""
-    kind, _, value = text.partition(":")
-    scope, slash, rest = value.partition("/")
-    if slash and kind not in _UNSCOPED:
-        value = rest
-    else:
-        scope = ""
-    found = policy.canonical(Claim(kind, value, Trust.AGENT, scope))
+def who(hub: Hub, text: str) -> int | Identifier:
+    """Give the contact id or the identifier that `text` names."""
+    if _CONTACT_ID.fullmatch(text):
+        return int(text)
+    found = read_identifier(text, hub.policy)
     if found is None:
         raise NotFound(
             f"{text!r} is no usable identifier: write a contact's id, or kind:value such as email:a@b.example"
         )
     return found
+
+
+def contact_of(hub: Hub, text: str) -> Contact:
+    """Give the contact that `text` names, by its id or by an identifier that it holds."""
+    named = who(hub, text)
+    if isinstance(named, int):
+        return hub.contact(named)
+    contact = hub.find(named.kind, named.value, scope=named.scope)
+    if contact is None:
+        raise NotFound(f"nobody holds {named}: see 'convsdk contacts'")
+    return contact
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -177,5 +187,5 @@ def _log_to_stderr() -> None:
     # structlog's own default is standard output, where it would stand between a command's JSON lines.
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.LogfmtRenderer(bool_as_flag=False)],
-        logger_factory=lambda *_: structlog.WriteLogger(click.get_text_stream("stderr")),
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
     )

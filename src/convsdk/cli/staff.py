@@ -1,0 +1,177 @@
+"""The commands by which staff decide: who is one person, what counts, who may be written to."""
+
+import getpass
+from collections.abc import Iterable
+
+import click
+
+from convsdk.cli.session import Session, common_options, contact_of, who
+from convsdk.core.consent import ConsentState, ListState
+from convsdk.core.explain import sentence
+from convsdk.core.fold import Refusal
+from convsdk.core.model import Identifier, Step
+from convsdk.errors import NotFound
+from convsdk.hub import Hub
+
+
+def _me() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container can run under a user id that has no name
+        raise click.UsageError("this user has no name: say who decides with --by NAME") from None
+
+
+_by = click.option("--by", default=_me, help="Who decides. Default: you.")
+
+
+def _pair(hub: Hub, a: str, b: str) -> tuple[int | Identifier, int | Identifier]:
+    # Both must be known: a slip in a value would else become an identifier of the other one.
+    for one in (a, b):
+        contact_of(hub, one)
+    return who(hub, a), who(hub, b)
+
+
+@click.command
+@click.argument("a")
+@click.argument("b")
+@click.option("--preview", is_flag=True, help="Only show what would become of it.")
+@click.option("--reason", default="", help="Why; kept with the merge.")
+@_by
+@common_options
+def merge(session: Session, *, a: str, b: str, preview: bool, reason: str, by: str) -> None:
+    """Join two contacts, given by id or as kind:value."""
+    hub = session.hub()
+    first, second = _pair(hub, a, b)
+    if preview:
+        expected = hub.preview_merge(first, second)
+        refused = _told(expected.refused)
+        session.screen.facts({"possible": not refused, "identifiers": expected.identifiers, "refused": refused})
+        return
+    ruled = hub.merge(first, second, by=by, reason=reason)
+    refused = [] if ruled.is_joined else _told(hub.preview_merge(first, second).refused)
+    session.screen.facts(
+        {"merge": ruled.id, "joined": ruled.is_joined, "contacts": sorted(set(ruled.contacts), key=str)}
+        | ({"refused": refused} if refused else {})
+    )
+    if not ruled.is_joined:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("cannot-link")
+@click.argument("a")
+@click.argument("b")
+@click.option("--reason", default="", help="Why; kept with the ruling.")
+@_by
+@common_options
+def cannot_link(session: Session, *, a: str, b: str, reason: str, by: str) -> None:
+    """Record that two identifiers belong to two people.
+
+    It outweighs all evidence until 'convsdk unmerge' takes it back.
+    """
+    hub = session.hub()
+    ruled = hub.cannot_link(*_pair(hub, a, b), by=by, reason=reason)
+    session.screen.facts({"cannot_link": ruled.id, "contacts": ruled.contacts})
+
+
+@click.command
+@click.argument("ruling", metavar="ID")
+@_by
+@common_options
+def unmerge(session: Session, ruling: str, by: str) -> None:
+    """Take a merge or a cannot-link back, exactly."""
+    session.hub().unmerge(ruling, by=by)
+    session.screen.facts({"unmerged": ruling})
+
+
+@click.command
+@click.argument("hint")
+@_by
+@common_options
+def withdraw(session: Session, hint: str, by: str) -> None:
+    """Take a hint's evidence back, as if it had never been given.
+
+    A HINT is named as in 'convsdk explain': channel/external id.
+    """
+    session.hub().withdraw(hint, by=by)
+    session.screen.facts({"withdrawn": hint})
+
+
+@click.command
+@click.argument("target")
+@_by
+@common_options
+def restore(session: Session, target: str, by: str) -> None:
+    """Let what was taken back count again.
+
+    The TARGET is the id of a hint, a merge or a cannot-link, as 'convsdk explain' names it.
+    """
+    session.hub().restore(target, by=by)
+    session.screen.facts({"restored": target})
+
+
+@click.command
+@click.argument("identifier")
+@click.argument("purpose")
+@click.option("--record", type=click.Choice(["granted", "denied", "withdrawn"]), help="Record what they said.")
+@click.option("--wording", default="", help="The words that they saw; kept with the record.")
+@click.option("--where", default="", help="Where they said it; kept with the record.")
+@click.option("--list", "list_name", metavar="NAME", help="As a member of this list.")
+@_by
+@common_options
+def consent(
+    session: Session,
+    *,
+    identifier: str,
+    purpose: str,
+    record: str | None,
+    wording: str,
+    where: str,
+    list_name: str | None,
+    by: str,
+) -> None:
+    """Say whether an identifier may be written to for a purpose, or record it.
+
+    What is missing is told. With --record, what somebody said is recorded first.
+    """
+    hub = session.hub()
+    one = who(hub, identifier)
+    if isinstance(one, int):
+        raise NotFound(f"consent belongs to an identifier and not to contact {one}: write kind:value")
+    if record:
+        state = ConsentState(record)
+        hub.record_consent(one.kind, one.value, purpose, state, by=by, where=where, wording=wording, scope=one.scope)
+    permission = hub.may_write(one, purpose, list_name=list_name)
+    session.screen.facts(
+        {
+            "identifier": one,
+            "purpose": purpose,
+            "consent": hub.consent(one, purpose),
+            "may_write": permission.is_given,
+            "missing": permission.missing,
+        }
+    )
+
+
+@click.command
+@click.argument("contact")
+@click.argument("list_name", metavar="LIST")
+@click.option(
+    "--record", type=click.Choice(["subscribed", "unsubscribed"]), help="Put the contact on it, or take it off."
+)
+@click.option("--how", default="command line", show_default=True, help="How it came to be; kept with the record.")
+@_by
+@common_options
+def membership(session: Session, *, contact: str, list_name: str, record: str | None, how: str, by: str) -> None:
+    """Say whether a contact is on a list, or record it.
+
+    Being on a list says nothing about consent.
+    """
+    hub = session.hub()
+    one = contact_of(hub, contact)
+    if record:
+        hub.set_list(one.id, list_name, ListState(record), how=how, by=by)
+    session.screen.facts({"contact": one.id, "list": list_name, "membership": hub.on_list(one.id, list_name)})
+
+
+def _told(refusals: Iterable[Refusal]) -> list[str]:
+    return [sentence(Step(one.rule, str(one.link.a), str(one.link.b))) for one in refusals]
