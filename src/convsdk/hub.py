@@ -1,5 +1,6 @@
 """The one entry point: everything a program does with a workspace goes through a `Hub`."""
 
+import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from convsdk.core.events import (
     StatusChanged,
 )
 from convsdk.core.explain import sentences
-from convsdk.core.fold import Evidence, Policy, Refusal, fold, weigh
+from convsdk.core.fold import Evidence, Moment, Policy, Refusal, fold, weigh
 from convsdk.core.inbox import Filing, choose
 from convsdk.core.model import (
     Claim,
@@ -54,6 +55,9 @@ from convsdk.core.resolver import Known, NewContact, cookie_contact, decide, nee
 from convsdk.core.storage import Batch, ContactRecord, HintRecord, Store, ThreadQuery, Transaction, Withdrawal
 from convsdk.errors import ConfigError, Conflict, NotFound
 from convsdk.store import open_store
+
+# A hint's id takes 512 characters, the channel's name among them; a Message-ID can have more.
+_LONGEST_EXTERNAL_ID = 255
 
 
 @frozen(kw_only=True)
@@ -187,7 +191,7 @@ class Hub:
         An event that was received before (same channel, same external id) changes nothing and gives the first
         decision, marked as a duplicate.
         """
-        hints = [self._amend_hint(evolve(_hint(event), id=f"{channel}/{event.external_id}")) for event in events]
+        hints = [self._amend_hint(evolve(_hint(event), id=_hint_id(channel, event.external_id))) for event in events]
         evidence = [weigh(hint, self.policy) for hint in hints]
         queries = [_thread_query(channel, event, one) for event, one in zip(events, evidence, strict=True)]
         with self.store.transaction(self.workspace) as transaction:
@@ -207,10 +211,11 @@ class Hub:
         """Decide about several hints in one transaction, in order."""
         if nameless := [hint for hint in hints if not hint.id]:
             raise ValueError(f"{nameless[0]!r} has no id: give one that is the same at every delivery")
-        evidence = [weigh(self._amend_hint(hint), self.policy) for hint in hints]
+        amended = [self._amend_hint(hint) for hint in hints]
+        evidence = [weigh(hint, self.policy) for hint in amended]
         with self.store.transaction(self.workspace) as transaction:
             desk = _Desk(transaction, self.policy, "", self._load(transaction, evidence))
-            decisions = [desk.decide(hint, one, None) for hint, one in zip(hints, evidence, strict=True)]
+            decisions = [desk.decide(hint, one, None) for hint, one in zip(amended, evidence, strict=True)]
             transaction.write(desk.batch)
         return decisions
 
@@ -270,8 +275,15 @@ class Hub:
 
     def preview_merge(self, a: int | Identifier, b: int | Identifier) -> Preview:
         """Give what `merge(a, b)` would do, and do nothing."""
+        now = self._clock()
+        moment = (now, "preview")
         ruling = Ruling(
-            id="preview", kind=RulingKind.MERGE, a=self._point(a), b=self._point(b), at=self._clock(), by="preview"
+            id="preview",
+            kind=RulingKind.MERGE,
+            a=self._point(a, moment),
+            b=self._point(b, moment),
+            at=now,
+            by="preview",
         )
         with self.store.transaction(self.workspace) as transaction:
             known = transaction.load([])
@@ -295,12 +307,13 @@ class Hub:
         ruling_id: str,
         at: datetime | None,
     ) -> Ruled:
+        moment = (at or self._clock(), ruling_id or secrets.token_hex(8))
         ruling = Ruling(
-            id=ruling_id or secrets.token_hex(8),
+            id=moment[1],
             kind=kind,
-            a=self._point(a),
-            b=self._point(b),
-            at=at or self._clock(),
+            a=self._point(a, moment),
+            b=self._point(b, moment),
+            at=moment[0],
             by=by,
             reason=reason,
         )
@@ -313,8 +326,8 @@ class Hub:
                 if ruling.id not in known.rulings:
                     known.add_ruling(ruling)
                     self._refold(transaction, known, Batch(rulings=[ruling]), at=ruling.at, source=ruling.id)
-        find = self.store.find
-        return Ruled(id=ruling.id, contacts=(find(self.workspace, ruling.a), find(self.workspace, ruling.b)))
+        a_now, b_now = (self.store.find(self.workspace, one, moment) for one in (ruling.a, ruling.b))
+        return Ruled(id=ruling.id, contacts=(a_now, b_now))
 
     def _withdraw(self, target: str, *, by: str, is_undone: bool, record: Any, what: str) -> None:  # noqa: ANN401  (a hint's or a ruling's record)
         if record is None:
@@ -348,13 +361,15 @@ class Hub:
                 batch.notices.append(Notice(id=next(ids), type=kind, at=at, payload=payload))
         transaction.write(batch)
 
-    def _point(self, who: int | Identifier) -> Identifier:
+    def _point(self, who: int | Identifier, moment: Moment) -> Identifier:
         if isinstance(who, Identifier):
             return who
-        record = self.store.contact(self.workspace, who)
-        if record is None or not record.holdings:
-            raise NotFound(f"no contact {who} in workspace {self.workspace!r}: see 'convsdk contacts'")
-        return record.holdings[0].node.identifier
+        if record := self.store.contact(self.workspace, who):
+            for held in record.holdings:
+                # A number that has changed hands would lead to its holder of today.
+                if self.store.find(self.workspace, held.node.identifier, moment) == record.id:
+                    return held.node.identifier
+        raise NotFound(f"no contact {who} in workspace {self.workspace!r}: see 'convsdk contacts'")
 
     # -- out: contacts, conversations, reasons
 
@@ -524,7 +539,8 @@ class Hub:
     def access(self, hint: str) -> Access:
         """Give what the session that sent the hint may read now. A claim opens nothing, whatever it is filed under."""
         record = self._hint(hint)
-        how_far = reach(record.evidence, self.policy)
+        proof = evolve(record.evidence, trust=Trust.ASSERTED) if record.is_withdrawn else record.evidence
+        how_far = reach(proof, self.policy)
         contact = self.attribution(hint)
         if how_far is not Reach.CONTACT or contact is None:
             return Access(reach=how_far, readable=(record.conversation,) if record.conversation else (), withheld=())
@@ -588,7 +604,8 @@ class Hub:
             wording_version=wording_version,
         )
         with self.store.transaction(self.workspace) as transaction:
-            transaction.write(Batch(consents=[record]))
+            notice = _consent_changed(record, id=next(transaction.new_ids()))
+            transaction.write(Batch(consents=[record], notices=[notice]))
         return record
 
     def consent(self, identifier: Identifier, purpose: str) -> ConsentState | None:
@@ -626,6 +643,12 @@ class Hub:
         return membership(self.store.memberships(self.workspace, record.members), name) if record else None
 
 
+def _hint_id(channel: str, external_id: str) -> str:
+    if len(external_id) > _LONGEST_EXTERNAL_ID:
+        external_id = f"sha256:{hashlib.sha256(external_id.encode()).hexdigest()}"
+    return f"{channel}/{external_id}"
+
+
 def _hint(event: Event) -> IdentityHint:
     """Give the hint of an event; one without a person gets an empty one, which makes its redelivery known."""
     if isinstance(event, StatusChanged):
@@ -636,6 +659,11 @@ def _hint(event: Event) -> IdentityHint:
         return IdentityHint(at=event.at, may_create=False)
     assert event.hint is not None  # noqa: S101  (for the type checker: every other event has one)
     return event.hint
+
+
+def _consent_changed(record: ConsentRecord, *, id: int) -> Notice:  # noqa: A002  (the field's name)
+    payload = {"identifier": str(record.identifier), "purpose": record.purpose, "state": record.state.value}
+    return Notice(id=id, type="consent.changed", at=record.at, payload=payload)
 
 
 def _thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery | None:
@@ -688,7 +716,7 @@ class _Desk:
         )
         self._keep_traits(hint, evidence)
         self._keep_consents(hint, evidence)
-        self._tell(hint, decision)
+        self._tell(hint, decision, {one.id for one in changes.contacts})
         return decision
 
     def _keep_traits(self, hint: IdentityHint, evidence: Evidence) -> None:
@@ -707,27 +735,23 @@ class _Desk:
             identifier = self._policy.canonical(signal.claim)
             if identifier is None:
                 continue
-            state = state_of(signal, signal.claim.trust)
-            self.batch.consents.append(
-                ConsentRecord(
-                    identifier=identifier,
-                    purpose=signal.purpose,
-                    state=state,
-                    at=hint.at,
-                    hint=evidence.hint,
-                    trust=signal.claim.trust,
-                    by=hint.by or "",
-                    where=self._channel,
-                    wording=signal.wording,
-                    wording_version=signal.wording_version,
-                )
+            record = ConsentRecord(
+                identifier=identifier,
+                purpose=signal.purpose,
+                state=state_of(signal, signal.claim.trust),
+                at=hint.at,
+                hint=evidence.hint,
+                trust=signal.claim.trust,
+                by=hint.by or "",
+                where=self._channel,
+                wording=signal.wording,
+                wording_version=signal.wording_version,
             )
-            self._notify(
-                "consent.changed", hint.at, identifier=str(identifier), purpose=signal.purpose, state=state.value
-            )
+            self.batch.consents.append(record)
+            self.batch.notices.append(_consent_changed(record, id=next(self._ids)))
 
-    def _tell(self, hint: IdentityHint, decision: Decision) -> None:
-        if decision.outcome is Outcome.CREATED:
+    def _tell(self, hint: IdentityHint, decision: Decision, created: Collection[int]) -> None:
+        if decision.outcome is Outcome.CREATED or decision.contact in created:
             self._notify("contact.created", hint.at, contact=decision.contact, how=hint.how)
         if decision.outcome is Outcome.LINKED:
             self._notify("contact.identified", hint.at, contact=decision.contact, hint=decision.hint)
@@ -745,20 +769,21 @@ class _Desk:
             return None
         query = _thread_query(self._channel, event, evidence)
         assert query is not None  # noqa: S101  (for the type checker: such events have one)
-        fresh = [
-            one for one in self.batch.filings.values() if one.thread == query.thread or one.id in self._answered(query)
-        ]
-        newest = {one.id: one for one in (*candidates, *fresh)} | self.batch.filings
-        known = [newest[one.id] for one in (*reversed(fresh), *candidates)]
-        filing = choose(known, evidence)
+        filing = choose(self._candidates(query, candidates), evidence)
         if isinstance(event, Identified):
             return self._name(filing, evidence) if filing else None
         if filing is None:
             filing = self._open(event, evidence, query.thread)
         return self._write_message(event, evidence, filing)
 
-    def _answered(self, query: ThreadQuery) -> set[int]:
-        return {self._by_message[one] for one in query.references if one in self._by_message}
+    def _candidates(self, query: ThreadQuery, stored: list[Filing]) -> list[Filing]:
+        """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
+        newest = {one.id: one for one in stored} | self.batch.filings
+        threaded = {one.id for one in stored if one.thread == query.thread}
+        answered = [self._by_message[one] for one in query.references if one in self._by_message]
+        answered += [one.id for one in stored[: len(stored) - len(threaded)]]
+        threaded |= {one.id for one in self.batch.filings.values() if one.thread == query.thread}
+        return [newest[one] for one in (*answered, *sorted(threaded, reverse=True))]
 
     def _name(self, filing: Filing, evidence: Evidence) -> Filing:
         if filing.identifier is None and evidence.anchor is not None:

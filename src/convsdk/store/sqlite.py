@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import resources
 from typing import Any
 
@@ -62,26 +62,42 @@ from convsdk.store.sqlite_transaction import SqliteTransaction
 _BUSY_TIMEOUT_S = 30
 
 
+def _is_busy(error: sqlite3.Error) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
 class SqliteStore(Store):
     """A store in one file. Several threads and processes may use the file; one writes at a time.
 
     `path` is created where it is missing, and migrated where it is older. Raises `ConfigError` where it cannot be
-    opened or was written by a newer version of the program.
+    opened or was written by a newer version of the program, `TransientError` where another process keeps it busy.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.RLock()
-        try:
-            self._connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S, cached_statements=256
-            )
-            for pragma in ("journal_mode = wal", "synchronous = full", "cache_size = -65536", "temp_store = memory"):
-                self._connection.execute(f"pragma {pragma}").fetchall()
-            self._migrate()
-        except sqlite3.Error as error:
-            raise ConfigError(f"cannot open {path!r} as a store ({error}): give the path of a writable file") from error
         self._workspaces: dict[str, int] = {}
+        with ExitStack() as refused:
+            try:
+                self._connection = sqlite3.connect(
+                    path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S, cached_statements=256
+                )
+                refused.callback(self._connection.close)
+                for pragma in (
+                    "journal_mode = wal",
+                    "synchronous = full",
+                    "cache_size = -65536",
+                    "temp_store = memory",
+                ):
+                    self._connection.execute(f"pragma {pragma}").fetchall()
+                self._migrate()
+            except sqlite3.Error as error:
+                if _is_busy(error):
+                    raise self._error(error) from error
+                raise ConfigError(
+                    f"cannot open {path!r} as a store ({error}): give the path of a writable file"
+                ) from error
+            refused.pop_all()
 
     def _migrate(self) -> None:
         folder = resources.files("convsdk.store").joinpath("schema")
@@ -116,14 +132,18 @@ class SqliteStore(Store):
     @contextmanager
     def transaction(self, workspace: str) -> Iterator[Transaction]:
         number = self._workspace(workspace)
+        with self._translated(), self._writing():
+            yield SqliteTransaction(self._connection, number)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            with self._writing():
-                yield SqliteTransaction(self._connection, number)
+            yield
         except sqlite3.Error as error:
             raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error) -> ConvsdkError:
-        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        if _is_busy(error):
             return TransientError(f"{self._path!r} is busy with another writer: try again", retry_after_s=1)
         return PermanentError(f"{self._path!r}: {error}; nothing of this batch was written", code=type(error).__name__)
 
@@ -132,7 +152,7 @@ class SqliteStore(Store):
             if name not in self._workspaces:
                 row = self._one("select id from workspace where name = ?", (name,))
                 if row is None:
-                    with self._writing():
+                    with self._translated(), self._writing():
                         self._connection.execute("insert or ignore into workspace (name) values (?)", (name,))
                     row = self._one("select id from workspace where name = ?", (name,))
                 self._workspaces[name] = row[0]  # type: ignore[index]  # just inserted
@@ -143,11 +163,8 @@ class SqliteStore(Store):
             self._connection.close()
 
     def _all(self, statement: str, values: dict[str, Any] | tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._connection.execute(statement, values).fetchall()
-            except sqlite3.Error as error:
-                raise self._error(error) from error
+        with self._lock, self._translated():
+            return self._connection.execute(statement, values).fetchall()
 
     def _one(self, statement: str, values: dict[str, Any] | tuple[Any, ...]) -> tuple[Any, ...] | None:
         return next(iter(self._all(statement, values)), None)
