@@ -1,6 +1,5 @@
 """The one entry point: everything a program does with a workspace goes through a `Hub`."""
 
-import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,21 +16,14 @@ from convsdk.core.consent import (
     current,
     may_write,
     membership,
-    state_of,
 )
 from convsdk.core.events import (
-    ConsentSignalled,
     Event,
-    FormRejected,
-    Identified,
-    MessageReceived,
-    Noted,
     Notice,
-    StatusChanged,
 )
 from convsdk.core.explain import sentences
 from convsdk.core.fold import Evidence, Moment, Policy, Refusal, fold, weigh
-from convsdk.core.inbox import Filing, choose
+from convsdk.core.inbox import Filing
 from convsdk.core.model import (
     Claim,
     Contact,
@@ -42,7 +34,6 @@ from convsdk.core.model import (
     IdentityHint,
     Message,
     Node,
-    Outcome,
     Page,
     Ruling,
     RulingKind,
@@ -51,22 +42,11 @@ from convsdk.core.model import (
 )
 from convsdk.core.ports import Channel, Clock, Request, Response
 from convsdk.core.profile import Reach, TraitClaim, reach, shown_traits
-from convsdk.core.resolver import Known, NewContact, cookie_contact, decide, needs_history, refold
-from convsdk.core.storage import Batch, ContactRecord, HintRecord, Store, ThreadQuery, Transaction, Withdrawal
+from convsdk.core.resolver import Known, NewContact, cookie_contact, needs_history, refold
+from convsdk.core.storage import Batch, ContactRecord, HintRecord, Store, Transaction, Withdrawal
+from convsdk.desk import Desk, Received, consent_changed, hint_of, thread_query
 from convsdk.errors import ConfigError, Conflict, NotFound
 from convsdk.store import open_store
-
-# A hint's id takes 512 characters, the channel's name among them; a Message-ID can have more.
-_LONGEST_EXTERNAL_ID = 255
-
-
-@frozen(kw_only=True)
-class Received:
-    """What became of one event: what was decided about its person, and the conversation that it is in."""
-
-    event: Event
-    decision: Decision
-    conversation: int | None
 
 
 @frozen(kw_only=True)
@@ -191,11 +171,11 @@ class Hub:
         An event that was received before (same channel, same external id) changes nothing and gives the first
         decision, marked as a duplicate.
         """
-        hints = [self._amend_hint(evolve(_hint(event), id=_hint_id(channel, event.external_id))) for event in events]
+        hints = [self._amend_hint(hint_of(channel, event)) for event in events]
         evidence = [weigh(hint, self.policy) for hint in hints]
-        queries = [_thread_query(channel, event, one) for event, one in zip(events, evidence, strict=True)]
+        queries = [thread_query(channel, event, one) for event, one in zip(events, evidence, strict=True)]
         with self.store.transaction(self.workspace) as transaction:
-            desk = _Desk(transaction, self.policy, channel, self._load(transaction, evidence))
+            desk = Desk(transaction, self.policy, channel, self._load(transaction, evidence))
             asked = [query for query in queries if query]
             found = iter(transaction.candidates(asked) if asked else [])
             candidates = [next(found) if query else [] for query in queries]
@@ -214,7 +194,7 @@ class Hub:
         amended = [self._amend_hint(hint) for hint in hints]
         evidence = [weigh(hint, self.policy) for hint in amended]
         with self.store.transaction(self.workspace) as transaction:
-            desk = _Desk(transaction, self.policy, "", self._load(transaction, evidence))
+            desk = Desk(transaction, self.policy, "", self._load(transaction, evidence))
             decisions = [desk.decide(hint, one, None) for hint, one in zip(amended, evidence, strict=True)]
             transaction.write(desk.batch)
         return decisions
@@ -317,7 +297,7 @@ class Hub:
             by=by,
             reason=reason,
         )
-        if (kind is RulingKind.CANNOT_LINK) and ruling.a == ruling.b:
+        if kind is RulingKind.CANNOT_LINK and ruling.a == ruling.b:
             raise Conflict(f"{ruling.a} cannot be kept apart from itself: name two identifiers")
         if self.store.ruling(self.workspace, ruling.id) is None:
             with self.store.transaction(self.workspace) as transaction:
@@ -604,7 +584,7 @@ class Hub:
             wording_version=wording_version,
         )
         with self.store.transaction(self.workspace) as transaction:
-            notice = _consent_changed(record, id=next(transaction.new_ids()))
+            notice = consent_changed(record, id=next(transaction.new_ids()))
             transaction.write(Batch(consents=[record], notices=[notice]))
         return record
 
@@ -641,202 +621,3 @@ class Hub:
         """Give whether a contact is on a list, or None where nothing was ever recorded."""
         record = self.store.contact(self.workspace, contact)
         return membership(self.store.memberships(self.workspace, record.members), name) if record else None
-
-
-def _hint_id(channel: str, external_id: str) -> str:
-    if len(external_id) > _LONGEST_EXTERNAL_ID:
-        external_id = f"sha256:{hashlib.sha256(external_id.encode()).hexdigest()}"
-    return f"{channel}/{external_id}"
-
-
-def _hint(event: Event) -> IdentityHint:
-    """Give the hint of an event; one without a person gets an empty one, which makes its redelivery known."""
-    if isinstance(event, StatusChanged):
-        return IdentityHint(at=event.at, may_create=False)
-    if isinstance(event, ConsentSignalled):
-        return IdentityHint(at=event.at, identifiers=(event.signal.claim,), consents=(event.signal,), may_create=False)
-    if isinstance(event, Noted) and event.hint is None:
-        return IdentityHint(at=event.at, may_create=False)
-    assert event.hint is not None  # noqa: S101  (for the type checker: every other event has one)
-    return event.hint
-
-
-def _consent_changed(record: ConsentRecord, *, id: int) -> Notice:  # noqa: A002  (the field's name)
-    payload = {"identifier": str(record.identifier), "purpose": record.purpose, "state": record.state.value}
-    return Notice(id=id, type="consent.changed", at=record.at, payload=payload)
-
-
-def _thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery | None:
-    if isinstance(event, StatusChanged | ConsentSignalled):
-        return None
-    thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
-    references = event.references if isinstance(event, MessageReceived) else ()
-    return ThreadQuery(channel=channel, thread=thread, references=references)
-
-
-class _Desk:
-    """Takes the events of one transaction, one after the other, and gathers what is to be written."""
-
-    def __init__(self, transaction: Transaction, policy: Policy, channel: str, known: Known) -> None:
-        self.batch = Batch()
-        self._policy = policy
-        self._channel = channel
-        self._known = known
-        self._ids = transaction.new_ids()
-        self._by_message: dict[str, int] = {}
-
-    def take(self, event: Event, hint: IdentityHint, evidence: Evidence, candidates: list[Filing]) -> Received:
-        if evidence.hint in self._known.decisions:
-            return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
-        filing = self._file(event, evidence, candidates)
-        decision = self.decide(hint, evidence, filing.id if filing else None)
-        if filing and isinstance(event, MessageReceived):
-            self._notify("message.received", event.at, conversation=filing.id, direction=event.direction.value)
-        return Received(event=event, decision=decision, conversation=filing.id if filing else None)
-
-    def decide(self, hint: IdentityHint, evidence: Evidence, conversation: int | None) -> Decision:
-        decision, changes = decide(evidence, self._known, self._policy, self._ids, how=hint.how)
-        if decision.outcome is Outcome.DUPLICATE:
-            return decision
-        self._known.decisions[evidence.hint] = decision
-        self._known.apply(changes)
-        self.batch.changes.holdings.update(changes.holdings)
-        self.batch.changes.roots.update(changes.roots)
-        self.batch.changes.contacts += changes.contacts
-        self.batch.hints.append(
-            HintRecord(
-                id=next(self._ids),
-                evidence=evidence,
-                decision=decision,
-                channel=self._channel,
-                how=hint.how,
-                by=hint.by or "",
-                conversation=conversation,
-            )
-        )
-        self._keep_traits(hint, evidence)
-        self._keep_consents(hint, evidence)
-        self._tell(hint, decision, {one.id for one in changes.contacts})
-        return decision
-
-    def _keep_traits(self, hint: IdentityHint, evidence: Evidence) -> None:
-        about = evidence.anchor or evidence.visitor
-        if about:
-            self.batch.traits += [
-                TraitClaim(
-                    identifier=about, name=one.name, value=one.value, trust=one.trust, at=hint.at, hint=evidence.hint
-                )
-                for one in hint.traits
-                if one.value.strip()
-            ]
-
-    def _keep_consents(self, hint: IdentityHint, evidence: Evidence) -> None:
-        for signal in hint.consents:
-            identifier = self._policy.canonical(signal.claim)
-            if identifier is None:
-                continue
-            record = ConsentRecord(
-                identifier=identifier,
-                purpose=signal.purpose,
-                state=state_of(signal, signal.claim.trust),
-                at=hint.at,
-                hint=evidence.hint,
-                trust=signal.claim.trust,
-                by=hint.by or "",
-                where=self._channel,
-                wording=signal.wording,
-                wording_version=signal.wording_version,
-            )
-            self.batch.consents.append(record)
-            self.batch.notices.append(_consent_changed(record, id=next(self._ids)))
-
-    def _tell(self, hint: IdentityHint, decision: Decision, created: Collection[int]) -> None:
-        if decision.outcome is Outcome.CREATED or decision.contact in created:
-            self._notify("contact.created", hint.at, contact=decision.contact, how=hint.how)
-        if decision.outcome is Outcome.LINKED:
-            self._notify("contact.identified", hint.at, contact=decision.contact, hint=decision.hint)
-        for absorbed in decision.absorbed:
-            self._notify("contact.merged", hint.at, contact=decision.contact, former=absorbed, because=decision.hint)
-        for first, second in decision.suggested:
-            self._notify("suggestion.opened", hint.at, identifiers=[first, second], because=decision.hint)
-
-    def _file(self, event: Event, evidence: Evidence, candidates: list[Filing]) -> Filing | None:
-        if isinstance(event, StatusChanged):
-            told = {"status": event.status.value, "messages": list(event.messages), "thread": event.thread}
-            self._notify("status.reported", event.at, channel=self._channel, **told)
-            return None
-        if isinstance(event, ConsentSignalled):
-            return None
-        query = _thread_query(self._channel, event, evidence)
-        assert query is not None  # noqa: S101  (for the type checker: such events have one)
-        filing = choose(self._candidates(query, candidates), evidence)
-        if isinstance(event, Identified):
-            return self._name(filing, evidence) if filing else None
-        if filing is None:
-            filing = self._open(event, evidence, query.thread)
-        return self._write_message(event, evidence, filing)
-
-    def _candidates(self, query: ThreadQuery, stored: list[Filing]) -> list[Filing]:
-        """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
-        newest = {one.id: one for one in stored} | self.batch.filings
-        threaded = {one.id for one in stored if one.thread == query.thread}
-        answered = [self._by_message[one] for one in query.references if one in self._by_message]
-        answered += [one.id for one in stored[: len(stored) - len(threaded)]]
-        threaded |= {one.id for one in self.batch.filings.values() if one.thread == query.thread}
-        return [newest[one] for one in (*answered, *sorted(threaded, reverse=True))]
-
-    def _name(self, filing: Filing, evidence: Evidence) -> Filing:
-        if filing.identifier is None and evidence.anchor is not None:
-            filing = evolve(filing, identifier=evidence.anchor, trust=evidence.trust)
-            self.batch.filings[filing.id] = filing
-        return filing
-
-    def _open(self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, thread: str) -> Filing:
-        at = evidence.at
-        filing = Filing(
-            id=next(self._ids),
-            channel=self._channel,
-            thread=thread,
-            opened=evidence.moment,
-            last_at=at,
-            subject=event.subject if isinstance(event, MessageReceived) else "",
-            visitor=evidence.visitor,
-        )
-        self._notify("conversation.opened", at, conversation=filing.id, channel=self._channel)
-        return filing
-
-    def _write_message(
-        self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing
-    ) -> Filing:
-        is_message = isinstance(event, MessageReceived)
-        direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
-        filing = filing.with_message(
-            evidence,
-            evidence.at,
-            direction,
-            is_automatic=isinstance(event, MessageReceived) and event.is_automatic,
-        )
-        self.batch.filings[filing.id] = filing
-        self._by_message[event.external_id] = filing.id
-        self.batch.messages.append(
-            Message(
-                id=next(self._ids),
-                conversation=filing.id,
-                channel=self._channel,
-                external_id=event.external_id,
-                direction=direction,
-                at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
-                text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
-                html=event.html if isinstance(event, MessageReceived) else "",
-                attachments=event.attachments if isinstance(event, MessageReceived) else (),
-                status="received" if is_message else "",
-            )
-        )
-        return filing
-
-    def _notify(self, kind: str, at: datetime, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
-        self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=at, payload=payload))
-
-
-def _problems(event: FormRejected) -> str:
-    return "form sent back: " + ", ".join(f"{one.field} {one.code}" for one in event.problems)

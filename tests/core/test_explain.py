@@ -39,7 +39,8 @@ def pair(contacts=(1, 2), trust=Trust.PROVEN):
 
 def told(*hints, holdings=(), rulings=(), apart=()):
     """Give the sentences about a contact."""
-    return sentences(record(*holdings), hints, rulings, apart)
+    story = sentences(record(*holdings), hints, rulings, apart)
+    return story if holdings else story[1:]
 
 
 @pytest.mark.parametrize(
@@ -176,3 +177,15 @@ def test_story_has_an_order():
 
     assert [one.split()[0] for one in story] == ["email:ann@x.example", "hint", "kim", "email:ann@x.example"]
     assert len(story) == 4
+
+
+def test_contact_that_holds_nothing_says_so():
+    """A contact whose evidence was all taken back still has its sentence."""
+    assert sentences(record(), (), (), ()) == ["contact 1 holds nothing now: the evidence for it was taken back"]
+
+
+def test_withdrawn_hint_is_told_even_if_it_only_attached():
+    """What was taken back is part of the story, however little it had done."""
+    assert told(hint(Outcome.ATTACHED, is_withdrawn=True)) == [
+        "hint h1, since taken back: attached; it was about a",
+    ]

@@ -23,8 +23,9 @@ from convsdk.core.events import FormRejected, Identified, MessageReceived
 from convsdk.core.explain import sentence
 from convsdk.core.model import Contact, Outcome, Trust
 from convsdk.core.ports import Headers, Request
+from convsdk.desk import Received
 from convsdk.errors import ConfigError, Forbidden
-from convsdk.hub import Hub, Received
+from convsdk.hub import Hub
 
 _START = datetime(2026, 1, 12, 9, 30, tzinfo=UTC)  # fixed, so that every run prints the same
 _SECRETS = ("CONVSDK_DEMO_APP_SECRET", "CONVSDK_DEMO_VERIFY_TOKEN", "CONVSDK_DEMO_SITE_SECRET")

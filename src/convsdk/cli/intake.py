@@ -26,8 +26,9 @@ from convsdk.config import load_config
 from convsdk.core.events import Event
 from convsdk.core.explain import sentence
 from convsdk.core.ports import Channel, Headers, Request, Secret
+from convsdk.desk import Received
 from convsdk.errors import ConfigError, ConvsdkError, Forbidden, ParseError, PermanentError
-from convsdk.hub import Hub, Received
+from convsdk.hub import Hub
 
 _NAME = "parse"
 _PLACEHOLDER = "CONVSDK_NO_SECRET"

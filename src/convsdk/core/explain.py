@@ -43,6 +43,7 @@ def sentences(
 ) -> list[str]:
     """Give the story of one contact: what it holds and how well, what joined it, what was refused."""
     told = [f"{held.node} is {_TRUST[held.trust]}" for held in record.holdings]
+    told = told or [f"contact {record.id} holds nothing now: the evidence for it was taken back"]
     for hint in hints:
         told += _of_hint(hint)
     for one in rulings:
@@ -59,7 +60,8 @@ def sentences(
 
 
 def _of_hint(hint: HintRecord) -> list[str]:
-    if hint.decision.outcome is Outcome.ATTACHED and not hint.decision.suggested and len(hint.decision.steps) == 1:
+    is_plain = hint.decision.outcome is Outcome.ATTACHED and len(hint.decision.steps) == 1
+    if is_plain and not hint.decision.suggested and not hint.is_withdrawn:
         return []
     steps = [*hint.decision.steps, *hint.decision.refused]
     taken_back = ", since taken back" if hint.is_withdrawn else ""

@@ -150,10 +150,6 @@ class Transaction(ABC):
         """Give unused ids in rising order, for rows of any kind."""
 
     @abstractmethod
-    def is_stored(self, channel: str, external_ids: Collection[str]) -> set[str]:
-        """Give those of `external_ids` that a message of the channel already has."""
-
-    @abstractmethod
     def write(self, batch: Batch) -> None:
         """Write `batch`. It is kept when the transaction ends without an error."""
 

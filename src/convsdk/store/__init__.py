@@ -16,7 +16,7 @@ def open_store(url: str, *, factories: Mapping[str, Callable[[str], Store]] | No
     known: dict[str, Callable[[str], Store]] = {"memory": lambda _: MemoryStore(), "sqlite": _open_sqlite}
     known.update(factories or {})
     if scheme not in known:
-        raise ConfigError(f"no store for {url.partition('@')[2] or url!r}: use one of {', '.join(sorted(known))}")
+        raise ConfigError(f"no store for {url.rpartition('@')[2]!r}: use one of {', '.join(sorted(known))}")
     return known[scheme](url)
 
 

@@ -178,9 +178,6 @@ class _MemoryTransaction(Transaction):
     def new_ids(self) -> Iterator[int]:
         return self._tables.ids
 
-    def is_stored(self, channel: str, external_ids: Collection[str]) -> set[str]:
-        return {one for one in external_ids if (channel, one) in self._tables.by_external_id}
-
     def write(self, batch: Batch) -> None:
         tables = self._tables
         for held in batch.changes.holdings.values():

@@ -62,7 +62,7 @@ from convsdk.store.sqlite_transaction import SqliteTransaction
 _BUSY_TIMEOUT_S = 30
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
+def _is_busy(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
@@ -139,10 +139,10 @@ class SqliteStore(Store):
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:  # the second: half a character, which UTF-8 cannot hold
             raise self._error(error) from error
 
-    def _error(self, error: sqlite3.Error) -> ConvsdkError:
+    def _error(self, error: Exception) -> ConvsdkError:
         if _is_busy(error):
             return TransientError(f"{self._path!r} is busy with another writer: try again", retry_after_s=1)
         return PermanentError(f"{self._path!r}: {error}; nothing of this batch was written", code=type(error).__name__)
@@ -177,11 +177,11 @@ class SqliteStore(Store):
     def contacts(self, workspace: str, *, after: int, limit: int) -> list[ContactRecord]:
         number = self._workspace(workspace)
         rows = self._all(
-            """select id from contact c where workspace_id = ?1 and id > ?2 and root_id = id
-              and exists (select 1 from contact k join identifier i on i.workspace_id = ?1 and i.contact_id = k.id
-                where k.workspace_id = ?1 and k.root_id = c.id and i.is_owned)
-              order by id limit ?3""",
-            (number, after, limit),
+            """select id from contact c where workspace_id = :workspace and id > :after and root_id = id and exists (
+                select 1 from contact k join identifier i on i.workspace_id = k.workspace_id and i.contact_id = k.id
+                where k.workspace_id = c.workspace_id and k.root_id = c.id and i.is_owned)
+              order by id limit :most""",
+            {"workspace": number, "after": after, "most": limit},
         )
         return self._records(number, [root for (root,) in rows])
 

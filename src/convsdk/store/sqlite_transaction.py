@@ -62,11 +62,11 @@ _INSERT = {
 
 # How a withdrawal is written, by whether it is of a ruling.
 _TAKE_BACK = {
-    True: ("update ruling set is_withdrawn = ?1 where workspace_id = ?2 and id = ?3",),
+    True: ("update ruling set is_withdrawn = :mark where workspace_id = :workspace and id = :target",),
     False: (
-        "update hint set is_withdrawn = ?1 where workspace_id = ?2 and key = ?3",
-        """update claim set is_withdrawn = ?1 where workspace_id = ?2
-          and hint_id = (select id from hint where workspace_id = ?2 and key = ?3)""",
+        "update hint set is_withdrawn = :mark where workspace_id = :workspace and key = :target",
+        """update claim set is_withdrawn = :mark where workspace_id = :workspace
+          and hint_id = (select id from hint where workspace_id = :workspace and key = :target)""",
     ),
 }
 
@@ -259,14 +259,6 @@ class SqliteTransaction(Transaction):
             self._spent += 1
             yield self._spent - 1
 
-    def is_stored(self, channel: str, external_ids: Collection[str]) -> set[str]:
-        rows = self._run(
-            """select external_id from message
-              where workspace_id = ? and channel = ? and external_id in (select value from json_each(?))""",
-            (self._workspace, channel, json.dumps(sorted(external_ids))),
-        )
-        return {external_id for (external_id,) in rows}
-
     def write(self, batch: Batch) -> None:
         self._write_changes(batch)
         self._find_bases(batch)
@@ -275,7 +267,7 @@ class SqliteTransaction(Transaction):
         self._write_inbox(batch)
         for is_ruling, statements in _TAKE_BACK.items():
             marks = [
-                (not one.is_undone, self._workspace, one.target)
+                {"mark": not one.is_undone, "workspace": self._workspace, "target": one.target}
                 for one in batch.withdrawals
                 if one.is_ruling is is_ruling
             ]

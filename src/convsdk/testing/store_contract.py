@@ -134,9 +134,6 @@ class StoreContract:
             hub.receive("chat", [_message("1", "ann")])
 
             assert _everything(store) == before
-            with store.transaction(_SHOP) as transaction:
-                assert transaction.is_stored("chat", ["1", "2"]) == {"1"}
-                assert transaction.is_stored("mail", ["1"]) == set()
             with pytest.raises(ConvsdkError):
                 _write_message(store, conversation, "chat", "1")
             assert _everything(store) == before
@@ -358,8 +355,6 @@ class StoreContract:
             assert store.ruling("other", "merge") is None
             assert store.find("other", _email("p0")) is None
             assert store.named_together("other", None) == []
-            with store.transaction("other") as transaction:
-                assert transaction.is_stored("chat", ["m0"]) == set()
 
             assert other.resolve(_proven("p0", "p0")).outcome is Outcome.CREATED
             other.withdraw("p0", by="eve")

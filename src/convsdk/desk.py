@@ -1,0 +1,252 @@
+"""What becomes of the events of one transaction: whose each is, its conversation, and what is to be written."""
+
+import hashlib
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from attrs import evolve, frozen
+
+from convsdk.core.consent import (
+    ConsentRecord,
+    state_of,
+)
+from convsdk.core.events import (
+    ConsentSignalled,
+    Event,
+    FormRejected,
+    Identified,
+    MessageReceived,
+    Noted,
+    Notice,
+    StatusChanged,
+)
+from convsdk.core.fold import Evidence, Policy
+from convsdk.core.inbox import Filing, choose
+from convsdk.core.model import (
+    Decision,
+    Direction,
+    IdentityHint,
+    Message,
+    Outcome,
+)
+from convsdk.core.profile import TraitClaim
+from convsdk.core.resolver import Known, decide
+from convsdk.core.storage import Batch, HintRecord, ThreadQuery, Transaction
+
+# A hint's id takes 512 characters, the channel's name among them; a Message-ID can have more.
+_LONGEST_EXTERNAL_ID = 255
+
+
+@frozen(kw_only=True)
+class Received:
+    """What became of one event: what was decided about its person, and the conversation that it is in."""
+
+    event: Event
+    decision: Decision
+    conversation: int | None
+
+
+def hint_of(channel: str, event: Event) -> IdentityHint:
+    """Give the hint of an event, under an id that is the same at every delivery.
+
+    An event without a person gets an empty hint, which makes its redelivery known.
+    """
+    external_id = event.external_id
+    if len(external_id) > _LONGEST_EXTERNAL_ID:
+        external_id = f"sha256:{hashlib.sha256(external_id.encode()).hexdigest()}"
+    return evolve(_said(event), id=f"{channel}/{external_id}")
+
+
+def _said(event: Event) -> IdentityHint:
+    if isinstance(event, StatusChanged):
+        return IdentityHint(at=event.at, may_create=False)
+    if isinstance(event, ConsentSignalled):
+        return IdentityHint(at=event.at, identifiers=(event.signal.claim,), consents=(event.signal,), may_create=False)
+    if isinstance(event, Noted) and event.hint is None:
+        return IdentityHint(at=event.at, may_create=False)
+    assert event.hint is not None  # noqa: S101  (for the type checker: every other event has one)
+    return event.hint
+
+
+def consent_changed(record: ConsentRecord, *, id: int) -> Notice:  # noqa: A002  (the field's name)
+    """Give the notice that tells of a consent record."""
+    payload = {"identifier": str(record.identifier), "purpose": record.purpose, "state": record.state.value}
+    return Notice(id=id, type="consent.changed", at=record.at, payload=payload)
+
+
+def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery | None:
+    """Give the question which conversations an event could belong to; None where it belongs to none."""
+    if isinstance(event, StatusChanged | ConsentSignalled):
+        return None
+    thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
+    references = event.references if isinstance(event, MessageReceived) else ()
+    return ThreadQuery(channel=channel, thread=thread, references=references)
+
+
+class Desk:
+    """Takes the events of one transaction, one after the other, and gathers what is to be written."""
+
+    def __init__(self, transaction: Transaction, policy: Policy, channel: str, known: Known) -> None:
+        self.batch = Batch()
+        self._policy = policy
+        self._channel = channel
+        self._known = known
+        self._ids = transaction.new_ids()
+        self._by_message: dict[str, int] = {}
+
+    def take(self, event: Event, hint: IdentityHint, evidence: Evidence, candidates: list[Filing]) -> Received:
+        if evidence.hint in self._known.decisions:
+            return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
+        filing = self._file(event, evidence, candidates)
+        decision = self.decide(hint, evidence, filing.id if filing else None)
+        if filing and isinstance(event, MessageReceived):
+            self._notify("message.received", event.at, conversation=filing.id, direction=event.direction.value)
+        return Received(event=event, decision=decision, conversation=filing.id if filing else None)
+
+    def decide(self, hint: IdentityHint, evidence: Evidence, conversation: int | None) -> Decision:
+        decision, changes = decide(evidence, self._known, self._policy, self._ids, how=hint.how)
+        if decision.outcome is Outcome.DUPLICATE:
+            return decision
+        self._known.decisions[evidence.hint] = decision
+        self._known.apply(changes)
+        self.batch.changes.holdings.update(changes.holdings)
+        self.batch.changes.roots.update(changes.roots)
+        self.batch.changes.contacts += changes.contacts
+        self.batch.hints.append(
+            HintRecord(
+                id=next(self._ids),
+                evidence=evidence,
+                decision=decision,
+                channel=self._channel,
+                how=hint.how,
+                by=hint.by or "",
+                conversation=conversation,
+            )
+        )
+        self._keep_traits(hint, evidence)
+        self._keep_consents(hint, evidence)
+        self._tell(hint, decision, {one.id for one in changes.contacts})
+        return decision
+
+    def _keep_traits(self, hint: IdentityHint, evidence: Evidence) -> None:
+        about = evidence.anchor or evidence.visitor
+        if about:
+            self.batch.traits += [
+                TraitClaim(
+                    identifier=about, name=one.name, value=one.value, trust=one.trust, at=hint.at, hint=evidence.hint
+                )
+                for one in hint.traits
+                if one.value.strip()
+            ]
+
+    def _keep_consents(self, hint: IdentityHint, evidence: Evidence) -> None:
+        for signal in hint.consents:
+            identifier = self._policy.canonical(signal.claim)
+            if identifier is None:
+                continue
+            record = ConsentRecord(
+                identifier=identifier,
+                purpose=signal.purpose,
+                state=state_of(signal, signal.claim.trust),
+                at=hint.at,
+                hint=evidence.hint,
+                trust=signal.claim.trust,
+                by=hint.by or "",
+                where=self._channel,
+                wording=signal.wording,
+                wording_version=signal.wording_version,
+            )
+            self.batch.consents.append(record)
+            self.batch.notices.append(consent_changed(record, id=next(self._ids)))
+
+    def _tell(self, hint: IdentityHint, decision: Decision, created: Collection[int]) -> None:
+        if decision.outcome is Outcome.CREATED or decision.contact in created:
+            self._notify("contact.created", hint.at, contact=decision.contact, how=hint.how)
+        if decision.outcome is Outcome.LINKED:
+            self._notify("contact.identified", hint.at, contact=decision.contact, hint=decision.hint)
+        for absorbed in decision.absorbed:
+            self._notify("contact.merged", hint.at, contact=decision.contact, former=absorbed, because=decision.hint)
+        for first, second in decision.suggested:
+            self._notify("suggestion.opened", hint.at, identifiers=[first, second], because=decision.hint)
+
+    def _file(self, event: Event, evidence: Evidence, candidates: list[Filing]) -> Filing | None:
+        if isinstance(event, StatusChanged):
+            told = {"status": event.status.value, "messages": list(event.messages), "thread": event.thread}
+            self._notify("status.reported", event.at, channel=self._channel, **told)
+            return None
+        if isinstance(event, ConsentSignalled):
+            return None
+        query = thread_query(self._channel, event, evidence)
+        assert query is not None  # noqa: S101  (for the type checker: such events have one)
+        filing = choose(self._candidates(query, candidates), evidence)
+        if isinstance(event, Identified):
+            return self._name(filing, evidence) if filing else None
+        if filing is None:
+            filing = self._open(event, evidence, query.thread)
+        return self._write_message(event, evidence, filing)
+
+    def _candidates(self, query: ThreadQuery, stored: list[Filing]) -> list[Filing]:
+        """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
+        newest = {one.id: one for one in stored} | self.batch.filings
+        threaded = {one.id for one in stored if one.thread == query.thread}
+        answered = [self._by_message[one] for one in query.references if one in self._by_message]
+        answered += [one.id for one in stored[: len(stored) - len(threaded)]]
+        threaded |= {one.id for one in self.batch.filings.values() if one.thread == query.thread}
+        return [newest[one] for one in (*answered, *sorted(threaded, reverse=True))]
+
+    def _name(self, filing: Filing, evidence: Evidence) -> Filing:
+        if filing.identifier is None and evidence.anchor is not None:
+            filing = evolve(filing, identifier=evidence.anchor, trust=evidence.trust)
+            self.batch.filings[filing.id] = filing
+        return filing
+
+    def _open(self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, thread: str) -> Filing:
+        at = evidence.at
+        filing = Filing(
+            id=next(self._ids),
+            channel=self._channel,
+            thread=thread,
+            opened=evidence.moment,
+            last_at=at,
+            subject=event.subject if isinstance(event, MessageReceived) else "",
+            visitor=evidence.visitor,
+        )
+        self._notify("conversation.opened", at, conversation=filing.id, channel=self._channel)
+        return filing
+
+    def _write_message(
+        self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing
+    ) -> Filing:
+        is_message = isinstance(event, MessageReceived)
+        direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
+        filing = filing.with_message(
+            evidence,
+            evidence.at,
+            direction,
+            is_automatic=isinstance(event, MessageReceived) and event.is_automatic,
+        )
+        self.batch.filings[filing.id] = filing
+        self._by_message[event.external_id] = filing.id
+        self.batch.messages.append(
+            Message(
+                id=next(self._ids),
+                conversation=filing.id,
+                channel=self._channel,
+                external_id=event.external_id,
+                direction=direction,
+                at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
+                text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
+                html=event.html if isinstance(event, MessageReceived) else "",
+                attachments=event.attachments if isinstance(event, MessageReceived) else (),
+                status="received" if is_message else "",
+            )
+        )
+        return filing
+
+    def _notify(self, kind: str, at: datetime, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
+        self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=at, payload=payload))
+
+
+def _problems(event: FormRejected) -> str:
+    return "form sent back: " + ", ".join(f"{one.field} {one.code}" for one in event.problems)
