@@ -234,6 +234,45 @@ def test_known_person_is_attached_and_nothing_is_written():
     assert changes == Changes()
 
 
+def test_quiet_hint_only_raises_the_trust():
+    """Better proof of what is settled is written without looking at the history, and nothing else is."""
+    known, ids = stored(said("h1", 1, ("x:1", CHANNEL), ("e:a", CHANNEL)))
+
+    decision, changes = take(known, ids, said("h2", 2, ("x:1", PROVEN)))
+
+    assert (decision.outcome, decision.contact) == (Outcome.ATTACHED, 3)
+    assert changes == Changes(holdings={node("x:1"): owned("x:1", 2, contact=3)})
+
+
+def test_quiet_hint_attests_what_only_a_merge_had_named():
+    """An identifier that came to its contact by a merge has no trust until somebody attests it."""
+    known = holding(owned("e:a", 1, trust=None))
+
+    _, changes = take(known, count(2), said("h1", 1, ("e:a", AGENT)))
+
+    assert changes == Changes(holdings={node("e:a"): owned("e:a", 1, trust=AGENT)})
+
+
+def test_quiet_hint_means_the_epoch_of_its_moment():
+    """A recycled number speaks for the one who holds it now."""
+    known, ids = stored(*(said(f"h{one}", one, (f"x:{one}", PROVEN), ("p:1", CHANNEL)) for one in (1, 2)))
+
+    decision, changes = take(known, ids, said("h3", 3, ("p:1", CHANNEL)))
+
+    assert decision.contact == known.contact(node("x:2"))
+    assert decision.steps == (Step(Rule.ANCHOR, "phone:1#1"),)
+    assert changes == Changes()
+
+
+def test_link_that_is_said_again_only_attaches():
+    """A link between two that are joined already gains nothing."""
+    decision = decided(PAIR, said("h2", 2, ("x:1", PROVEN), ("e:a", PROVEN)))
+
+    assert decision == Decision(
+        hint="h2", outcome=Outcome.ATTACHED, contact=3, steps=(Step(Rule.ANCHOR, "external_id:1"),)
+    )
+
+
 def test_only_what_is_new_is_told_as_a_link():
     """An identifier that was on the contact already is not linked once more, nor written again."""
     known, ids = Known(), count(1)
@@ -282,6 +321,17 @@ def test_refused_link_is_told_and_suggested():
         refused=(Step(Rule.ONE_ACCOUNT, "external_id:2", "psid:9"),),
         suggested=(("external_id:1", "external_id:2"),),
     )
+
+
+def test_pair_names_each_side_by_its_own_contact():
+    """A third contact that was refused before does not appear in what is suggested now."""
+    decision = decided(
+        said("h1", 1, ("x:1", PROVEN), ("m:9", PROVEN)),
+        said("h2", 2, ("x:2", PROVEN), ("m:9", CHANNEL)),
+        said("h3", 3, ("x:3", PROVEN), ("m:9", CHANNEL)),
+    )
+
+    assert decision.suggested == (("external_id:1", "external_id:3"),)
 
 
 def test_refused_link_of_nobody_is_suggested_by_its_own_names():
@@ -589,3 +639,11 @@ def test_cookie_speaks_for_the_one_contact_of_its_session(visits, day, contact):
 
     assert cookie_contact(given, (at(day), f"h{day}"), POLICY) == contact
     assert cookie_contact(given[::-1], (at(day), f"h{day}"), POLICY) == contact
+
+
+@pytest.mark.parametrize("day", [1, 20])
+def test_moment_without_a_visit_of_its_own_falls_into_the_session_around_it(day):
+    """A visit whose hint was withdrawn is attributed by the others of its session."""
+    visits = [((at(0), "h0"), 7), ((at(10), "h10"), None)]
+
+    assert cookie_contact(visits, (at(day), "gone"), POLICY) == 7
