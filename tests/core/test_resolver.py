@@ -647,3 +647,11 @@ def test_moment_without_a_visit_of_its_own_falls_into_the_session_around_it(day)
     visits = [((at(0), "h0"), 7), ((at(10), "h10"), None)]
 
     assert cookie_contact(visits, (at(day), "gone"), POLICY) == 7
+
+
+@pytest.mark.parametrize("day", [-100, 100])
+def test_visit_that_is_on_record_no_more_is_nobodys_after_a_pause(day):
+    """A moment without a visit of its own is still as far from the others as the pause between them says."""
+    spoken = datetime(2026, 6, 1, tzinfo=UTC)
+
+    assert cookie_contact([((spoken, "h0"), 7)], (spoken + timedelta(days=day), "gone"), Policy()) is None

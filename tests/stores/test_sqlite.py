@@ -5,16 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from convsdk.core.model import Trust
+from convsdk.core.events import MessageReceived
+from convsdk.core.model import Identifier, Trust
 from convsdk.core.storage import Batch
 from convsdk.errors import ConfigError, PermanentError, TransientError
 from convsdk.hub import Hub
 from convsdk.store import open_store, sqlite
 from convsdk.store.memory import MemoryStore
 from convsdk.store.sqlite import SqliteStore
-from convsdk.testing.builders import FakeClock, hint
+from convsdk.testing.builders import NOON, FakeClock, hint
 
-TABLES = "select name from sqlite_master where type = 'table' order by name"
+TABLES = "select name from sqlite_master where type = 'table' and name not like 'sqlite%' order by name"
+# What a plan scans that is no table: values handed in, and rows that another step has found.
+FROM_MEMORY = ("VIRTUAL TABLE", "CONSTANT ROW", "SCAN reach", "SCAN said", "SCAN w", "SCAN (subquery", "VALUES CLAUSE")
 
 
 @pytest.fixture
@@ -300,3 +303,56 @@ def test_identifiers_are_never_deleted(path):
 
         assert hub.find("email", "ann@shop.example") is None
         assert read(path, "select id, kind, value from identifier") == before
+
+
+# -- what a statement reads
+
+
+class PlanningConnection:
+    """Passes everything on to a connection, and notes the plan of each statement."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.plans = {}
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, statement, values=()):
+        if statement.lstrip().startswith(("select", "with", "update")):
+            plan = self._connection.execute(f"explain query plan {statement}", values)
+            self.plans[statement] = [detail for *_, detail in plan]
+        return self._connection.execute(statement, values)
+
+    def executemany(self, statement, rows):
+        for row in rows:
+            self.execute(statement, row)
+
+
+def test_no_statement_reads_a_whole_workspace(path):
+    """Every look-up goes by a selective index: what it costs does not grow with what others have stored."""
+    with closing(SqliteStore(path)) as store:
+        planning = store._connection = PlanningConnection(store._connection)  # noqa: SLF001  (nowhere else is it seen)
+        hub = Hub(store, clock=FakeClock())
+        ann, bob = (
+            hub.resolve(hint(name, email=f"{name}@shop.example", phone=phone, visitor=name * 16, trust=Trust.CHANNEL))
+            for name, phone in (("ann", "+4930123456"), ("bob", "+4930123457"))
+        )
+        message = MessageReceived(external_id="m2", hint=known("ann", ""), at=NOON, text="hello", references=("m1",))
+        (received,) = hub.receive("chat", [message])
+        ruled = hub.merge(ann.contact, bob.contact, by="kim")
+        hub.unmerge(ruled.id, by="kim")
+        hub.withdraw("bob", by="kim")
+        hub.explain(ann.contact)
+        hub.suggestions(ann.contact)
+        hub.conversations(contact=ann.contact)
+        hub.messages(received.conversation)
+        hub.may_write(Identifier("email", "", "ann@shop.example"), "news", list_name="news")
+        hub.attribution("ann")
+
+    assert len(planning.plans) > 30
+    for statement, details in planning.plans.items():
+        for detail in details:
+            is_scan = detail.startswith("SCAN") and not any(one in detail for one in FROM_MEMORY)
+            assert not is_scan, (detail, statement)
+            assert not detail.endswith("(workspace_id=?)"), (detail, statement)

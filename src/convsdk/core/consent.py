@@ -132,7 +132,7 @@ def may_write(
     else:
         missing += [
             f"{other.identifier}, the same person, has withdrawn from {purpose}"
-            for other in _newest_of_others(identifier, purpose, records)
+            for other in _newest_of_each(purpose, records)
             if other.state is ConsentState.WITHDRAWN and other.order > own.order
         ]
     if list_name is not None and membership(memberships, list_name) is not ListState.SUBSCRIBED:
@@ -140,7 +140,7 @@ def may_write(
     return Permission(is_given=not missing, missing=tuple(missing))
 
 
-def _newest_of_others(identifier: Identifier, purpose: str, records: Collection[ConsentRecord]) -> list[ConsentRecord]:
-    others = sorted({record.identifier for record in records} - {identifier})
-    found = (current((one for one in records if one.identifier == other), purpose) for other in others)
+def _newest_of_each(purpose: str, records: Collection[ConsentRecord]) -> list[ConsentRecord]:
+    identifiers = sorted({record.identifier for record in records})
+    found = (current((one for one in records if one.identifier == each), purpose) for each in identifiers)
     return [record for record in found if record is not None]

@@ -231,6 +231,8 @@ def has_mixed_scripts(key: str) -> bool:
 
     A domain is judged by its Unicode form. The answer is a flag for people, never part of a match.
     """
+    if key.isascii() and "xn--" not in key:
+        return False
     local, at, domain = key.rpartition("@")
     try:
         shown = f"{local}{at}{idna.decode(domain)}" if at else key

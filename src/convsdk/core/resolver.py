@@ -59,8 +59,8 @@ class Changes:
 class Known:
     """What a store knows of the identifiers that a batch names.
 
-    `evidence` holds the hints that name several identifiers, and one summary for each identifier that stood alone,
-    for those identifiers whose history was asked for (`needs_history`). `repeats` holds the hints of the batch that
+    `evidence` holds the hints that name several identifiers, and some that stand for all that name one alone, for
+    those identifiers whose history was asked for (`needs_history`). `repeats` holds the hints of the batch that
     only say again what the last joint evidence on each of their identifiers said.
     """
 
@@ -88,11 +88,11 @@ class Known:
             return None
         return self.roots.get(held.contact, held.contact)
 
-    def add(self, evidence: Evidence, key: str = "") -> None:
-        """Take one piece of evidence in, under its hint's id or `key`."""
-        self.evidence[key or evidence.hint] = evidence
+    def add(self, evidence: Evidence) -> None:
+        """Take one piece of evidence in."""
+        self.evidence[evidence.hint] = evidence
         for identifier, _ in evidence.attested:
-            self._named[identifier].add(key or evidence.hint)
+            self._named[identifier].add(evidence.hint)
 
     def add_ruling(self, ruling: Ruling) -> None:
         """Take one ruling in."""
@@ -193,7 +193,7 @@ def decide(
     _register(evidence.identifiers, known, changes, ids)
     for identifier, spelling in evidence.spellings:
         for node, held in changes.holdings.items():
-            if node.identifier == identifier and not held.spelling and node not in known.holdings:
+            if node.identifier == identifier and node not in known.holdings:
                 changes.holdings[node] = evolve(held, spelling=spelling)
     return decision, changes
 
@@ -309,7 +309,7 @@ def _face(known: Known, node: Node) -> Node:
     contact = known.contact(node)
     if contact is None:
         return node
-    return min((one for one in known.holdings if known.contact(one) == contact), default=node)
+    return min(one for one in known.holdings if known.contact(one) == contact)
 
 
 def reconcile(
@@ -330,7 +330,7 @@ def reconcile(
     stored = {held.node: held for held in known.held(scope)}
     holdings = {node: _holding(node, known, partition, ids) for node in sorted(partition.by_node)}
     homes = _homes(holdings, partition)
-    roots = {held.contact: held.contact for held in (*stored.values(),) if held.contact is not None}
+    roots = {held.contact: held.contact for held in stored.values() if held.contact is not None}
     for group in sorted(partition.contacts(), key=min):
         contacts = homes.get(group)
         if not contacts:
@@ -406,10 +406,10 @@ def cookie_contact(visits: Collection[tuple[Moment, int | None]], moment: Moment
     Each visit is a moment and the contact that it spoke for, if any. A pause longer than the policy's `visitor_ttl`
     ends the visitor: what comes after it is another one's.
     """
-    ordered = sorted(visits, key=lambda visit: visit[0])
+    ordered = sorted([*visits, (moment, None)], key=lambda visit: visit[0])
     at = bisect_left([one for one, _ in ordered], moment)
     start = at
-    while start > 0 and ordered[min(start, len(ordered) - 1)][0][0] - ordered[start - 1][0][0] <= policy.visitor_ttl:
+    while start > 0 and ordered[start][0][0] - ordered[start - 1][0][0] <= policy.visitor_ttl:
         start -= 1
     end = at
     while end + 1 < len(ordered) and ordered[end + 1][0][0] - ordered[end][0][0] <= policy.visitor_ttl:
@@ -420,4 +420,4 @@ def cookie_contact(visits: Collection[tuple[Moment, int | None]], moment: Moment
         return None
     if spoken:
         return spoken[-1]
-    return next((contact for when, contact in session if contact is not None and when > moment), None)
+    return next((contact for _, contact in session if contact is not None), None)

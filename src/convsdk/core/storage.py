@@ -133,9 +133,9 @@ class Transaction(ABC):
     def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
         """Add to `known` all valid evidence and rulings that lead to `identifiers`, with the holdings that they name.
 
-        They reach over any number of links, refused ones included. Hints that name one identifier alone are summed
-        up: one evidence of the best trust for each stretch of time between the `cuts` that the joint evidence, loaded
-        and `pending`, makes. Sees what this transaction has written.
+        They reach over any number of links, refused ones included. Of the hints that name one identifier alone, the
+        first of each trust and `may_create` stands for all in a stretch of time, between the `cuts` that the joint
+        evidence makes, loaded and `pending`. Sees what this transaction has written.
         """
 
     @abstractmethod

@@ -121,8 +121,8 @@ class _MemoryTransaction(Transaction):
                 known.add_ruling(ruling)
         moments = cuts((*found, *pending))
         for identifier in reached:
-            for number, summary in self._summaries(identifier, moments.get(identifier, [])):
-                known.add(summary, key=f"alone {identifier} {number}")
+            for evidence in self._alone(identifier, moments.get(identifier, [])):
+                known.add(evidence)
         self._tables.add_holdings(known, sorted(reached))
 
     def _reached(
@@ -143,21 +143,14 @@ class _MemoryTransaction(Transaction):
                 ahead.extend(edges[identifier])
         return reached
 
-    def _summaries(self, identifier: Identifier, moments: list[Moment]) -> Iterator[tuple[int, Evidence]]:
-        alone: defaultdict[int, list[Evidence]] = defaultdict(list)
-        for record in self._tables.valid_hints():
-            evidence = record.evidence
-            if evidence.anchor == identifier and not evidence.links:
-                alone[bisect_right(moments, evidence.moment)].append(evidence)
-        for number, stretch in alone.items():
-            yield (
-                number,
-                evolve(
-                    min(stretch, key=lambda one: one.moment),
-                    trust=max(one.trust for one in stretch),
-                    may_create=any(one.may_create for one in stretch),
-                ),
-            )
+    def _alone(self, identifier: Identifier, moments: list[Moment]) -> Iterable[Evidence]:
+        first: dict[tuple[int, Trust, bool], Evidence] = {}
+        records = (one.evidence for one in self._tables.valid_hints() if one.evidence.anchor == identifier)
+        for evidence in sorted(records, key=lambda one: one.moment):
+            if not evidence.links:
+                stretch = bisect_right(moments, evidence.moment)
+                first.setdefault((stretch, evidence.trust, evidence.may_create), evidence)
+        return first.values()
 
     def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
         return [self._candidates(query) for query in queries]

@@ -280,8 +280,17 @@ class SqliteStore(Store):
         ]
 
     def named_together(self, workspace: str, identifiers: Collection[Identifier] | None) -> list[NamedTogether]:
+        # Two branches, each by its own index: with an `or`, every claim of the workspace would be read.
         asked = f"(select b.id from {BASES})"
-        among = "" if identifiers is None else f"where w.a in {asked} or w.b in {asked}"
+        sides = ("true",) if identifiers is None else (f"{{a}} in {asked}", f"{{b}} in {asked}")
+        named = " union ".join(
+            f"""select anchor_id as a, identifier_id as b, at, key as source, trust from claim
+              where workspace_id = :workspace and not is_withdrawn and {side.format(a="anchor_id", b="identifier_id")}
+            union select a_id, b_id, at, id, null from ruling
+              where workspace_id = :workspace and kind = 'merge' and not is_withdrawn
+              and {side.format(a="a_id", b="b_id")}"""
+            for side in sides
+        )
         rows = self._all(
             f"""select * from (
               select w.at, w.source, w.trust,
@@ -289,16 +298,9 @@ class SqliteStore(Store):
                 {HOLDER_AT.format(base="a", at="w.at", key="w.source")} as first,
                 z.kind, z.scope, z.value, {EPOCH_AT.format(base="z", at="w.at", key="w.source")},
                 {HOLDER_AT.format(base="z", at="w.at", key="w.source")} as second
-              from (
-                select anchor_id as a, identifier_id as b, at, key as source, trust from claim
-                  where workspace_id = :workspace and not is_withdrawn
-                union all
-                select a_id, b_id, at, id, null from ruling
-                  where workspace_id = :workspace and kind = 'merge' and not is_withdrawn
-              ) w
+              from ({named}) w
               join identifier a on a.workspace_id = :workspace and a.id = w.a
               join identifier z on z.workspace_id = :workspace and z.id = w.b
-              {among}
             ) where first is not second or first is null order by 1, 2, 4, 5, 6, 9, 10, 11""",
             self._named(workspace, identifiers or ()),
         )
@@ -330,9 +332,10 @@ class SqliteStore(Store):
 
     def rulings(self, workspace: str, identifiers: Collection[Identifier]) -> list[RulingRecord]:
         rows = self._all(
-            f"""select {RULING} from {RULING_FROM} where r.workspace_id = :workspace
-              and (r.a_id in (select b.id from {BASES}) or r.b_id in (select b.id from {BASES}))
-              order by r.at, r.id""",
+            f"""select {RULING} from {RULING_FROM} where r.workspace_id = :workspace and r.id in (
+              select a.id from {BASES} join ruling a on a.workspace_id = b.workspace_id and a.a_id = b.id
+              union select a.id from {BASES} join ruling a on a.workspace_id = b.workspace_id and a.b_id = b.id
+              ) order by r.at, r.id""",
             self._named(workspace, identifiers),
         )
         return [ruling_of(row) for row in rows]

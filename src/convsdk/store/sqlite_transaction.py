@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise, product
 from typing import Any
 
 from convsdk.core.fold import Evidence, Moment
@@ -37,6 +38,8 @@ from convsdk.store.sqlite_rows import (
     stamp,
     time_of,
 )
+
+_FIRST, _LAST = (-(2**63), ""), (2**63 - 1, "")  # before and after every moment, as it is stored
 
 # Columns are named, so that a later migration can add one without breaking this release.
 _INSERT = {
@@ -133,7 +136,7 @@ class SqliteTransaction(Transaction):
                   and anchor_id = w.value ->> 2 and is_link and not is_withdrawn
                   and (at, key) <= (w.value ->> 1, w.value ->> 0) order by at desc, key desc limit 1)
                 order by at desc, key desc limit 1
-              ) c join hint h on h.workspace_id = :workspace and h.id = c.hint_id)
+              ) said join hint h on h.workspace_id = :workspace and h.id = said.hint_id)
               from json_each(:named) w""",
             {"workspace": self._workspace, "named": json.dumps(named)},
         ):
@@ -146,32 +149,33 @@ class SqliteTransaction(Transaction):
 
     def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
         values = {"workspace": self._workspace, "keys": keys_of(identifiers)}
-        self._run("create temp table if not exists reached (id integer primary key)")
-        self._run("delete from reached")
-        self._run(
-            f"""insert into reached
-              with recursive reach(id) as (
+        rows = self._run(
+            f"""with recursive reach(id) as (
                 select i.id from {KEYS} w cross join identifier i
                   on i.workspace_id = :workspace and i.kind = w.kind and i.scope = w.scope and i.value = w.value
                   and i.epoch = 0
                 union
-                select c.anchor_id from reach join claim c on c.workspace_id = :workspace and c.identifier_id = reach.id
+                select c.anchor_id from reach cross join claim c
+                  on c.workspace_id = :workspace and c.identifier_id = reach.id
                   where c.is_link and not c.is_withdrawn
                 union
-                select c.identifier_id from reach join claim c on c.workspace_id = :workspace and c.anchor_id = reach.id
+                select c.identifier_id from reach cross join claim c
+                  on c.workspace_id = :workspace and c.anchor_id = reach.id
                   where c.is_link and not c.is_withdrawn
                 union
-                select r.a_id from reach join ruling r on r.workspace_id = :workspace and r.b_id = reach.id
+                select r.a_id from reach cross join ruling r on r.workspace_id = :workspace and r.b_id = reach.id
                   where r.kind = 'merge' and not r.is_withdrawn
                 union
-                select r.b_id from reach join ruling r on r.workspace_id = :workspace and r.a_id = reach.id
+                select r.b_id from reach cross join ruling r on r.workspace_id = :workspace and r.a_id = reach.id
                   where r.kind = 'merge' and not r.is_withdrawn
               ) select id from reach""",
             values,
         )
+        reached = [number for (number,) in rows]
+        values["reached"] = json.dumps(reached)
         rows = self._run(
-            f"""select {HOLDING}, k.root_id from reached w
-              cross join identifier b on b.workspace_id = :workspace and b.id = w.id
+            f"""select {HOLDING}, k.root_id from json_each(:reached) w
+              cross join identifier b on b.workspace_id = :workspace and b.id = w.value
               cross join identifier i
                 on i.workspace_id = :workspace and i.kind = b.kind and i.scope = b.scope and i.value = b.value
               left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id""",
@@ -182,44 +186,46 @@ class SqliteTransaction(Transaction):
             decode_evidence(evidence)
             for (evidence,) in self._run(
                 """select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn and h.id in
-                  (select c.hint_id from reached w join claim c
-                    on c.workspace_id = :workspace and c.anchor_id = w.id and c.is_link)""",
+                  (select c.hint_id from json_each(:reached) w cross join claim c
+                    on c.workspace_id = :workspace and c.anchor_id = w.value and c.is_link)""",
                 values,
             )
         ]
         for evidence in joint:
             known.add(evidence)
-        self._load_alone(known, cuts((*joint, *pending)))
+        self._load_alone(known, reached, cuts((*joint, *pending)))
         for row in self._run(
             f"""select {RULING} from {RULING_FROM} where r.workspace_id = :workspace and not r.is_withdrawn
-              and r.a_id in (select id from reached) and r.b_id in (select id from reached)""",
+              and r.a_id in (select value from json_each(:reached))
+              and r.b_id in (select value from json_each(:reached))""",
             values,
         ):
             known.add_ruling(ruling_of(row).ruling)
 
-    def _load_alone(self, known: Known, moments: dict[Identifier, list[Moment]]) -> None:
-        places = [
-            (self._base[identifier], stamp(at), key)
-            for identifier, cut in moments.items()
-            if identifier in self._base
-            for at, key in cut
-        ]
-        # The least time with the greatest key is a moment inside the stretch, whichever rows the two come from.
-        for row in self._run(
-            """select i.kind, i.scope, i.value, min(h.at), max(h.key), max(h.trust), max(h.may_create),
-                (select count(*) from json_each(:places) w where w.value ->> 0 = h.anchor_id
-                  and (w.value ->> 1, w.value ->> 2) <= (h.at, h.key)) as number
-              from reached r
-              cross join hint h indexed by hint_anchor on h.workspace_id = :workspace and h.anchor_id = r.id
-              join identifier i on i.workspace_id = h.workspace_id and i.id = h.anchor_id
-              where not h.is_joint and not h.is_withdrawn group by h.anchor_id, number""",
-            {"workspace": self._workspace, "places": json.dumps(places)},
-        ):
-            anchor = Identifier(*row[:3])
-            alone = Evidence(
-                hint=row[4], at=time_of(row[3]), anchor=anchor, trust=Trust(row[5]), may_create=bool(row[6])
+    def _load_alone(self, known: Known, reached: list[int], moments: dict[Identifier, list[Moment]]) -> None:
+        names = {number: identifier for identifier, number in self._base.items()}
+        stretches = [
+            (number, trust, may_create, *start, *end)
+            for number in reached
+            for start, end in pairwise(
+                [_FIRST, *((stamp(at), key) for at, key in moments.get(names[number], ())), _LAST]
             )
-            known.add(alone, key=f"alone {anchor} {row[7]}")
+            for trust, may_create in product(Trust, (0, 1))
+        ]
+        # One look into the index for each, however many messages somebody has written.
+        for number, at, key, trust, may_create in self._run(
+            """select s.value ->> 0, h.at, h.key, h.trust, h.may_create from json_each(:stretches) s
+              cross join hint h on h.workspace_id = :workspace and h.id = (
+                select a.id from hint a indexed by hint_alone
+                where a.workspace_id = :workspace and a.anchor_id = s.value ->> 0
+                  and a.trust = s.value ->> 1 and a.may_create = s.value ->> 2
+                  and not a.is_joint and not a.is_withdrawn
+                  and (a.at, a.key) >= (s.value ->> 3, s.value ->> 4) and (a.at, a.key) < (s.value ->> 5, s.value ->> 6)
+                order by a.at, a.key limit 1)""",
+            {"workspace": self._workspace, "stretches": json.dumps(stretches)},
+        ):
+            anchor, is_creating = names[number], bool(may_create)
+            known.add(Evidence(hint=key, at=time_of(at), anchor=anchor, trust=Trust(trust), may_create=is_creating))
 
     def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
         asked = [(place, one.channel, one.thread) for place, one in enumerate(queries)]

@@ -195,18 +195,20 @@ class StoreContract:
             assert _history(store, "ann") == ({"1"}, set())
 
     def test_history_sums_up_lone_identifiers(self) -> None:
-        """Hints that name one identifier alone are one evidence, of the first's time and the best trust."""
+        """Of the hints that name one identifier alone, the first of each trust stands for all."""
         with self._store() as store:
             hub = _hub(store)
-            for number, trust in enumerate((Trust.ASSERTED, Trust.CHANNEL, Trust.AGENT)):
+            for number, trust in enumerate((Trust.ASSERTED, Trust.CHANNEL, Trust.ASSERTED, Trust.CHANNEL)):
                 hub.resolve(_hint(str(number), "ann", trust=trust, at=NOON + timedelta(days=number)))
 
             with store.transaction(_SHOP) as transaction:
                 known = transaction.load([])
                 transaction.load_history(known, [_email("ann")])
 
-            (summary,) = known.evidence.values()
-            assert (summary.at, summary.trust, summary.anchor) == (NOON, Trust.CHANNEL, _email("ann"))
+            assert {one.moment: one.attested for one in known.evidence.values()} == {
+                (NOON, "0"): ((_email("ann"), Trust.ASSERTED),),
+                (NOON + timedelta(days=1), "1"): ((_email("ann"), Trust.CHANNEL),),
+            }
 
     def test_history_sees_its_own_transaction(self) -> None:
         """What a transaction has written, it can load before it commits."""

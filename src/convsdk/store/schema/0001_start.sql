@@ -60,6 +60,8 @@ create table hint (
 ) strict, without rowid;
 create unique index hint_key on hint (workspace_id, key);
 create index hint_anchor on hint (workspace_id, anchor_id, at) where anchor_id is not null;
+create index hint_alone on hint (workspace_id, anchor_id, trust, may_create, at, key) -- the first of each is enough
+  where not is_joint and not is_withdrawn;
 create index hint_visitor on hint (workspace_id, visitor_id, at) where visitor_id is not null;
 
 -- What a hint says of identifiers beside its anchor: a link, or a note (only typed, or a role mailbox).
@@ -194,3 +196,36 @@ create table outbox (
   payload blob not null,
   primary key (workspace_id, id)
 ) strict, without rowid;
+
+-- What the planner shall believe of a grown file. Without figures it takes the primary key, whose first column is the
+-- workspace, for as selective as an index that names five columns, and reads the whole workspace.
+analyze;
+insert into sqlite_stat1 (tbl, idx, stat) values
+  ('identifier', 'identifier', '10000000 10000000 1'),
+  ('identifier', 'identifier_key', '10000000 10000000 300000 300000 2 1'),
+  ('identifier', 'identifier_contact', '10000000 10000000 2'),
+  ('contact', 'contact', '10000000 10000000 1'),
+  ('contact', 'contact_root', '10000000 10000000 2'),
+  ('hint', 'hint', '10000000 10000000 1'),
+  ('hint', 'hint_key', '10000000 10000000 1'),
+  ('hint', 'hint_anchor', '10000000 10000000 10 1'),
+  ('hint', 'hint_alone', '10000000 10000000 10 8 8 1 1'),
+  ('hint', 'hint_visitor', '10000000 10000000 10 1'),
+  ('claim', 'claim', '10000000 10000000 5 1 1'),
+  ('claim', 'claim_anchor', '10000000 10000000 5 1'),
+  ('claim', 'claim_hint', '10000000 10000000 2'),
+  ('ruling', 'ruling', '10000000 10000000 1'),
+  ('ruling', 'ruling_a', '10000000 10000000 2'),
+  ('ruling', 'ruling_b', '10000000 10000000 2'),
+  ('trait', 'trait', '10000000 10000000 5 1'),
+  ('consent', 'consent', '10000000 10000000 5 1'),
+  ('membership', 'membership', '10000000 10000000 5 1'),
+  ('conversation', 'conversation', '10000000 10000000 1'),
+  ('conversation', 'conversation_thread', '10000000 10000000 300000 2'),
+  ('conversation', 'conversation_filed', '10000000 10000000 3 1'),
+  ('conversation', 'conversation_opened', '10000000 10000000 1'),
+  ('message', 'message', '10000000 10000000 1'),
+  ('message', 'message_external', '10000000 10000000 300000 1'),
+  ('message', 'message_conversation', '10000000 10000000 10 1'),
+  ('outbox', 'outbox', '10000000 10000000 1');
+analyze sqlite_schema;
