@@ -411,6 +411,17 @@ def test_stored_reference_goes_before_a_thread_of_the_batch(hub):
     assert reply.conversation == first.conversation
 
 
+def test_nearest_reference_counts_whether_stored_or_of_the_batch(hub):
+    """A stored message that is answered goes before one of the same batch that is named after it."""
+    (first,) = hub.receive("till", [wrote("1", "ann", thread="a")])
+
+    _, reply = hub.receive(
+        "till", [wrote("2", "ann", thread="b"), wrote("3", "ann", thread="c", references=("1", "2"))]
+    )
+
+    assert reply.conversation == first.conversation
+
+
 def test_nearest_reference_of_a_batch_counts(hub):
     """Of several messages that a reply answers, the nearest decides."""
     received = hub.receive(

@@ -1,7 +1,7 @@
 """What becomes of the events of one transaction: whose each is, its conversation, and what is to be written."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -95,7 +95,9 @@ class Desk:
         self._ids = transaction.new_ids()
         self._by_message: dict[str, int] = {}
 
-    def take(self, event: Event, hint: IdentityHint, evidence: Evidence, candidates: list[Filing]) -> Received:
+    def take(
+        self, event: Event, hint: IdentityHint, evidence: Evidence, candidates: Sequence[tuple[str, Filing]]
+    ) -> Received:
         if evidence.hint in self._known.decisions:
             return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
         filing = self._file(event, evidence, candidates)
@@ -170,7 +172,7 @@ class Desk:
         for first, second in decision.suggested:
             self._notify("suggestion.opened", hint.at, identifiers=[first, second], because=decision.hint)
 
-    def _file(self, event: Event, evidence: Evidence, candidates: list[Filing]) -> Filing | None:
+    def _file(self, event: Event, evidence: Evidence, candidates: Sequence[tuple[str, Filing]]) -> Filing | None:
         if isinstance(event, StatusChanged):
             told = {"status": event.status.value, "messages": list(event.messages), "thread": event.thread}
             self._notify("status.reported", event.at, channel=self._channel, **told)
@@ -186,12 +188,12 @@ class Desk:
             filing = self._open(event, evidence, query.thread)
         return self._write_message(event, evidence, filing)
 
-    def _candidates(self, query: ThreadQuery, stored: list[Filing]) -> list[Filing]:
+    def _candidates(self, query: ThreadQuery, stored: Sequence[tuple[str, Filing]]) -> list[Filing]:
         """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
-        newest = {one.id: one for one in stored} | self.batch.filings
-        threaded = {one.id for one in stored if one.thread == query.thread}
-        answered = [self._by_message[one] for one in query.references if one in self._by_message]
-        answered += [one.id for one in stored[: len(stored) - len(threaded)]]
+        newest = {one.id: one for _, one in stored} | self.batch.filings
+        holding = {reference: one.id for reference, one in stored if reference} | self._by_message
+        answered = [holding[one] for one in query.references if one in holding]
+        threaded = {one.id for reference, one in stored if not reference}
         threaded |= {one.id for one in self.batch.filings.values() if one.thread == query.thread}
         return [newest[one] for one in (*answered, *sorted(threaded, reverse=True))]
 

@@ -139,10 +139,11 @@ class Transaction(ABC):
         """
 
     @abstractmethod
-    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
+    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[tuple[str, Filing]]]:
         """Give for each query the conversations that it could mean, the likeliest first.
 
-        Those that hold its references, in their order, then those of its thread, the newest first.
+        Those that hold its references, in their order, each with the reference; then those of its thread, the newest
+        first, each with an empty string.
         """
 
     @abstractmethod

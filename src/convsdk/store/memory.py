@@ -152,21 +152,19 @@ class _MemoryTransaction(Transaction):
                 first.setdefault((stretch, evidence.trust, evidence.may_create), evidence)
         return first.values()
 
-    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
+    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[tuple[str, Filing]]]:
         return [self._candidates(query) for query in queries]
 
-    def _candidates(self, query: ThreadQuery) -> list[Filing]:
+    def _candidates(self, query: ThreadQuery) -> list[tuple[str, Filing]]:
+        tables = self._tables
         answered = [
-            self._tables.filings[self._tables.messages[self._tables.by_external_id[query.channel, one]].conversation]
+            (one, tables.filings[tables.messages[tables.by_external_id[query.channel, one]].conversation])
             for one in query.references
-            if (query.channel, one) in self._tables.by_external_id
+            if (query.channel, one) in tables.by_external_id
         ]
-        threaded = [
-            filing
-            for filing in self._tables.filings.values()
-            if (filing.channel, filing.thread) == (query.channel, query.thread)
-        ]
-        return answered + sorted(threaded, key=lambda one: one.id, reverse=True)
+        newest = sorted(tables.filings.values(), key=lambda one: one.id, reverse=True)
+        threaded = [("", one) for one in newest if (one.channel, one.thread) == (query.channel, query.thread)]
+        return answered + threaded
 
     def new_ids(self) -> Iterator[int]:
         return self._tables.ids

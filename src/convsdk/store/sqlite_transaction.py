@@ -227,15 +227,15 @@ class SqliteTransaction(Transaction):
             anchor, is_creating = names[number], bool(may_create)
             known.add(Evidence(hint=key, at=time_of(at), anchor=anchor, trust=Trust(trust), may_create=is_creating))
 
-    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[Filing]]:
+    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[tuple[str, Filing]]]:
         asked = [(place, one.channel, one.thread) for place, one in enumerate(queries)]
-        found: list[list[Filing]] = [[] for _ in queries]
+        found: list[list[tuple[str, Filing]]] = [[] for _ in queries]
         references = [
             (place, one.channel, reference) for place, one in enumerate(queries) for reference in one.references
         ]
         if references:
-            for place, *row in self._run(
-                f"""select w.value ->> 0, {FILING} from json_each(:references) w
+            for place, reference, *row in self._run(
+                f"""select w.value ->> 0, w.value ->> 2, {FILING} from json_each(:references) w
                   cross join message m on m.workspace_id = :workspace and m.channel = w.value ->> 1
                     and m.external_id = w.value ->> 2
                   cross join {FILING_FROM}
@@ -243,14 +243,14 @@ class SqliteTransaction(Transaction):
                   order by w.key""",
                 {"workspace": self._workspace, "references": json.dumps(references)},
             ):
-                found[place].append(filing_of(tuple(row)))
+                found[place].append((reference, filing_of(tuple(row))))
         for place, *row in self._run(
             f"""select w.value ->> 0, {FILING} from json_each(:asked) w cross join {FILING_FROM}
               where c.workspace_id = :workspace and c.channel = w.value ->> 1 and c.thread = w.value ->> 2
               order by w.key, c.id desc""",
             {"workspace": self._workspace, "asked": json.dumps(asked)},
         ):
-            found[place].append(filing_of(tuple(row)))
+            found[place].append(("", filing_of(tuple(row))))
         return found
 
     def new_ids(self) -> Iterator[int]:
