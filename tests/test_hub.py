@@ -1352,3 +1352,126 @@ def test_consent_is_told_however_it_came(hub):
 
     told = [(one["identifier"], one["purpose"], one["state"]) for one in notices(hub, "consent.changed")]
     assert told == [("email:ann@shop.example", "news", state) for state in ("granted", "withdrawn")]
+
+
+# -- no takeover, and no leak over a change of hands
+
+
+def test_attested_message_does_not_go_on_in_another_browsers_claim(hub):
+    """Whoever proves an account gets a conversation of their own: the claimant's browser would read it."""
+    claimed = wrote("1", "ann", trust=Trust.ASSERTED, visitor=COOKIE)
+    attested = wrote("2", "ann", trust=Trust.PROVEN, visitor=OTHER_COOKIE)
+
+    mine, hers = (hub.receive("till", [one])[0].conversation for one in (claimed, attested))
+
+    assert mine != hers
+    assert hub.access("till/1").readable == (mine,)
+    assert hub.access("till/2").readable == (hers,)
+
+
+def test_forged_mail_does_not_catch_the_genuine_ones_after_it(hub):
+    """A claim opens a conversation beside the attested one, which the next attested mail goes on in."""
+    mails = [
+        wrote(str(n), "ann", trust=trust) for n, trust in enumerate((Trust.CHANNEL, Trust.ASSERTED, Trust.CHANNEL))
+    ]
+
+    first, forged, last = (hub.receive("till", [one])[0].conversation for one in mails)
+
+    assert first == last != forged
+
+
+def test_claimed_opt_in_does_not_hide_a_withdrawal(hub):
+    """A request that waits for its confirmation brings nobody back who has withdrawn at another address."""
+    hub.resolve(proven("1", "ann", claims=[Claim("email", address("ann2"), Trust.PROVEN)]))
+    hub.record_consent("email", address("ann"), "news", ConsentState.GRANTED, by="kim", trust=Trust.PROVEN)
+    for state, trust in ((ConsentState.WITHDRAWN, Trust.PROVEN), (ConsentState.GRANTED, Trust.ASSERTED)):
+        hub._clock.advance(days=1)  # noqa: SLF001  (the fixture's own clock)
+        hub.record_consent("email", address("ann2"), "news", state, by="kim", trust=trust)
+
+    assert not hub.may_write(email("ann"), "news")
+
+
+def test_yes_ends_where_a_number_changes_hands(hub):
+    """The new holder of a number was never asked, and the old one's no still counts."""
+    number = Identifier("phone", "", PHONE)
+    hub.resolve(hint("1", account="ann", phone=PHONE, trust=Trust.PROVEN))
+    hub.record_consent("phone", PHONE, "news", ConsentState.GRANTED, by="kim", trust=Trust.PROVEN)
+    assert hub.may_write(number, "news")
+
+    hub.resolve(hint("2", account="ben", phone=PHONE, trust=Trust.PROVEN, at=NOON + timedelta(days=1)))
+
+    assert hub.consent(number, "news") is None
+    assert not hub.may_write(number, "news")
+
+
+def test_yes_of_a_withdrawn_hint_counts_no_more(hub):
+    """A hint that is taken back takes its yes with it, and gives it back when it is restored."""
+    claim = Claim("email", address("ann"), Trust.PROVEN)
+    signal = ConsentSignal(claim=claim, purpose="news", granted=True)
+    hub.resolve(hint("1", claims=[claim], consents=(signal,)))
+
+    hub.withdraw("1", by="kim")
+    assert hub.consent(email("ann"), "news") is None
+    hub.restore("1", by="kim")
+
+    assert hub.consent(email("ann"), "news") is ConsentState.GRANTED
+
+
+def test_traits_of_a_new_holder_are_not_the_old_ones(hub):
+    """What is said of a number's new holder is not shown on the contact that had it before."""
+    for day, (account, name) in enumerate((("ann", "Ann"), ("ben", "Ben"))):
+        at = NOON + timedelta(days=day)
+        hub.resolve(hint(str(day), account=account, phone=PHONE, traits={"name": name}, trust=Trust.PROVEN, at=at))
+    hub.resolve(hint("2", phone=PHONE, traits={"name": "Benny"}, trust=Trust.PROVEN, at=NOON + timedelta(days=2)))
+
+    names = [hub.find("external_id", account).name for account in ("ann", "ben")]
+
+    assert names == ["Ann", "Benny"]
+
+
+def test_older_words_of_a_cookie_overwrite_no_claim(hub):
+    """What a browser said before anybody knew whose it is counts from then on: after what was said in between."""
+    hub.resolve(hint("1", visitor=COOKIE, traits={"name": "Eve"}))
+    hub.resolve(hint("2", email=address("ann"), traits={"name": "Ann"}, at=NOON + timedelta(days=1)))
+
+    hub.resolve(hint("3", email=address("ann"), visitor=COOKIE, at=NOON + timedelta(days=2)))
+
+    assert hub.find("email", address("ann")).name == "Ann"
+
+
+def test_words_of_a_cookie_are_its_contacts_for_thirty_days(hub):
+    """A pause longer than the cookie lives parts what was said before from who comes after."""
+    hub.resolve(hint("1", visitor=COOKIE, traits={"name": "Eve"}))
+
+    hub.resolve(hint("2", email=address("ann"), visitor=COOKIE, trust=Trust.CHANNEL, at=NOON + timedelta(days=60)))
+
+    assert hub.find("email", address("ann")).traits == {}
+
+
+def test_cookie_is_no_side_of_a_merge(hub):
+    """Staff cannot join people through a browser that both have used."""
+    people(hub, "ann")
+
+    with pytest.raises(Conflict, match="says which browser"):
+        hub.merge(Identifier("visitor", "", COOKIE), email("ann"), by="kim")
+
+
+def test_pairs_of_a_new_holder_are_not_the_old_ones(hub):
+    """Suggestions and reasons of a contact leave out who was named with its number later."""
+    hub.resolve(hint("1", account="ann", phone=PHONE, trust=Trust.PROVEN))
+    hub.resolve(hint("2", account="ben", phone=PHONE, trust=Trust.PROVEN, at=NOON + timedelta(days=1)))
+    people(hub, "zed")
+    claims = [Claim("email", address("zed"), Trust.CHANNEL), Claim("phone", PHONE, Trust.ASSERTED)]
+    hub.resolve(hint("3", claims=claims, at=NOON + timedelta(days=2)))
+    ann, ben = (hub.find("external_id", account).id for account in ("ann", "ben"))
+
+    assert hub.suggestions(ben)
+    assert hub.suggestions(ann) == []
+    assert not any("zed" in line for line in hub.explain(ann))
+
+
+def test_spelling_is_kept_without_what_nobody_sees(hub):
+    """An address is written to as it was spelt, but for zero-width characters at its edges."""
+    hub.resolve(hint("1", email="\u200bAnn@Shop.example\ufeff", trust=Trust.CHANNEL))
+
+    assert hub.find("email", address("ann")).identifiers[0].spelling == "Ann@Shop.example"

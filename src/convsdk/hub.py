@@ -1,7 +1,7 @@
 """The one entry point: everything a program does with a workspace goes through a `Hub`."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -343,6 +343,8 @@ class Hub:
 
     def _point(self, who: int | Identifier, moment: Moment) -> Identifier:
         if isinstance(who, Identifier):
+            if who.kind == "visitor":
+                raise Conflict(f"{who} says which browser, never which person: name an identifier of the person")
             return who
         if record := self.store.contact(self.workspace, who):
             for held in record.holdings:
@@ -375,9 +377,7 @@ class Hub:
     def _contact(self, record: ContactRecord) -> Contact:
         identifiers = {held.node.identifier for held in record.holdings}
         visitors = self._own_cookies(record.id, identifiers)
-        claims = [
-            one for one in self.store.traits(self.workspace, {*identifiers, *visitors}) if self._is_of(one, record)
-        ]
+        claims = [*self._traits(record, identifiers), *self._cookie_traits(record.id, visitors)]
         notes = self.store.named_together(self.workspace, identifiers)
         return Contact(
             id=record.id,
@@ -397,10 +397,26 @@ class Hub:
             redirects=tuple(one for one in record.members if one != record.id),
         )
 
-    def _is_of(self, claim: TraitClaim, record: ContactRecord) -> bool:
-        if claim.identifier.kind == "visitor" or all(held.node.epoch == 0 for held in record.holdings):
-            return True
-        return self.store.find(self.workspace, claim.identifier, (claim.at, claim.hint)) == record.id
+    def _traits(self, record: ContactRecord, identifiers: Collection[Identifier]) -> Iterator[TraitClaim]:
+        recycled = {held.node.identifier for held in record.holdings if held.node.epoch}
+        # Whoever holds the first epoch and is found today holds the only one.
+        recycled |= {one for one in identifiers if self.store.find(self.workspace, one) != record.id}
+        for claim in self.store.traits(self.workspace, identifiers):
+            moment = (claim.at, claim.hint)
+            if (
+                claim.identifier not in recycled
+                or self.store.find(self.workspace, claim.identifier, moment) == record.id
+            ):
+                yield claim
+
+    def _cookie_traits(self, contact: int, cookies: Iterable[Identifier]) -> Iterator[TraitClaim]:
+        """Give what was said under cookies while they were this contact's, as said once it was known whose they are."""
+        for cookie in cookies:
+            spoken = self._spoken(cookie)
+            known_at = min(at for (at, _), who in spoken if who == contact)
+            for claim in self.store.traits(self.workspace, [cookie]):
+                if cookie_contact(spoken, (claim.at, claim.hint), self.policy) == contact:
+                    yield evolve(claim, at=max(claim.at, known_at))
 
     def _own_cookies(self, contact: int, identifiers: Collection[Identifier]) -> list[Identifier]:
         """Give the cookies that spoke for this contact and for no other."""
@@ -476,14 +492,18 @@ class Hub:
 
     def suggestions(self, contact: int | None = None) -> list[Suggestion]:
         """Give the pairs of contacts that may be one person, of one contact or of all: for a human to look at."""
-        identifiers = None
+        identifiers, record = None, None
         if contact is not None:
             record = self.store.contact(self.workspace, contact)
             identifiers = {held.node.identifier for held in record.holdings} if record else set()
         found: dict[tuple[int, int], Suggestion] = {}
         for one in self.store.named_together(self.workspace, identifiers):
             first, second = one.contacts
-            if first is None or second is None or any(self.policy.is_role(node.identifier) for node in (one.a, one.b)):
+            # An identifier that has changed hands brings pairs of its other holders.
+            is_asked = contact is None or (record is not None and record.id in one.contacts)
+            if not is_asked or first is None or second is None:
+                continue
+            if any(self.policy.is_role(node.identifier) for node in (one.a, one.b)):
                 continue
             pair = (min(first, second), max(first, second))
             if one.trust is Trust.ASSERTED and self._are_kept_apart(*pair):
@@ -509,11 +529,12 @@ class Hub:
         if record is None:
             raise NotFound(f"no contact {contact} in workspace {self.workspace!r}: see 'convsdk contacts'")
         identifiers = {held.node.identifier for held in record.holdings}
+        named = self.store.named_together(self.workspace, identifiers)
         return sentences(
             record,
             self.store.hints(self.workspace, identifiers, limit=limit),
             self.store.rulings(self.workspace, identifiers),
-            self.store.named_together(self.workspace, identifiers),
+            [one for one in named if record.id in one.contacts],
         )
 
     def access(self, hint: str) -> Access:
@@ -590,8 +611,21 @@ class Hub:
 
     def consent(self, identifier: Identifier, purpose: str) -> ConsentState | None:
         """Give what counts for one identifier and purpose, or None where nobody ever said anything."""
-        record = current(self.store.consents(self.workspace, [identifier]), purpose)
+        contact = self.store.find(self.workspace, identifier)
+        holder = self.store.contact(self.workspace, contact) if contact else None
+        record = current(self._consents([identifier], holder), purpose)
         return record.state if record else None
+
+    def _consents(self, identifiers: Collection[Identifier], holder: ContactRecord | None) -> list[ConsentRecord]:
+        """Give the statements that count for who holds the identifiers now: a yes ends where they change hands."""
+        since = {held.node.identifier: held.since for held in holder.holdings if held.since} if holder else {}
+        return [
+            one
+            for one in self.store.consents(self.workspace, identifiers)
+            if one.state is not ConsentState.GRANTED
+            or one.identifier not in since
+            or one.order >= since[one.identifier]
+        ]
 
     def may_write(self, identifier: Identifier, purpose: str, *, list_name: str | None = None) -> Permission:
         """Say whether a contact may be written to at `identifier` for `purpose`, and if not, what is missing."""
@@ -601,7 +635,7 @@ class Hub:
         return may_write(
             identifier,
             purpose,
-            self.store.consents(self.workspace, identifiers),
+            self._consents(identifiers, record),
             list_name=list_name,
             memberships=self.store.memberships(self.workspace, record.members) if record else (),
         )

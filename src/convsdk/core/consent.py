@@ -121,7 +121,8 @@ def may_write(
     """Say whether the contact may be written to at `identifier` for `purpose`, as a member of `list_name` if given.
 
     `records` are the statements of all identifiers of the contact, `memberships` those of all its merged contacts. A
-    withdrawal at another identifier of the same person counts where it is newer than the consent.
+    withdrawal at another identifier of the same person counts where it is newer than the consent, and no request that
+    waits for its confirmation hides it.
     """
     missing: list[str] = []
     own = current((one for one in records if one.identifier == identifier), purpose)
@@ -132,7 +133,7 @@ def may_write(
     else:
         missing += [
             f"{other.identifier}, the same person, has withdrawn from {purpose}"
-            for other in _newest_of_each(purpose, records)
+            for other in _newest_of_each(purpose, [one for one in records if one.state is not ConsentState.PENDING])
             if other.state is ConsentState.WITHDRAWN and other.order > own.order
         ]
     if list_name is not None and membership(memberships, list_name) is not ListState.SUBSCRIBED:

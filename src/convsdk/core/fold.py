@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from attrs import field, frozen
 
-from convsdk.core.identifiers import Kinds, has_mixed_scripts
+from convsdk.core.identifiers import Kinds, has_mixed_scripts, trim
 from convsdk.core.model import Claim, Identifier, IdentityHint, Node, Rule, Ruling, RulingKind, Step, Trust
 
 
@@ -99,8 +99,8 @@ def weigh(hint: IdentityHint, policy: Policy) -> Evidence:
             unusable.add(claim.kind)
         else:
             best[identifier] = max(claim.trust, best.get(identifier, claim.trust))
-            if claim.value.strip() != identifier.value:
-                spellings.setdefault(identifier, claim.value.strip())
+            if (spelling := trim(claim.value)) != identifier.value:
+                spellings.setdefault(identifier, spelling)
     visitor = policy.canonical(Claim("visitor", hint.visitor, Trust.CHANNEL)) if hint.visitor else None
     anchor = min(best, key=lambda one: _anchor_order(one, best[one], policy), default=None)
     others = sorted((one, trust) for one, trust in best.items() if one != anchor)

@@ -49,13 +49,18 @@ class Filing:
         """Say whether a message with this evidence belongs here: the same person, or the same nameless browser.
 
         Who only claims to be somebody is let into what the same browser wrote, or, where there are no cookies, into
-        what was no more than a claim itself: never into a conversation that somebody else could read there.
+        what was no more than a claim itself: never into a conversation that somebody else could read there. And who
+        is attested does not go on in another browser's claim, whose visitor would read it.
         """
         if evidence.anchor is not None:
             if self.identifier is None:
                 return self.visitor == evidence.visitor
-            if self.identifier != evidence.anchor or evidence.trust > Trust.ASSERTED:
-                return self.identifier == evidence.anchor
+            if self.identifier != evidence.anchor:
+                return False
+            if evidence.trust > Trust.ASSERTED and self.is_verified:
+                return True
+            if evidence.trust >= Trust.CHANNEL and self.visitor is None:
+                return False
             return self.visitor == evidence.visitor and (self.visitor is not None or not self.is_verified)
         return self.visitor == evidence.visitor and (self.visitor is not None or self.identifier is None)
 

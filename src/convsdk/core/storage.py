@@ -215,7 +215,7 @@ class Store(ABC):
 
     @abstractmethod
     def consents(self, workspace: str, identifiers: Collection[Identifier]) -> list[ConsentRecord]:
-        """Give every consent statement about `identifiers`, by time."""
+        """Give every consent statement about `identifiers`, by time, but for a yes whose hint was withdrawn."""
 
     @abstractmethod
     def memberships(self, workspace: str, contacts: Collection[int]) -> list[Membership]:

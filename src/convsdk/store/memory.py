@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from attrs import define, evolve, field
 
-from convsdk.core.consent import ConsentRecord, Membership
+from convsdk.core.consent import ConsentRecord, ConsentState, Membership
 from convsdk.core.events import Notice
 from convsdk.core.fold import Evidence, Moment
 from convsdk.core.inbox import Filing
@@ -344,8 +344,14 @@ class MemoryStore(Store):
 
     def consents(self, workspace: str, identifiers: Collection[Identifier]) -> list[ConsentRecord]:
         with self._lock:
-            records = self._workspaces[workspace].consents.values()
-            return sorted((one for one in records if one.identifier in identifiers), key=lambda one: one.order)
+            tables = self._workspaces[workspace]
+            withdrawn = {hint for hint, record in tables.hints.items() if record.is_withdrawn}
+            found = (
+                one
+                for one in tables.consents.values()
+                if one.identifier in identifiers and not (one.state is ConsentState.GRANTED and one.hint in withdrawn)
+            )
+            return sorted(found, key=lambda one: one.order)
 
     def memberships(self, workspace: str, contacts: Collection[int]) -> list[Membership]:
         with self._lock:

@@ -352,6 +352,8 @@ class SqliteStore(Store):
             f"""select b.kind, b.scope, b.value, t.purpose, t.state, t.at, t.key, t.trust, t.by, t.place, t.wording,
                 t.wording_version
               from {BASES} join consent t on t.workspace_id = b.workspace_id and t.identifier_id = b.id
+              left join hint h on h.workspace_id = t.workspace_id and h.key = t.key
+              where t.state <> 'granted' or h.is_withdrawn is not 1
               order by t.at, t.key""",
             self._named(workspace, identifiers),
         )
