@@ -1475,3 +1475,17 @@ def test_spelling_is_kept_without_what_nobody_sees(hub):
     hub.resolve(hint("1", email="\u200bAnn@Shop.example\ufeff", trust=Trust.CHANNEL))
 
     assert hub.find("email", address("ann")).identifiers[0].spelling == "Ann@Shop.example"
+
+
+def test_resting_contact_redirects_over_a_later_merge(hub):
+    """An id whose evidence was taken back leads to who is left of it, wherever that one is merged to."""
+    (bob,) = people(hub, "bob")
+    ann = hub.resolve(hint("1", email=address("ann"), phone=PHONE, trust=Trust.CHANNEL)).contact
+    hub.resolve(hint("2", phone=PHONE, trust=Trust.CHANNEL, at=NOON + timedelta(days=1)))
+    hub.withdraw("1", by="kim")
+    left = hub.find("phone", PHONE).id
+
+    hub.merge(left, bob, by="kim")
+
+    assert left != ann
+    assert hub.contact(ann).id == bob

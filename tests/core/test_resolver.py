@@ -519,18 +519,33 @@ def test_withdrawn_link_gives_the_other_side_a_contact_of_its_own():
     )
 
 
-def test_withdrawn_founder_is_followed_by_the_oldest_that_is_left():
-    """A contact goes on with the identifiers that something still speaks for."""
+def test_contact_rests_while_nothing_speaks_for_its_founder():
+    """What is left of it becomes a new contact, to which the resting one redirects; nobody inherits its id."""
     known, ids = stored(PAIR)
 
     changes = refolded(known, ids, said("h2", 2, ("x:1", PROVEN)))
 
     assert changes == Changes(
         holdings={
-            node("x:1"): owned("x:1", 2, contact=3, is_founder=True),
-            node("e:a"): Holding(id=1, node=node("e:a")),
-        }
+            node("x:1"): owned("x:1", 2, contact=4, is_founder=True),
+            node("e:a"): Holding(id=1, node=node("e:a"), contact=3, is_founder=True),
+        },
+        contacts=[
+            NewContact(id=4, at=changes.contacts[0].at, how=changes.contacts[0].how, hint=changes.contacts[0].hint)
+        ],
+        roots={3: 4},
     )
+
+
+def test_resting_contact_wakes_with_its_founder():
+    """The evidence that comes back gives the id back, and the contact made meanwhile redirects to it."""
+    known, ids = stored(PAIR)
+    known.apply(refolded(known, ids, said("h2", 2, ("x:1", PROVEN))))
+
+    known.apply(refolded(known, ids, PAIR, said("h2", 2, ("x:1", PROVEN))))
+
+    assert [known.contact(node(one)) for one in ("e:a", "x:1")] == [3, 3]
+    assert known.roots[4] == 3
 
 
 def test_founder_keeps_the_contact_before_an_older_identifier():

@@ -179,3 +179,28 @@ def test_a_withdrawn_hint_might_never_have_come(store, data, history):
         hub.restore(hint.id, by="agent:1")
 
     assert state(hub, history) == before
+
+
+@given(data=st.data(), history=worlds.histories())
+@settings(max_examples=200, deadline=None)
+def test_undoing_everything_in_reverse_leaves_no_trace(store, data, history):
+    """Merges and withdrawals on top of one another, undone the last first: everything is as it was, ids included."""
+    hub = new_hub(store)
+    for hint in history:
+        hub.resolve(hint)
+    before = state(hub, history)
+    pairs = st.tuples(worlds.CLAIMS, worlds.CLAIMS).filter(lambda pair: pair[0] != pair[1])
+    steps = data.draw(st.lists(st.sampled_from(history) | pairs, min_size=2, max_size=6, unique_by=str))
+
+    done = []
+    for step in steps:
+        if isinstance(step, tuple):
+            sides = (Identifier(kind, "", value) for kind, value in step)
+            done.append((hub.unmerge, hub.merge(*sides, by="agent:1").id))
+        else:
+            hub.withdraw(step.id, by="agent:1")
+            done.append((hub.restore, step.id))
+    for undo, target in reversed(done):
+        undo(target, by="agent:1")
+
+    assert state(hub, history) == before

@@ -20,7 +20,7 @@ from convsdk.core.model import Decision, Identifier, Node, Outcome, Rule, Ruling
 class Holding:
     """An identifier in one epoch, and the contact that it is on.
 
-    `contact` is its home (follow `Known.roots` from there), `is_founder` whether that contact goes where this
+    `contact` is where it belongs (follow `Known.roots` from there), `is_founder` whether that contact goes where this
     identifier goes, `is_owned` whether it is on a contact at all: one that was only typed is not. `since` is None
     for an epoch that later evidence took back. `trust` is the best attestation so far, None where it was only typed
     beside another. `spelling` is the value as it first came, for sending to it; empty where it is the key itself.
@@ -323,63 +323,48 @@ def reconcile(
 ) -> None:
     """Put into `changes` what makes the stored contacts of `scope` equal to `partition`.
 
-    Each contact goes to the group that holds its founder; a group that gets several points them at the lowest id; one
-    that gets none becomes a new contact like `origin`. So the same evidence taken back gives the same contacts back,
-    ids included.
+    A contact stands with its founder, for good: it goes to the group that the founder is in, and rests while the
+    founder is on no contact. A group that gets several points them at the lowest id, one that gets none becomes a new
+    contact like `origin`, to which the resting one of its identifiers redirects. So who is who decides about the ids
+    too, and the same evidence taken back gives the same contacts back.
     """
     stored = {held.node: held for held in known.held(scope)}
     holdings = {node: _holding(node, known, partition, ids) for node in sorted(partition.by_node)}
-    homes = _homes(holdings, partition)
-    roots = {held.contact: held.contact for held in stored.values() if held.contact is not None}
-    for group in sorted(partition.contacts(), key=min):
-        contacts = homes.get(group)
-        if not contacts:
-            contacts = [next(ids)]
-            changes.contacts.append(evolve(origin, id=contacts[0]))
-        root = min(contacts)
-        roots.update(dict.fromkeys(contacts, root))
-        for node in group:
-            home = holdings[node].contact
-            holdings[node] = evolve(holdings[node], contact=home if home in contacts else root, is_owned=True)
+    groups = sorted(partition.contacts(), key=min)
+    standing = {holdings[node].contact for group in groups for node in group if holdings[node].is_founder}
+    roots: dict[int | None, int] = {}
+    for group in groups:
+        members = sorted((holdings[node] for node in group), key=lambda one: one.id)
+        if not any(one.is_founder for one in members):
+            contact = next(ids)
+            changes.contacts.append(evolve(origin, id=contact))
+            roots |= dict.fromkeys({one.contact for one in members} - standing - {None}, contact)
+            members[0] = evolve(members[0], contact=contact, is_founder=True)
+        founded = [one.contact for one in members if one.is_founder and one.contact is not None]
+        roots |= dict.fromkeys(founded, min(founded))
+        for held in members:
+            home = held.contact if held.is_founder else min(founded)
+            holdings[held.node] = evolve(held, contact=home, is_owned=True)
     for node, held in stored.items():
         if node not in holdings:
             # Nothing speaks for it any more: the identifier stays on record, on nobody.
             holdings[node] = evolve(held, is_owned=False, since=None, trust=None)
-    _found(holdings)
+    for node, held in holdings.items():
+        if held.is_owned:
+            continue
+        holdings[node] = evolve(held, contact=held.contact if held.is_founder else None)
+        if held.is_founder and stored[node].is_owned and held.contact is not None:
+            roots.setdefault(held.contact, held.contact)
     changes.holdings.update({node: held for node, held in holdings.items() if stored.get(node) != held})
-    changes.roots.update({one: root for one, root in roots.items() if known.roots.get(one, one) != root})
+    changes.roots.update(
+        {one: root for one, root in roots.items() if one is not None and known.roots.get(one, one) != root}
+    )
 
 
 def _holding(node: Node, known: Known, partition: Partition, ids: Iterator[int]) -> Holding:
     since = partition.epochs.starts[node.identifier][node.epoch - 1] if node.epoch else None
     held = known.holdings.get(node) or Holding(id=next(ids), node=node)
     return evolve(held, since=since, trust=partition.trusts.get(node), is_owned=False)
-
-
-def _homes(holdings: dict[Node, Holding], partition: Partition) -> dict[frozenset[Node], list[int]]:
-    owned = (holdings[node] for group in partition.contacts() for node in group)
-    homes: dict[frozenset[Node], list[int]] = defaultdict(list)
-    for contact, founder in _founders(owned).items():
-        homes[partition.by_node[founder.node]].append(contact)
-    return homes
-
-
-def _founders(holdings: Iterable[Holding]) -> dict[int, Holding]:
-    """Give for each contact the identifier that it goes with: its founder, else the oldest that is on it."""
-    founders: dict[int, Holding] = {}
-    for held in sorted(holdings, key=lambda one: (not one.is_owned, not one.is_founder, one.id)):
-        if held.contact is not None:
-            founders.setdefault(held.contact, held)
-    return founders
-
-
-def _found(holdings: dict[Node, Holding]) -> None:
-    """Give each contact one founder. Who is on no contact keeps a home only as that, or two could return to one."""
-    founders = _founders(holdings.values())
-    for node, held in holdings.items():
-        is_founder = held.contact is not None and founders[held.contact].node == node
-        home = held.contact if held.is_owned or is_founder else None
-        holdings[node] = evolve(held, contact=home, is_founder=is_founder)
 
 
 def refold(known: Known, policy: Policy, ids: Iterator[int], *, origin: NewContact) -> Changes:

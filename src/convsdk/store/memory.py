@@ -71,7 +71,10 @@ class _Tables:
                     known.roots.setdefault(held.contact, self.root(held.contact))
 
     def root(self, contact: int) -> int:
-        return self.roots.get(contact, contact)
+        # A resting contact redirects to one that may have been merged since.
+        while (root := self.roots.get(contact, contact)) != contact:
+            contact = root
+        return contact
 
     def valid_hints(self) -> Iterator[HintRecord]:
         return (record for record in self.hints.values() if not record.is_withdrawn)

@@ -171,7 +171,15 @@ class SqliteStore(Store):
 
     def contact(self, workspace: str, contact: int) -> ContactRecord | None:
         number = self._workspace(workspace)
-        row = self._one("select root_id from contact where workspace_id = ? and id = ?", (number, contact))
+        # A resting contact redirects to one that may have been merged since.
+        row = self._one(
+            """with recursive way(id) as (
+                select :contact union
+                select c.root_id from way cross join contact c on c.workspace_id = :workspace and c.id = way.id
+              ) select c.id from way cross join contact c
+                on c.workspace_id = :workspace and c.id = way.id and c.root_id = c.id""",
+            {"workspace": number, "contact": contact},
+        )
         return self._records(number, [row[0]])[0] if row else None
 
     def contacts(self, workspace: str, *, after: int, limit: int) -> list[ContactRecord]:
