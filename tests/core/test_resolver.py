@@ -548,6 +548,49 @@ def test_resting_contact_wakes_with_its_founder():
     assert known.roots[4] == 3
 
 
+def test_each_resting_contact_redirects_to_what_is_left_of_it():
+    """Two contacts that lose their founders in one fold redirect each to its own rest."""
+    known, ids = stored(PAIR, said("h2", 2, ("x:2", PROVEN), ("e:b", PROVEN)))
+
+    known.apply(refolded(known, ids, said("h3", 3, ("x:1", PROVEN)), said("h4", 4, ("x:2", PROVEN))))
+
+    left = [known.contact(node(one)) for one in ("x:1", "x:2")]
+    assert [known.roots[known.holdings[node(one)].contact] for one in ("e:a", "e:b")] == left
+    assert len({*left}) == 2
+
+
+def test_identifier_that_moves_takes_no_contact_along():
+    """Who is not a contact's founder joins another contact under that one's id, however low its former id was."""
+    known, ids = stored(PAIR, said("h2", 2, ("e:b", PROVEN)))
+    other = known.contact(node("e:b"))
+
+    known.apply(refolded(known, ids, said("h3", 3, ("e:a", PROVEN)), said("h4", 4, ("e:b", PROVEN), ("x:1", PROVEN))))
+
+    assert known.contact(node("x:1")) == known.contact(node("e:b")) == other
+    assert known.contact(node("e:a")) == 3
+
+
+def test_identifier_that_nothing_speaks_for_forgets_whose_it_was():
+    """What comes back later must not move the contact that it was once on."""
+    known, ids = stored(PAIR)
+
+    known.apply(refolded(known, ids, said("h2", 2, ("e:a", PROVEN))))
+
+    assert known.holdings[node("x:1")].contact is None
+
+
+def test_resting_contact_keeps_its_redirect():
+    """A fold that finds the founder on no contact still leaves the redirect as it is."""
+    known, ids = stored(PAIR)
+    given = [said("h2", 2, ("e:a", PROVEN), may_create=False), said("h3", 3, ("x:1", PROVEN))]
+    known.apply(refolded(known, ids, *given))
+
+    again = refolded(Known(holdings=known.holdings, roots=known.roots), ids, *given)
+
+    assert again == Changes()
+    assert known.roots[3] == known.contact(node("x:1"))
+
+
 def test_founder_keeps_the_contact_before_an_older_identifier():
     """An identifier that was on record first, but came to the contact later, does not take it along."""
     known, ids = stored(
