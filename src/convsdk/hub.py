@@ -48,6 +48,9 @@ from convsdk.desk import Desk, Received, consent_changed, hint_of, thread_query
 from convsdk.errors import ConfigError, Conflict, NotFound
 from convsdk.store import open_store
 
+_Spoken = list[tuple[Moment, int | None]]
+"""The visits of a cookie: when, and the contact that each spoke for."""
+
 
 @frozen(kw_only=True)
 class Handled:
@@ -409,21 +412,22 @@ class Hub:
             ):
                 yield claim
 
-    def _cookie_traits(self, contact: int, cookies: Iterable[Identifier]) -> Iterator[TraitClaim]:
+    def _cookie_traits(self, contact: int, cookies: Mapping[Identifier, _Spoken]) -> Iterator[TraitClaim]:
         """Give what was said under cookies while they were this contact's, as said once it was known whose they are."""
-        for cookie in cookies:
-            spoken = self._spoken(cookie)
+        for cookie, spoken in cookies.items():
             known_at = min(at for (at, _), who in spoken if who == contact)
             for claim in self.store.traits(self.workspace, [cookie]):
                 if cookie_contact(spoken, (claim.at, claim.hint), self.policy) == contact:
                     yield evolve(claim, at=max(claim.at, known_at))
 
-    def _own_cookies(self, contact: int, identifiers: Collection[Identifier]) -> list[Identifier]:
-        """Give the cookies that spoke for this contact and for no other."""
-        cookies = self.store.visitors(self.workspace, identifiers)
-        return [one for one in cookies if {who for _, who in self._spoken(one) if who is not None} == {contact}]
+    def _own_cookies(self, contact: int, identifiers: Collection[Identifier]) -> dict[Identifier, _Spoken]:
+        """Give the cookies that spoke for this contact and for no other, with all that each spoke for."""
+        cookies = {one: self._spoken(one) for one in self.store.visitors(self.workspace, identifiers)}
+        return {
+            one: spoken for one, spoken in cookies.items() if {who for _, who in spoken if who is not None} == {contact}
+        }
 
-    def _spoken(self, visitor: Identifier) -> list[tuple[tuple[datetime, str], int | None]]:
+    def _spoken(self, visitor: Identifier) -> _Spoken:
         visits = self.store.visits(self.workspace, visitor)
         return [
             (one.moment, None if one.anchor is None or self.policy.is_role(one.anchor) else one.contact)
