@@ -4,7 +4,7 @@ import pytest
 
 from convsdk.core.fold import Evidence, Policy
 from convsdk.core.model import Identifier, ShownTrait, Trust
-from convsdk.core.profile import Reach, TraitClaim, is_verified, reach, shown_traits
+from convsdk.core.profile import Reach, TraitClaim, reach, shown_traits
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ANN = Identifier("email", "", "ann@x.example")
@@ -117,18 +117,3 @@ def test_claim_is_marked_on_a_verified_contact(trust, is_contact_verified, text)
 def test_reach_comes_from_the_sessions_own_proof(said, reaches):
     """Only who proved to be one person reads that contact's conversations."""
     assert reach(said, Policy()) is reaches
-
-
-@pytest.mark.parametrize(
-    ("said", "verified"),
-    [
-        (evidence(ANN, ASSERTED), False),
-        (evidence(ANN, AGENT), False),
-        (evidence(ANN, CHANNEL), True),
-        (evidence(ANN, PROVEN), True),
-        (evidence(None, PROVEN), False),
-    ],
-)
-def test_attested_sender_is_verified(said, verified):
-    """A sender is verified from CHANNEL on, and nobody is where nobody is named."""
-    assert is_verified(said) is verified

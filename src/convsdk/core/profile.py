@@ -67,8 +67,3 @@ def reach(evidence: Evidence, policy: Policy) -> Reach:
     if is_proven:
         return Reach.CONTACT
     return Reach.OWN_SESSION if evidence.visitor else Reach.OWN_THREAD
-
-
-def is_verified(evidence: Evidence) -> bool:
-    """Say whether the sender of `evidence` was attested, so that its conversation is more than a claim."""
-    return evidence.anchor is not None and evidence.trust >= Trust.CHANNEL

@@ -1,0 +1,23 @@
+from datetime import UTC, datetime, timedelta
+
+from convsdk.core.fold import Evidence
+from convsdk.core.model import Identifier, Trust
+from convsdk.core.storage import cuts
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PHONE = Identifier("phone", "", "+4930123456")
+
+
+def seen(day, account, *, is_alone=False):
+    """Give evidence that attests the phone, with an account or alone."""
+    links = () if is_alone else ((Identifier("external_id", "", account), Trust.PROVEN),)
+    return Evidence(hint=f"h{day}", at=START + timedelta(days=day), anchor=PHONE, trust=Trust.PROVEN, links=links)
+
+
+def test_identifier_is_cut_where_joint_evidence_says_something_new():
+    """What says the same again cuts nothing, nor does what stands alone; the order it is given in does not matter."""
+    evidence = [seen(3, "u2"), seen(1, "u1"), seen(0, "", is_alone=True), seen(2, "u1"), seen(4, "u1")]
+
+    moments = cuts(evidence)[PHONE]
+
+    assert [hint for _, hint in moments] == ["h1", "h3", "h4"]
