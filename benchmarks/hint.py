@@ -40,7 +40,7 @@ from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.core.events import MessageReceived
 from convsdk.core.model import Claim, IdentityHint, Outcome, Trust
 from convsdk.core.ports import Channel, Request, Secret
-from convsdk.core.storage import Transaction
+from convsdk.core.storage import Result, Transaction
 from convsdk.hub import Hub
 from convsdk.store.sqlite import SqliteStore
 
@@ -135,16 +135,19 @@ class WatchedStore(SqliteStore):
         super().__init__(path)
         self.spent = Counter[str]()
 
-    @contextmanager
-    def transaction(self, workspace: str) -> Iterator[Transaction]:
-        start = time.perf_counter()
-        with super().transaction(workspace) as transaction:
+    def transact(self, workspace: str, work: Callable[[Transaction], Result]) -> Result:
+        def watched(transaction: Transaction) -> Result:
             for name, part in {"load": "load", "load_history": "load", "candidates": "load", "write": "write"}.items():
                 setattr(transaction, name, self._watched(getattr(transaction, name), part))
             self.spent["commit"] += time.perf_counter() - start
-            yield transaction
-            start = time.perf_counter()
-        self.spent["commit"] += time.perf_counter() - start
+            result = work(transaction)
+            self.spent["commit"] -= time.perf_counter()
+            return result
+
+        start = time.perf_counter()
+        result = super().transact(workspace, watched)
+        self.spent["commit"] += time.perf_counter()
+        return result
 
     def _watched(self, call: Callable[..., object], part: str) -> Callable[..., object]:
         def watched(*given: object) -> object:

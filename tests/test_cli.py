@@ -38,25 +38,26 @@ verify_token = { env = "APP_SECRET" }
 """
 PICKY_STORE = """
 import sys
-from contextlib import contextmanager
 from convsdk.errors import PermanentError
 from convsdk.hookspecs import hookimpl
 from convsdk.store.memory import MemoryStore
 
 class Picky(MemoryStore):
-    @contextmanager
-    def transaction(self, workspace):
+    def transact(self, workspace, work):
         print("a transaction", file=sys.stderr)
-        with super().transaction(workspace) as transaction:
+
+        def picky(transaction):
             write = transaction.write
 
-            def picky(batch):
+            def write_what_can_be_kept(batch):
                 if any("poison" in one.text for one in batch.messages):
                     raise PermanentError("poison cannot be kept")
                 write(batch)
 
-            transaction.write = picky
-            yield transaction
+            transaction.write = write_what_can_be_kept
+            return work(transaction)
+
+        return super().transact(workspace, picky)
 
 @hookimpl
 def convsdk_stores(ctx):

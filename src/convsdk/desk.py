@@ -39,6 +39,17 @@ _LONGEST_EXTERNAL_ID = 255
 
 
 @frozen(kw_only=True)
+class Arrival:
+    """An event, ready to be taken in: its hint, what that attests, and which conversations it could belong to."""
+
+    channel: str
+    event: Event
+    hint: IdentityHint
+    evidence: Evidence
+    query: ThreadQuery | None
+
+
+@frozen(kw_only=True)
 class Received:
     """What became of one event: what was decided about its person, and the conversation that it is in."""
 
@@ -87,26 +98,26 @@ def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery 
 class Desk:
     """Takes the events of one transaction, one after the other, and gathers what is to be written."""
 
-    def __init__(self, transaction: Transaction, policy: Policy, channel: str, known: Known) -> None:
+    def __init__(self, transaction: Transaction, policy: Policy, known: Known) -> None:
         self.batch = Batch()
         self._policy = policy
-        self._channel = channel
         self._known = known
         self._ids = transaction.new_ids()
-        self._by_message: dict[str, int] = {}
+        self._by_message: dict[tuple[str, str], int] = {}
 
-    def take(
-        self, event: Event, hint: IdentityHint, evidence: Evidence, candidates: Sequence[tuple[str, Filing]]
-    ) -> Received:
+    def take(self, arrival: Arrival, candidates: Sequence[tuple[str, Filing]]) -> Received:
+        event, evidence = arrival.event, arrival.evidence
         if evidence.hint in self._known.decisions:
             return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
-        filing = self._file(event, evidence, candidates)
-        decision = self.decide(hint, evidence, filing.id if filing else None)
+        filing = self._file(arrival, candidates)
+        decision = self.decide(arrival.hint, evidence, arrival.channel, filing.id if filing else None)
         if filing and isinstance(event, MessageReceived):
             self._notify("message.received", event.at, conversation=filing.id, direction=event.direction.value)
         return Received(event=event, decision=decision, conversation=filing.id if filing else None)
 
-    def decide(self, hint: IdentityHint, evidence: Evidence, conversation: int | None) -> Decision:
+    def decide(
+        self, hint: IdentityHint, evidence: Evidence, channel: str = "", conversation: int | None = None
+    ) -> Decision:
         decision, changes = decide(evidence, self._known, self._policy, self._ids, how=hint.how)
         if decision.outcome is Outcome.DUPLICATE:
             return decision
@@ -117,17 +128,16 @@ class Desk:
         self.batch.changes.contacts += changes.contacts
         self.batch.hints.append(
             HintRecord(
-                id=next(self._ids),
                 evidence=evidence,
                 decision=decision,
-                channel=self._channel,
+                channel=channel,
                 how=hint.how,
                 by=hint.by or "",
                 conversation=conversation,
             )
         )
         self._keep_traits(hint, evidence)
-        self._keep_consents(hint, evidence)
+        self._keep_consents(hint, evidence, channel)
         self._tell(hint, decision, {one.id for one in changes.contacts})
         return decision
 
@@ -142,7 +152,7 @@ class Desk:
                 if one.value.strip()
             ]
 
-    def _keep_consents(self, hint: IdentityHint, evidence: Evidence) -> None:
+    def _keep_consents(self, hint: IdentityHint, evidence: Evidence, channel: str) -> None:
         for signal in hint.consents:
             identifier = self._policy.canonical(signal.claim)
             if identifier is None:
@@ -155,7 +165,7 @@ class Desk:
                 hint=evidence.hint,
                 trust=signal.claim.trust,
                 by=hint.by or "",
-                where=self._channel,
+                where=channel,
                 wording=signal.wording,
                 wording_version=signal.wording_version,
             )
@@ -172,29 +182,30 @@ class Desk:
         for first, second in decision.suggested:
             self._notify("suggestion.opened", hint.at, identifiers=[first, second], because=decision.hint)
 
-    def _file(self, event: Event, evidence: Evidence, candidates: Sequence[tuple[str, Filing]]) -> Filing | None:
+    def _file(self, arrival: Arrival, candidates: Sequence[tuple[str, Filing]]) -> Filing | None:
+        event, evidence, query = arrival.event, arrival.evidence, arrival.query
         if isinstance(event, StatusChanged):
             told = {"status": event.status.value, "messages": list(event.messages), "thread": event.thread}
-            self._notify("status.reported", event.at, channel=self._channel, **told)
+            self._notify("status.reported", event.at, channel=arrival.channel, **told)
             return None
-        if isinstance(event, ConsentSignalled):
+        if query is None or isinstance(event, ConsentSignalled):
             return None
-        query = thread_query(self._channel, event, evidence)
-        assert query is not None  # noqa: S101  (for the type checker: such events have one)
         filing = choose(self._candidates(query, candidates), evidence)
         if isinstance(event, Identified):
             return self._name(filing, evidence) if filing else None
         if filing is None:
-            filing = self._open(event, evidence, query.thread)
+            filing = self._open(event, evidence, query)
         return self._write_message(event, evidence, filing)
 
     def _candidates(self, query: ThreadQuery, stored: Sequence[tuple[str, Filing]]) -> list[Filing]:
         """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
         newest = {one.id: one for _, one in stored} | self.batch.filings
-        holding = {reference: one.id for reference, one in stored if reference} | self._by_message
-        answered = [holding[one] for one in query.references if one in holding]
+        holding = {(query.channel, reference): one.id for reference, one in stored if reference} | self._by_message
+        asked = [(query.channel, reference) for reference in query.references]
+        answered = [holding[one] for one in asked if one in holding]
         threaded = {one.id for reference, one in stored if not reference}
-        threaded |= {one.id for one in self.batch.filings.values() if one.thread == query.thread}
+        place = (query.channel, query.thread)
+        threaded |= {one.id for one in self.batch.filings.values() if (one.channel, one.thread) == place}
         return [newest[one] for one in (*answered, *sorted(threaded, reverse=True))]
 
     def _name(self, filing: Filing, evidence: Evidence) -> Filing:
@@ -203,18 +214,18 @@ class Desk:
             self.batch.filings[filing.id] = filing
         return filing
 
-    def _open(self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, thread: str) -> Filing:
+    def _open(self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, query: ThreadQuery) -> Filing:
         at = evidence.at
         filing = Filing(
             id=next(self._ids),
-            channel=self._channel,
-            thread=thread,
+            channel=query.channel,
+            thread=query.thread,
             opened=evidence.moment,
             last_at=at,
             subject=event.subject if isinstance(event, MessageReceived) else "",
             visitor=evidence.visitor,
         )
-        self._notify("conversation.opened", at, conversation=filing.id, channel=self._channel)
+        self._notify("conversation.opened", at, conversation=filing.id, channel=query.channel)
         return filing
 
     def _write_message(
@@ -229,12 +240,12 @@ class Desk:
             is_automatic=isinstance(event, MessageReceived) and event.is_automatic,
         )
         self.batch.filings[filing.id] = filing
-        self._by_message[event.external_id] = filing.id
+        self._by_message[filing.channel, event.external_id] = filing.id
         self.batch.messages.append(
             Message(
                 id=next(self._ids),
                 conversation=filing.id,
-                channel=self._channel,
+                channel=filing.channel,
                 external_id=event.external_id,
                 direction=direction,
                 at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,

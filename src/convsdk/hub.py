@@ -44,7 +44,7 @@ from convsdk.core.ports import Channel, Clock, Request, Response
 from convsdk.core.profile import Reach, TraitClaim, reach, shown_traits
 from convsdk.core.resolver import Known, NewContact, cookie_contact, needs_history, refold
 from convsdk.core.storage import Batch, ContactRecord, HintRecord, Store, Transaction, Withdrawal
-from convsdk.desk import Desk, Received, consent_changed, hint_of, thread_query
+from convsdk.desk import Arrival, Desk, Received, consent_changed, hint_of, thread_query
 from convsdk.errors import ConfigError, Conflict, NotFound
 from convsdk.store import open_store
 
@@ -174,17 +174,31 @@ class Hub:
         An event that was received before (same channel, same external id) changes nothing and gives the first
         decision, marked as a duplicate.
         """
-        hints = [self._amend_hint(hint_of(channel, event)) for event in events]
-        evidence = [weigh(hint, self.policy) for hint in hints]
-        queries = [thread_query(channel, event, one) for event, one in zip(events, evidence, strict=True)]
-        with self.store.transaction(self.workspace) as transaction:
-            desk = Desk(transaction, self.policy, channel, self._load(transaction, evidence))
-            asked = [query for query in queries if query]
+        return self.commit(self.prepare(channel, events))
+
+    def prepare(self, channel: str, events: Sequence[Event]) -> tuple[Arrival, ...]:
+        """Give `events` of `channel` as `commit` takes them: what can be known of each without the store."""
+        return tuple(self._arrival(channel, event) for event in events)
+
+    def _arrival(self, channel: str, event: Event) -> Arrival:
+        hint = self._amend_hint(hint_of(channel, event))
+        evidence = weigh(hint, self.policy)
+        query = thread_query(channel, event, evidence)
+        return Arrival(channel=channel, event=event, hint=hint, evidence=evidence, query=query)
+
+    def commit(self, arrivals: Sequence[Arrival]) -> tuple[Received, ...]:
+        """Keep `arrivals`, of any channels, all in one transaction, and give what became of each, in order."""
+
+        def work(transaction: Transaction) -> tuple[Received, ...]:
+            known = self._load(transaction, [one.evidence for one in arrivals])
+            asked = [one.query for one in arrivals if one.query]
             found = iter(transaction.candidates(asked) if asked else [])
-            candidates = [next(found) if query else [] for query in queries]
-            received = [desk.take(*each) for each in zip(events, hints, evidence, candidates, strict=True)]
+            desk = Desk(transaction, self.policy, known)
+            received = tuple(desk.take(one, next(found) if one.query else []) for one in arrivals)
             transaction.write(desk.batch)
-        return tuple(received)
+            return received
+
+        return self.store.transact(self.workspace, work)
 
     def resolve(self, hint: IdentityHint) -> Decision:
         """Decide about one hint that comes with no message. `hint.id` is needed, and makes a second call harmless."""
@@ -196,11 +210,14 @@ class Hub:
             raise ValueError(f"{nameless[0]!r} has no id: give one that is the same at every delivery")
         amended = [self._amend_hint(hint) for hint in hints]
         evidence = [weigh(hint, self.policy) for hint in amended]
-        with self.store.transaction(self.workspace) as transaction:
-            desk = Desk(transaction, self.policy, "", self._load(transaction, evidence))
-            decisions = [desk.decide(hint, one, None) for hint, one in zip(amended, evidence, strict=True)]
+
+        def work(transaction: Transaction) -> list[Decision]:
+            desk = Desk(transaction, self.policy, self._load(transaction, evidence))
+            decisions = [desk.decide(hint, one) for hint, one in zip(amended, evidence, strict=True)]
             transaction.write(desk.batch)
-        return decisions
+            return decisions
+
+        return self.store.transact(self.workspace, work)
 
     def _load(self, transaction: Transaction, evidence: Sequence[Evidence]) -> Known:
         known = transaction.load(evidence)
@@ -268,9 +285,9 @@ class Hub:
             at=now,
             by="preview",
         )
-        with self.store.transaction(self.workspace) as transaction:
-            known = transaction.load([])
-            transaction.load_history(known, [ruling.a, ruling.b])
+        known = self.store.transact(
+            self.workspace, lambda transaction: self._history(transaction, [ruling.a, ruling.b])
+        )
         known.add_ruling(ruling)
         partition = fold(*known.within(known.scope([ruling.a, ruling.b])), self.policy)
         node = partition.epochs.node(ruling.a, (ruling.at, ruling.id))
@@ -303,12 +320,14 @@ class Hub:
         if kind is RulingKind.CANNOT_LINK and ruling.a == ruling.b:
             raise Conflict(f"{ruling.a} cannot be kept apart from itself: name two identifiers")
         if self.store.ruling(self.workspace, ruling.id) is None:
-            with self.store.transaction(self.workspace) as transaction:
-                known = transaction.load([])
-                transaction.load_history(known, [ruling.a, ruling.b])
+
+            def work(transaction: Transaction) -> None:
+                known = self._history(transaction, [ruling.a, ruling.b])
                 if ruling.id not in known.rulings:
                     known.add_ruling(ruling)
                     self._refold(transaction, known, Batch(rulings=[ruling]), at=ruling.at, source=ruling.id)
+
+            self.store.transact(self.workspace, work)
         a_now, b_now = (self.store.find(self.workspace, one, moment) for one in (ruling.a, ruling.b))
         return Ruled(id=ruling.id, contacts=(a_now, b_now))
 
@@ -324,11 +343,18 @@ class Hub:
         )
         is_ruling = not isinstance(record, HintRecord)
         withdrawal = Withdrawal(target=target, is_ruling=is_ruling, at=self._clock(), by=by, is_undone=is_undone)
-        with self.store.transaction(self.workspace) as transaction:
+
+        def work(transaction: Transaction) -> None:
             transaction.write(Batch(withdrawals=[withdrawal]))
-            known = transaction.load([])
-            transaction.load_history(known, named)
+            known = self._history(transaction, named)
             self._refold(transaction, known, Batch(), at=withdrawal.at, source=target)
+
+        self.store.transact(self.workspace, work)
+
+    def _history(self, transaction: Transaction, identifiers: Collection[Identifier]) -> Known:
+        known = transaction.load([])
+        transaction.load_history(known, identifiers)
+        return known
 
     def _refold(self, transaction: Transaction, known: Known, batch: Batch, *, at: datetime, source: str) -> None:
         ids = transaction.new_ids()
@@ -562,7 +588,8 @@ class Hub:
         """Write a note by staff for staff into a conversation; give the message's id. It never leaves."""
         self.conversation(conversation)
         at = self._clock()
-        with self.store.transaction(self.workspace) as transaction:
+
+        def work(transaction: Transaction) -> int:
             number = next(transaction.new_ids())
             message = Message(
                 id=number,
@@ -575,7 +602,9 @@ class Hub:
                 status=f"by {by}",
             )
             transaction.write(Batch(messages=[message]))
-        return number
+            return number
+
+        return self.store.transact(self.workspace, work)
 
     def record_consent(
         self,
@@ -608,9 +637,12 @@ class Hub:
             wording=wording,
             wording_version=wording_version,
         )
-        with self.store.transaction(self.workspace) as transaction:
+
+        def work(transaction: Transaction) -> None:
             notice = consent_changed(record, id=next(transaction.new_ids()))
             transaction.write(Batch(consents=[record], notices=[notice]))
+
+        self.store.transact(self.workspace, work)
         return record
 
     def consent(self, identifier: Identifier, purpose: str) -> ConsentState | None:
@@ -652,8 +684,7 @@ class Hub:
         at = self._clock()
         # One record for every contact that was merged into this one: each keeps it if they are separated again.
         records = [Membership(contact=one, list=name, state=state, at=at, how=how, by=by) for one in record.members]
-        with self.store.transaction(self.workspace) as transaction:
-            transaction.write(Batch(memberships=records))
+        self.store.transact(self.workspace, lambda transaction: transaction.write(Batch(memberships=records)))
 
     def on_list(self, contact: int, name: str) -> ListState | None:
         """Give whether a contact is on a list, or None where nothing was ever recorded."""

@@ -23,7 +23,7 @@ def record(*trusts):
 def hint(outcome=Outcome.CREATED, steps=ABOUT_A, *, refused=(), suggested=(), **fields):
     """Give a stored hint with its decision."""
     decision = Decision(hint="h1", outcome=outcome, steps=steps, refused=refused, suggested=suggested)
-    return HintRecord(id=1, evidence=Evidence(hint="h1", at=START), decision=decision, **fields)
+    return HintRecord(evidence=Evidence(hint="h1", at=START), decision=decision, **fields)
 
 
 def ruling(kind=RulingKind.MERGE, *, reason="", is_withdrawn=False):

@@ -237,13 +237,16 @@ def test_closed_store_says_so(path):
 def test_empty_batch_uses_no_id(path):
     """A transaction that asks for no ids gives none away."""
     with closing(SqliteStore(path)) as store:
-        with store.transaction("shop") as transaction:
-            first = next(transaction.new_ids())
+
+        def take(transaction):
+            number = next(transaction.new_ids())
             transaction.write(Batch())
-        with store.transaction("shop") as transaction:
-            transaction.write(Batch())
-        with store.transaction("shop") as transaction:
-            assert next(transaction.new_ids()) == first + 1
+            return number
+
+        first = store.transact("shop", take)
+        store.transact("shop", lambda transaction: transaction.write(Batch()))
+
+        assert store.transact("shop", take) == first + 1
 
 
 # -- schema

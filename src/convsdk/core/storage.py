@@ -5,9 +5,9 @@ Small on purpose, so that somebody else can write one; `convsdk.testing.StoreCon
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from attrs import define, field, frozen
 
@@ -19,12 +19,13 @@ from convsdk.core.model import Decision, Identifier, Message, Node, Ruling, Trus
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Changes, Holding, Known
 
+Result = TypeVar("Result")
+
 
 @frozen(kw_only=True)
 class HintRecord:
     """One hint as it is stored: what it attested, what was decided, and where it came from."""
 
-    id: int
     evidence: Evidence
     decision: Decision
     channel: str = ""
@@ -98,6 +99,7 @@ class Batch:
     rulings: list[Ruling] = field(factory=list)
     withdrawals: list[Withdrawal] = field(factory=list)
     notices: list[Notice] = field(factory=list)
+    checkpoints: dict[str, str] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -123,7 +125,11 @@ def cuts(evidence: Iterable[Evidence]) -> dict[Identifier, list[Moment]]:
 
 
 class Transaction(ABC):
-    """One write transaction of one workspace: nobody else writes until it ends, and all of it is kept or none."""
+    """One write transaction of one workspace: all of it is kept or none.
+
+    What it has loaded stays true until it ends: nobody else changes those identifiers, their history or those
+    conversations meanwhile.
+    """
 
     @abstractmethod
     def load(self, evidence: Sequence[Evidence]) -> Known:
@@ -148,7 +154,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def new_ids(self) -> Iterator[int]:
-        """Give unused ids in rising order, for rows of any kind."""
+        """Give unused ids in rising order, for rows of any kind; above those of every transaction that has ended."""
 
     @abstractmethod
     def write(self, batch: Batch) -> None:
@@ -159,8 +165,12 @@ class Store(ABC):
     """Where a workspace's contacts, evidence and conversations are kept. Methods may be called from any thread."""
 
     @abstractmethod
-    def transaction(self, workspace: str) -> AbstractContextManager[Transaction]:
-        """Begin a write transaction; it commits at the end of the `with` block, and rolls back on an error."""
+    def transact(self, workspace: str, work: Callable[[Transaction], Result]) -> Result:
+        """Run `work` in one write transaction and give its result; where it raises, nothing of it is kept.
+
+        A store that others write to at the same time may run `work` again from the start, because it lost a race or
+        its connection: `work` must have no effect but what it writes, and only the last run counts.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -234,6 +244,10 @@ class Store(ABC):
     @abstractmethod
     def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
         """Give the messages of a conversation with an id below `before`, the newest first."""
+
+    @abstractmethod
+    def checkpoint(self, workspace: str, name: str) -> str | None:
+        """Give how far the work of that name had come when it last wrote so, or None."""
 
     @abstractmethod
     def notices(self, workspace: str, *, since: int, limit: int) -> list[Notice]:

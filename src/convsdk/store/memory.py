@@ -5,7 +5,6 @@ import threading
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field
@@ -22,6 +21,7 @@ from convsdk.core.storage import (
     ContactRecord,
     HintRecord,
     NamedTogether,
+    Result,
     RulingRecord,
     Store,
     ThreadQuery,
@@ -53,6 +53,7 @@ class _Tables:
     by_external_id: dict[tuple[str, str], int] = field(factory=dict)
     withdrawals: dict[int, Withdrawal] = field(factory=dict)
     notices: dict[int, Notice] = field(factory=dict)
+    checkpoints: dict[str, str] = field(factory=dict)
     ids: Iterator[int] = field(factory=lambda: itertools.count(1))
 
     def known(self, identifiers: Iterable[Identifier]) -> Known:
@@ -174,31 +175,29 @@ class _MemoryTransaction(Transaction):
 
     def write(self, batch: Batch) -> None:
         tables = self._tables
-        for held in batch.changes.holdings.values():
-            self._put(tables.holdings, held.node, held)
-        for contact in batch.changes.contacts:
-            self._put(tables.contacts, contact.id, contact)
-        for pointer, root in batch.changes.roots.items():
-            self._put(tables.roots, pointer, root)
         for record in batch.hints:
             self._refuse_double(tables.hints, record.evidence.hint)
             self._put(tables.hints, record.evidence.hint, record)
-        for ruling in batch.rulings:
-            self._put(tables.rulings, ruling.id, RulingRecord(ruling=ruling))
-        for filing in batch.filings.values():
-            self._put(tables.filings, filing.id, filing)
         for message in batch.messages:
             key = (message.channel, message.external_id)
             self._refuse_double(tables.by_external_id, key)
             self._put(tables.by_external_id, key, message.id)
             self._put(tables.messages, message.id, message)
+        for table, values in (
+            (tables.holdings, batch.changes.holdings),
+            (tables.contacts, {one.id: one for one in batch.changes.contacts}),
+            (tables.roots, batch.changes.roots),
+            (tables.rulings, {one.id: RulingRecord(ruling=one) for one in batch.rulings}),
+            (tables.filings, batch.filings),
+            (tables.notices, {one.id: one for one in batch.notices}),
+            (tables.checkpoints, batch.checkpoints),
+        ):
+            self._put_all(table, values)
         for withdrawal in batch.withdrawals:
             self._withdraw(withdrawal)
         self._append(tables.traits, batch.traits)
         self._append(tables.consents, batch.consents)
         self._append(tables.memberships, batch.memberships)
-        for notice in batch.notices:
-            self._put(tables.notices, notice.id, notice)
 
     def _withdraw(self, withdrawal: Withdrawal) -> None:
         self._append(self._tables.withdrawals, [withdrawal])
@@ -213,6 +212,10 @@ class _MemoryTransaction(Transaction):
     def _append(self, table: MutableMapping[int, Value], records: Iterable[Value]) -> None:
         for record in records:
             self._put(table, len(table), record)
+
+    def _put_all(self, table: MutableMapping[Any, Any], values: Mapping[Any, Any]) -> None:
+        for key, value in values.items():
+            self._put(table, key, value)
 
     def _put(self, table: MutableMapping[Key, Value], key: Key, value: Value) -> None:
         if key in table:
@@ -234,12 +237,11 @@ class MemoryStore(Store):
         self._lock = threading.RLock()
         self._workspaces: dict[str, _Tables] = defaultdict(_Tables)
 
-    @contextmanager
-    def transaction(self, workspace: str) -> Iterator[Transaction]:
+    def transact(self, workspace: str, work: Callable[[Transaction], Result]) -> Result:
         with self._lock:
             transaction = _MemoryTransaction(self._workspaces[workspace])
             try:
-                yield transaction
+                return work(transaction)
             except BaseException:
                 transaction.roll_back()
                 raise
@@ -385,6 +387,10 @@ class MemoryStore(Store):
                 if one.conversation == conversation and (before is None or one.id < before)
             ]
             return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    def checkpoint(self, workspace: str, name: str) -> str | None:
+        with self._lock:
+            return self._workspaces[workspace].checkpoints.get(name)
 
     def notices(self, workspace: str, *, since: int, limit: int) -> list[Notice]:
         with self._lock:

@@ -8,7 +8,7 @@ does not depend on its size.
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import resources
 from typing import Any
@@ -32,6 +32,7 @@ from convsdk.core.storage import (
     ContactRecord,
     HintRecord,
     NamedTogether,
+    Result,
     RulingRecord,
     Store,
     Transaction,
@@ -129,11 +130,10 @@ class SqliteStore(Store):
                     self._connection.execute("rollback")
                 raise
 
-    @contextmanager
-    def transaction(self, workspace: str) -> Iterator[Transaction]:
+    def transact(self, workspace: str, work: Callable[[Transaction], Result]) -> Result:
         number = self._workspace(workspace)
         with self._translated(), self._writing():
-            yield SqliteTransaction(self._connection, number)
+            return work(SqliteTransaction(self._connection, number))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -332,9 +332,15 @@ class SqliteStore(Store):
 
     def hints(self, workspace: str, identifiers: Collection[Identifier], *, limit: int) -> list[HintRecord]:
         rows = self._all(
-            f"""select {HINT} from {BASES} join hint h on h.workspace_id = b.workspace_id and h.anchor_id = b.id
+            # The first of each class, by the index: somebody may have written a million.
+            f"""with class(is_joint, trust, may_create) as (select j.value, t.value, m.value
+                from json_each('[0, 1]') j, json_each(:trusts) t, json_each('[0, 1]') m)
+              select {HINT} from {BASES} cross join class s cross join hint h on h.workspace_id = b.workspace_id
+                and h.key in (select a.key from hint a indexed by hint_anchor
+                  where a.workspace_id = b.workspace_id and a.anchor_id = b.id and a.is_joint = s.is_joint
+                    and a.trust = s.trust and a.may_create = s.may_create order by a.at, a.key limit :most)
               order by h.at, h.key limit :most""",
-            self._named(workspace, identifiers, most=limit),
+            self._named(workspace, identifiers, trusts=json.dumps([*Trust]), most=limit),
         )
         return [hint_of(row) for row in rows]
 
@@ -433,6 +439,12 @@ class SqliteStore(Store):
             )
             for row in rows
         ]
+
+    def checkpoint(self, workspace: str, name: str) -> str | None:
+        row = self._one(
+            "select position from checkpoint where workspace_id = ? and name = ?", (self._workspace(workspace), name)
+        )
+        return row[0] if row else None
 
     def notices(self, workspace: str, *, since: int, limit: int) -> list[Notice]:
         rows = self._all(

@@ -42,7 +42,7 @@ FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.su
 FILING_FROM = """conversation c
   left join identifier n on n.workspace_id = c.workspace_id and n.id = c.identifier_id
   left join identifier v on v.workspace_id = c.workspace_id and v.id = c.visitor_id"""
-HINT = "h.id, h.evidence, h.decision, h.channel, h.how, h.by, h.conversation_id, h.is_withdrawn"
+HINT = "h.evidence, h.decision, h.channel, h.how, h.by, h.conversation_id, h.is_withdrawn"
 RULING = "r.id, r.kind, a.kind, a.scope, a.value, b.kind, b.scope, b.value, r.at, r.by, r.reason, r.is_withdrawn"
 RULING_FROM = """ruling r
   join identifier a on a.workspace_id = r.workspace_id and a.id = r.a_id
@@ -143,9 +143,8 @@ def filing_of(row: tuple[Any, ...]) -> Filing:
 
 def hint_of(row: tuple[Any, ...]) -> HintRecord:
     """Give the hint in a row of `HINT`."""
-    number, evidence, decision, channel, how, by, conversation, is_withdrawn = row
+    evidence, decision, channel, how, by, conversation, is_withdrawn = row
     return HintRecord(
-        id=number,
         evidence=decode_evidence(evidence),
         decision=decode_decision(decision),
         channel=channel,

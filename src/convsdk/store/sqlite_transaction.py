@@ -48,9 +48,9 @@ _INSERT = {
         "identifier": "id, kind, scope, value, epoch, since, "
         "since_hint, contact_id, trust, is_owned, is_founder, spelling, form",
         "contact": "id, root_id, created_at, how, hint",
-        "hint": "id, key, at, anchor_id, visitor_id, trust, may_create, "
+        "hint": "key, at, anchor_id, visitor_id, trust, may_create, "
         "is_joint, channel, how, by, conversation_id, evidence, decision",
-        "claim": "identifier_id, at, hint_id, key, anchor_id, trust, is_link",
+        "claim": "identifier_id, at, key, anchor_id, trust, is_link",
         "ruling": "id, kind, a_id, b_id, at, by, reason",
         "trait": "identifier_id, id, name, value, trust, at, key",
         "consent": "identifier_id, id, purpose, state, at, key, trust, by, place, wording, wording_version",
@@ -68,8 +68,7 @@ _TAKE_BACK = {
     True: ("update ruling set is_withdrawn = :mark where workspace_id = :workspace and id = :target",),
     False: (
         "update hint set is_withdrawn = :mark where workspace_id = :workspace and key = :target",
-        """update claim set is_withdrawn = :mark where workspace_id = :workspace
-          and hint_id = (select id from hint where workspace_id = :workspace and key = :target)""",
+        "update claim set is_withdrawn = :mark where workspace_id = :workspace and key = :target",
     ),
 }
 
@@ -128,15 +127,15 @@ class SqliteTransaction(Transaction):
         said: dict[str, list[Evidence | None]] = {hint: [] for hint in joint}
         for hint, last in self._run(
             """select w.value ->> 0, (select h.evidence from (
-                select * from (select at, key, hint_id from claim where workspace_id = :workspace
+                select * from (select at, key from claim where workspace_id = :workspace
                   and identifier_id = w.value ->> 2 and is_link and not is_withdrawn
                   and (at, key) <= (w.value ->> 1, w.value ->> 0) order by at desc, key desc limit 1)
                 union all
-                select * from (select at, key, hint_id from claim where workspace_id = :workspace
+                select * from (select at, key from claim where workspace_id = :workspace
                   and anchor_id = w.value ->> 2 and is_link and not is_withdrawn
                   and (at, key) <= (w.value ->> 1, w.value ->> 0) order by at desc, key desc limit 1)
                 order by at desc, key desc limit 1
-              ) said join hint h on h.workspace_id = :workspace and h.id = said.hint_id)
+              ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
               from json_each(:named) w""",
             {"workspace": self._workspace, "named": json.dumps(named)},
         ):
@@ -185,8 +184,8 @@ class SqliteTransaction(Transaction):
         joint = [
             decode_evidence(evidence)
             for (evidence,) in self._run(
-                """select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn and h.id in
-                  (select c.hint_id from json_each(:reached) w cross join claim c
+                """select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn and h.key in
+                  (select c.key from json_each(:reached) w cross join claim c
                     on c.workspace_id = :workspace and c.anchor_id = w.value and c.is_link)""",
                 values,
             )
@@ -215,11 +214,10 @@ class SqliteTransaction(Transaction):
         # One look into the index for each, however many messages somebody has written.
         for number, at, key, trust, may_create in self._run(
             """select s.value ->> 0, h.at, h.key, h.trust, h.may_create from json_each(:stretches) s
-              cross join hint h on h.workspace_id = :workspace and h.id = (
-                select a.id from hint a indexed by hint_alone
-                where a.workspace_id = :workspace and a.anchor_id = s.value ->> 0
-                  and a.trust = s.value ->> 1 and a.may_create = s.value ->> 2
-                  and not a.is_joint and not a.is_withdrawn
+              cross join hint h on h.workspace_id = :workspace and h.key = (
+                select a.key from hint a indexed by hint_anchor
+                where a.workspace_id = :workspace and a.anchor_id = s.value ->> 0 and a.is_joint = 0
+                  and a.trust = s.value ->> 1 and a.may_create = s.value ->> 2 and not a.is_withdrawn
                   and (a.at, a.key) >= (s.value ->> 3, s.value ->> 4) and (a.at, a.key) < (s.value ->> 5, s.value ->> 6)
                 order by a.at, a.key limit 1)""",
             {"workspace": self._workspace, "stretches": json.dumps(stretches)},
@@ -281,6 +279,8 @@ class SqliteTransaction(Transaction):
                 self._run_many(statement, marks)
         if self._ids is not None:
             self._run("update workspace set next_id = ? where id = ?", (self._spent, self._workspace))
+        for name, position in batch.checkpoints.items():
+            self._run("replace into checkpoint values (?, ?, ?)", (self._workspace, name, position))
 
     def _write_changes(self, batch: Batch) -> None:
         changes = batch.changes
@@ -323,7 +323,6 @@ class SqliteTransaction(Transaction):
             _INSERT["hint"],
             (
                 (
-                    record.id,
                     record.evidence.hint,
                     stamp(record.evidence.at),
                     self._base.get(record.evidence.anchor) if record.evidence.anchor else None,
@@ -347,7 +346,6 @@ class SqliteTransaction(Transaction):
                 (
                     self._base[other],
                     stamp(record.evidence.at),
-                    record.id,
                     record.evidence.hint,
                     self._base[record.evidence.anchor],
                     trust,

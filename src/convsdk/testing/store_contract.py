@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from convsdk.core.consent import ConsentState, ListState
 from convsdk.core.events import Event, MessageReceived, Notice
 from convsdk.core.model import Attachment, Claim, Decision, Direction, Identifier, IdentityHint, Message, Outcome, Trust
-from convsdk.core.storage import Batch, ContactRecord, Store
+from convsdk.core.resolver import Known
+from convsdk.core.storage import Batch, ContactRecord, Store, Transaction
 from convsdk.errors import ConvsdkError
 from convsdk.hub import Hub
 from convsdk.store.memory import MemoryStore
@@ -73,8 +74,8 @@ class StoreContract:
             assert stored is not None
             assert stored.decision == decision
             assert [one.value for one in store.traits(_SHOP, [*stored.evidence.identifiers])] == [_ODD_TEXT]
-            with store.transaction(_SHOP) as transaction:
-                assert transaction.load([stored.evidence]).decisions == {"1": decision}
+            evidence = stored.evidence
+            assert store.transact(_SHOP, lambda one: one.load([evidence])).decisions == {"1": decision}
 
     def test_messages_are_read_back_equal(self) -> None:
         """Text, attachments and times come back as they were, and a time of any zone is the same moment."""
@@ -173,9 +174,7 @@ class StoreContract:
             hub.resolve(_proven("4", "eve"))
             assert refused.refused, "the entry joins two established people, which rule 5 refuses"
 
-            with store.transaction(_SHOP) as transaction:
-                known = transaction.load([])
-                transaction.load_history(known, [_email("ann")])
+            known = _load_history(store, "ann")
 
             assert set(known.evidence) == {"1", "2", "3"}
             reached = {node.identifier for node in known.holdings}
@@ -201,9 +200,7 @@ class StoreContract:
             for number, trust in enumerate((Trust.ASSERTED, Trust.CHANNEL, Trust.ASSERTED, Trust.CHANNEL)):
                 hub.resolve(_hint(str(number), "ann", trust=trust, at=NOON + timedelta(days=number)))
 
-            with store.transaction(_SHOP) as transaction:
-                known = transaction.load([])
-                transaction.load_history(known, [_email("ann")])
+            known = _load_history(store, "ann")
 
             assert {one.moment: one.attested for one in known.evidence.values()} == {
                 (NOON, "0"): ((_email("ann"), Trust.ASSERTED),),
@@ -364,24 +361,41 @@ class StoreContract:
             assert _everything(store) == before
 
     def test_ids_rise_and_are_never_given_twice(self) -> None:
-        """Ids rise from transaction to transaction, over threads too."""
+        """Ids rise in a transaction, and from one that has ended to the next; threads are never given the same."""
         with self._store() as store:
-            taken: list[int] = []
+            taken: dict[int, list[int]] = {worker: [] for worker in range(4)}
+
+            def one_turn(transaction: Transaction) -> list[int]:
+                ids = transaction.new_ids()
+                mine = [next(ids) for _ in range(300)]
+                transaction.write(Batch(notices=[Notice(id=mine[0], type="kit", at=NOON, payload={})]))
+                return mine
 
             def take(worker: int) -> None:
-                for turn in range(10):
-                    with store.transaction(_SHOP) as transaction:
-                        ids = transaction.new_ids()
-                        mine = [next(ids) for _ in range(3)]
-                        taken.extend(mine)
-                        notice = Notice(id=mine[0], type="kit", at=NOON, payload={"by": [worker, turn]})
-                        transaction.write(Batch(notices=[notice]))
+                for _ in range(10):
+                    taken[worker] += store.transact(_SHOP, one_turn)
 
             _at_once(4, take)
+            last = store.transact(_SHOP, one_turn)
 
-            assert taken == sorted(set(taken))
-            assert taken[0] > 0
-            assert len(taken) == 4 * 10 * 3
+            for mine in taken.values():
+                assert mine == sorted(mine)
+            given = [one for mine in taken.values() for one in mine]
+            assert len(set(given)) == 4 * 10 * 300
+            assert 0 < min(given) < max(given) < last[0]
+
+    def test_a_checkpoint_is_kept_with_what_it_speaks_of(self) -> None:
+        """A checkpoint is overwritten by the next, belongs to its workspace, and goes with its transaction."""
+        with self._store() as store:
+            assert store.checkpoint(_SHOP, "import") is None
+            batches = [Batch(checkpoints={"import": position}) for position in ("1", _ODD_TEXT, "lost")]
+            store.transact(_SHOP, lambda one: one.write(batches[0]))
+            store.transact(_SHOP, lambda one: one.write(batches[1]))
+            with _failing(store, after_writes=1), pytest.raises(_Failure):
+                store.transact(_SHOP, lambda one: one.write(batches[2]))
+
+            assert store.checkpoint(_SHOP, "import") == _ODD_TEXT
+            assert store.checkpoint("another", "import") is None
 
     def test_concurrent_writers_lose_nothing(self) -> None:
         """Threads that write about the same people at once give the people that one thread gives."""
@@ -498,12 +512,11 @@ class _Failure(Exception):  # noqa: N818  (not an error of anybody's)
 @contextlib.contextmanager
 def _failing(store: Store, *, after_writes: int) -> Iterator[None]:
     """Let every transaction of `store` fail once it has written `after_writes` times."""
-    begin = store.transaction
+    transact = store.transact
 
-    @contextlib.contextmanager
-    def transaction(workspace: str) -> Iterator[Any]:
-        with begin(workspace) as inner:
-            write, writes = inner.write, iter(range(1, _MANY))
+    def transact_and_fail(workspace: str, work: Callable[[Transaction], object]) -> object:
+        def failing(transaction: Transaction) -> object:
+            write, writes = transaction.write, iter(range(1, _MANY))
 
             def fail(batch: Batch) -> None:
                 write(batch)
@@ -511,11 +524,13 @@ def _failing(store: Store, *, after_writes: int) -> Iterator[None]:
                     raise _Failure
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(inner, "write", fail)
-                yield inner
+                patch.setattr(transaction, "write", fail)
+                return work(transaction)
+
+        return transact(workspace, failing)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "transaction", transaction)
+        patch.setattr(store, "transact", transact_and_fail)
         yield
 
 
@@ -540,7 +555,7 @@ def _message(external_id: str, name: str) -> MessageReceived:
 
 
 def _write_message(store: Store, conversation: int, channel: str, external_id: str) -> None:
-    with store.transaction(_SHOP) as transaction:
+    def work(transaction: Transaction) -> None:
         message = Message(
             id=next(transaction.new_ids()),
             conversation=conversation,
@@ -551,6 +566,8 @@ def _write_message(store: Store, conversation: int, channel: str, external_id: s
             text="",
         )
         transaction.write(Batch(messages=[message]))
+
+    store.transact(_SHOP, work)
 
 
 def _hub(store: Store, clock: FakeClock | None = None) -> Hub:
@@ -607,11 +624,18 @@ def _everything(store: Store, workspace: str = _SHOP) -> dict[str, Any]:
     }
 
 
-def _history(store: Store, name: str) -> tuple[set[str], set[str]]:
-    """Give the joint hints and the rulings that the history of `name` holds."""
-    with store.transaction(_SHOP) as transaction:
+def _load_history(store: Store, name: str) -> Known:
+    def work(transaction: Transaction) -> Known:
         known = transaction.load([])
         transaction.load_history(known, [_email(name)])
+        return known
+
+    return store.transact(_SHOP, work)
+
+
+def _history(store: Store, name: str) -> tuple[set[str], set[str]]:
+    """Give the joint hints and the rulings that the history of `name` holds."""
+    known = _load_history(store, name)
     return {key for key, one in known.evidence.items() if one.links}, set(known.rulings)
 
 

@@ -41,7 +41,6 @@ create index contact_root on contact (workspace_id, root_id);
 
 create table hint (
   workspace_id integer not null,
-  id integer not null,
   key text not null,
   at integer not null,
   anchor_id integer,
@@ -56,12 +55,10 @@ create table hint (
   conversation_id integer,
   evidence blob not null,
   decision blob not null,
-  primary key (workspace_id, id)
+  primary key (workspace_id, key)
 ) strict, without rowid;
-create unique index hint_key on hint (workspace_id, key);
-create index hint_anchor on hint (workspace_id, anchor_id, at) where anchor_id is not null;
-create index hint_alone on hint (workspace_id, anchor_id, trust, may_create, at, key) -- the first of each is enough
-  where not is_joint and not is_withdrawn;
+create index hint_anchor on hint (workspace_id, anchor_id, is_joint, trust, may_create, at) -- the first of each class
+  where anchor_id is not null;
 create index hint_visitor on hint (workspace_id, visitor_id, at) where visitor_id is not null;
 
 -- What a hint says of identifiers beside its anchor: a link, or a note (only typed, or a role mailbox).
@@ -69,16 +66,15 @@ create table claim (
   workspace_id integer not null,
   identifier_id integer not null,
   at integer not null,
-  hint_id integer not null,
-  key text not null,
+  key text not null,            -- of its hint
   anchor_id integer not null,
   trust integer not null,
   is_link integer not null,
   is_withdrawn integer not null default 0,
-  primary key (workspace_id, identifier_id, at, hint_id)
+  primary key (workspace_id, identifier_id, at, key)
 ) strict, without rowid;
 create index claim_anchor on claim (workspace_id, anchor_id, at);
-create index claim_hint on claim (workspace_id, hint_id);
+create index claim_hint on claim (workspace_id, key);
 
 create table ruling (
   workspace_id integer not null,
@@ -182,10 +178,9 @@ create table message (
   html text not null,
   attachments blob not null,
   status text not null,
-  primary key (workspace_id, id)
+  primary key (workspace_id, conversation_id, id)
 ) strict, without rowid;
 create unique index message_external on message (workspace_id, channel, external_id);
-create index message_conversation on message (workspace_id, conversation_id, id);
 
 create table outbox (
   workspace_id integer not null,
@@ -195,6 +190,14 @@ create table outbox (
   at integer not null,
   payload blob not null,
   primary key (workspace_id, id)
+) strict, without rowid;
+
+-- How far a long work has come, written with what it did: it goes on from there after a crash.
+create table checkpoint (
+  workspace_id integer not null,
+  name text not null,
+  position text not null,
+  primary key (workspace_id, name)
 ) strict, without rowid;
 
 -- What the planner shall believe of a grown file. Without figures it takes the primary key, whose first column is the
@@ -207,9 +210,7 @@ insert into sqlite_stat1 (tbl, idx, stat) values
   ('contact', 'contact', '10000000 10000000 1'),
   ('contact', 'contact_root', '10000000 10000000 2'),
   ('hint', 'hint', '10000000 10000000 1'),
-  ('hint', 'hint_key', '10000000 10000000 1'),
-  ('hint', 'hint_anchor', '10000000 10000000 10 1'),
-  ('hint', 'hint_alone', '10000000 10000000 10 8 8 1 1'),
+  ('hint', 'hint_anchor', '10000000 10000000 10 9 8 8 1 1'),
   ('hint', 'hint_visitor', '10000000 10000000 10 1'),
   ('claim', 'claim', '10000000 10000000 5 1 1'),
   ('claim', 'claim_anchor', '10000000 10000000 5 1'),
@@ -224,8 +225,7 @@ insert into sqlite_stat1 (tbl, idx, stat) values
   ('conversation', 'conversation_thread', '10000000 10000000 300000 2'),
   ('conversation', 'conversation_filed', '10000000 10000000 3 1'),
   ('conversation', 'conversation_opened', '10000000 10000000 1'),
-  ('message', 'message', '10000000 10000000 1'),
+  ('message', 'message', '10000000 10000000 10 1'),
   ('message', 'message_external', '10000000 10000000 300000 1'),
-  ('message', 'message_conversation', '10000000 10000000 10 1'),
   ('outbox', 'outbox', '10000000 10000000 1');
 analyze sqlite_schema;
