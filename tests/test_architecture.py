@@ -15,7 +15,7 @@ ONLY = {
     "core": PURE,
     "errors": PURE,
     "channels": CHANNEL | {"convsdk.hookspecs"},
-    "store": {"attr", "attrs", "msgspec", "psycopg", "convsdk.core", "convsdk.errors", "convsdk.store"},
+    "store": {"attr", "attrs", "msgspec", "psycopg", "psycopg_pool", "convsdk.core", "convsdk.errors", "convsdk.store"},
 }
 NEVER = {
     "hub": {"convsdk.channels", "convsdk.web"},

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from servers import STORES, fresh_store
 
 from convsdk.core.consent import ConsentState, ListState
 from convsdk.core.events import (
@@ -32,8 +33,7 @@ from convsdk.core.ports import Channel, Response
 from convsdk.core.profile import Reach
 from convsdk.errors import ConfigError, Conflict, Forbidden, NotFound, ParseError
 from convsdk.hub import Hub
-from convsdk.store.memory import MemoryStore
-from convsdk.store.sqlite import SqliteStore
+from convsdk.store import open_store
 from convsdk.testing.builders import NOON, FakeClock, hint, request
 
 COOKIE = "c" * 32
@@ -65,10 +65,10 @@ class Till(Channel):
         return Response(status=202, body=f"{len(events)} taken".encode())
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store(request, tmp_path):
     """Give an empty store of each kind that ships."""
-    with closing(MemoryStore() if request.param == "memory" else SqliteStore(str(tmp_path / "shop.db"))) as store:
+    with closing(open_store(fresh_store(request.param, tmp_path))) as store:
         yield store
 
 

@@ -3,6 +3,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from servers import STORES, fresh_store
 
 from convsdk.core.identifiers import Opaque
 from convsdk.errors import ConfigError
@@ -12,10 +13,10 @@ from convsdk.store import open_store
 SCENARIOS = load_scenarios(Path(__file__).parent / "scenarios" / "identity_core.json")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store(request, tmp_path):
-    """Open a store of each sort that needs no server."""
-    store = open_store("memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/scenarios.db")
+    """Open a store of each kind that ships."""
+    store = open_store(fresh_store(request.param, tmp_path))
     yield store
     store.close()
 
@@ -335,9 +336,10 @@ def test_concurrent_scenario_runs_as_often_as_asked(store):
     assert verdict == Verdict(name="s", differences=(), runs=3)
 
 
-def test_concurrent_scenario_has_a_connection_for_each_item(tmp_path):
+@pytest.mark.parametrize("kind", STORES[1:])
+def test_concurrent_scenario_has_a_connection_for_each_item(kind, tmp_path):
     """Where the store can be opened again, each item of a concurrent run comes over a connection of its own."""
-    url = f"sqlite:///{tmp_path}/race.db"
+    url = fresh_store(kind, tmp_path)
     opened = []
 
     def connect():

@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from servers import STORES, fresh_store
 
 from convsdk.core.fold import fold, weigh
 from convsdk.core.model import Identifier, Outcome, Trust
@@ -19,11 +20,10 @@ worlds = sys.modules.setdefault("worlds", importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(worlds)
 
 
-@pytest.fixture(scope="module", params=["memory:", "sqlite"])
+@pytest.fixture(scope="module", params=STORES)
 def store(request, tmp_path_factory):
     """A store that many examples share, each in a workspace of its own."""
-    url = request.param if request.param == "memory:" else f"sqlite:///{tmp_path_factory.mktemp('db')}/shop.db"
-    opened = open_store(url)
+    opened = open_store(fresh_store(request.param, tmp_path_factory.mktemp("db")))
     # The examples write tens of thousands of tiny transactions: what survives a power cut is another test's question.
     if request.param == "sqlite":
         opened._connection.execute("pragma synchronous = off")  # noqa: SLF001

@@ -2,8 +2,11 @@
 
 from contextlib import contextmanager
 
+import psycopg
 import pytest
+from servers import fresh_postgresql
 
+from convsdk.store import open_store
 from convsdk.store.memory import MemoryStore
 from convsdk.store.sqlite import SqliteStore
 from convsdk.testing.store_contract import DurableStoreContract, StoreContract
@@ -53,3 +56,26 @@ class TestSqliteStore(DurableStoreContract):
         store._connection = CountingConnection(connection, ran)  # noqa: SLF001  (as above)
         yield ran
         store._connection = connection  # noqa: SLF001  (as above)
+
+
+class TestPostgresqlStore(DurableStoreContract):
+    def open(self):
+        self.url = fresh_postgresql(synchronous_commit="off")  # what survives a power cut is another test's question
+        return open_store(self.url)
+
+    def reopen(self, store):
+        store.close()
+        return open_store(self.url)
+
+    @contextmanager
+    def statements(self, store):
+        ran = []
+        execute = psycopg.Connection.execute
+
+        def note(connection, statement, *values, **settings):
+            ran.append(statement)
+            return execute(connection, statement, *values, **settings)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(psycopg.Connection, "execute", note)
+            yield ran

@@ -20,11 +20,10 @@ from convsdk.core.storage import (
     Transaction,
     cuts,
 )
-from convsdk.store.sqlite_rows import (
+from convsdk.store.rows import (
     FILING,
     FILING_FROM,
     HOLDING,
-    KEYS,
     RULING,
     RULING_FROM,
     decode_decision,
@@ -38,6 +37,8 @@ from convsdk.store.sqlite_rows import (
     stamp,
     time_of,
 )
+
+KEYS = "(select value ->> 0 as kind, value ->> 1 as scope, value ->> 2 as value from json_each(:keys))"
 
 _FIRST, _LAST = (-(2**63), ""), (2**63 - 1, "")  # before and after every moment, as it is stored
 

@@ -1,4 +1,4 @@
-"""How values stand in SQLite rows: what is selected for each, how a row is read, and how one is written."""
+"""How values stand in the rows of a SQL store: what is selected for each, how a row is read, and how one is written."""
 
 import json
 from collections.abc import Iterable
@@ -74,15 +74,8 @@ def time_of(stamp: int) -> datetime:
 
 
 def keys_of(identifiers: Iterable[Identifier]) -> str:
-    """Give `identifiers` as the JSON that `KEYS` reads."""
+    """Give `identifiers` as the JSON that a store's `KEYS` reads."""
     return json.dumps([(one.kind, one.scope, one.value) for one in identifiers])
-
-
-KEYS = "(select value ->> 0 as kind, value ->> 1 as scope, value ->> 2 as value from json_each(:keys))"
-
-# The immutable rows of the identifiers asked for, as `b`.
-BASES = f"""{KEYS} w cross join identifier b
-  on b.workspace_id = :workspace and b.kind = w.kind and b.scope = w.scope and b.value = w.value and b.epoch = 0"""
 
 
 def holding_of(row: tuple[Any, ...]) -> Holding:

@@ -1,0 +1,325 @@
+"""The store for several processes and hosts: PostgreSQL 14 or newer, by psycopg 3.
+
+READ COMMITTED, one short transaction for a batch, on a connection in pipeline mode. What others do to a transaction
+(a deadlock, a lost race, a lost connection) is met by running it again; an outcome that the connection took with it is
+asked for by the transaction's number, so that nothing takes effect twice.
+"""
+
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import TextLoader
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from convsdk.core.events import Notice
+from convsdk.core.fold import Moment
+from convsdk.core.inbox import Filing
+from convsdk.core.model import Identifier, Trust
+from convsdk.core.storage import HintRecord, Result, Transaction
+from convsdk.errors import ConfigError, ConvsdkError, PermanentError, TransientError
+from convsdk.store.postgresql_transaction import (
+    IDS,
+    KEYS,
+    BeginAgain,
+    PostgresqlTransaction,
+    placeholders,
+    without_nul,
+)
+from convsdk.store.reads import ALWAYS, Row, SqlReads
+from convsdk.store.rows import FILING, FILING_FROM, HINT, filing_of, hint_of, stamp, time_of
+
+_OLDEST_SERVER = 140000  # 14, as libpq counts
+_CONNECT_TIMEOUT_S = 10
+_PATIENCE_S = 15  # how long a call is run again before its caller hears of it
+_FIRST_PAUSE_S = 0.002
+_LONGEST_PAUSE_S = 0.5
+_DOUBLES_AT = 8  # so many lost races for one key are none: it is stored already
+_MIGRATION_LOCK = 0x636F6E7673646B  # "convsdk"
+
+# All that is asked for is found by a key. Without figures (a fresh table, a bulk load) the planner would read tables
+# whole, and keep that plan.
+_SESSION = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+_Race = errors.DeadlockDetected | errors.SerializationFailure | errors.LockNotAvailable
+_Later = errors.DiskFull | errors.OutOfMemory | errors.TooManyConnections | errors.QueryCanceled | PoolTimeout
+
+
+class PostgresqlStore(SqlReads):
+    """A store in a PostgreSQL database. Any number of processes on any hosts may use it.
+
+    `url` is a connection URI as libpq reads it, `postgresql://user@host/shop`; tables are made in the first schema of
+    its `search_path`. `connections` is the most that one process opens. Raises `ConfigError` where the database cannot
+    be reached or used, or was written by a newer version of the program.
+    """
+
+    KEYS = KEYS
+    IDS = IDS
+    AND_THEN = "join"
+    writers = 3
+
+    def __init__(self, url: str, *, connections: int = 8) -> None:
+        self._place = _place(url)
+        self._workspaces: dict[str, int] = {}
+        try:
+            self._url = url
+            self._pool = ConnectionPool(
+                url,
+                min_size=1,
+                max_size=connections,
+                kwargs={"autocommit": True, "prepare_threshold": 0, "client_encoding": "utf8"},
+                configure=_configure,
+                timeout=_CONNECT_TIMEOUT_S,
+                open=False,
+            )
+            # One connection of its own first: the pool would not tell why it gets none.
+            with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+                self._check(connection)
+                self._migrate(connection, "pre")
+        except psycopg.Error as error:
+            raise ConfigError(f"cannot use {self._place} as a store: {_told(error)}") from error
+        self._pool.open()
+
+    def _check(self, connection: psycopg.Connection[Any]) -> None:
+        if connection.info.server_version < _OLDEST_SERVER:
+            raise ConfigError(f"{self._place} is PostgreSQL {connection.info.server_version // 10000}: 14 is needed")
+        if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+            raise ConfigError(f"{self._place} has encoding {encoding}: create the database with encoding 'UTF8'")
+
+    # -- migrations
+
+    def finish_upgrade(self) -> list[str]:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            return self._migrate(connection, "post")
+
+    def _migrate(self, connection: psycopg.Connection[Any], part: str) -> list[str]:
+        steps = _steps()
+        done = _steps_done(connection)
+        if newer := sorted(name for name in done - steps.keys() if name.endswith(".post.sql")):
+            raise ConfigError(f"{self._place} has the step {newer[0]} of a newer convsdk: install that version")
+        wanted = [name for name in sorted(steps) if name.endswith(f".{part}.sql")]
+        if done.issuperset(wanted):
+            return []
+        with connection.transaction():
+            connection.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            connection.execute(
+                "create table if not exists schema_step (name text primary key, at timestamptz not null)"
+            )
+            missing = [name for name in wanted if name not in _steps_done(connection)]
+            for name in missing:
+                connection.execute(steps[name].read_bytes(), prepare=False)
+                connection.execute("insert into schema_step values (%s, now())", (name,))
+        return missing
+
+    # -- running statements
+
+    def transact(self, workspace: str, work: Callable[[Transaction], Result]) -> Result:
+        number = self._workspace(workspace)
+        locks: Collection[int] = ()
+
+        def attempt() -> Result:
+            nonlocal locks
+            try:
+                return self._transact(number, work, locks)
+            except BeginAgain as again:
+                locks = again.locks
+                raise
+
+        return self._insist(attempt)
+
+    def _transact(self, workspace: int, work: Callable[[Transaction], Result], locks: Collection[int]) -> Result:
+        ended: list[tuple[str, Result]] = []
+        try:
+            with self._pool.connection() as connection, _pipeline(connection):
+                transaction = PostgresqlTransaction(connection, workspace, locks)
+                result = work(transaction)
+                ended.append((transaction.number(), result))
+                connection.execute("commit")
+        except psycopg.Error as error:
+            # The answer to the commit was lost with the connection: what it was, only the server knows.
+            if ended and _is_lost(error) and self._insist(lambda: self._has_committed(ended[0][0])):
+                return ended[0][1]
+            raise
+        return result
+
+    def _has_committed(self, number: str) -> bool:
+        """Say whether the transaction of that number was kept, once it has ended."""
+        with self._pool.connection() as connection:
+            try:
+                row = connection.execute("select pg_xact_status(%s::xid8)", (number,)).fetchone()
+            except errors.InvalidParameterValue:  # in the future: another server has taken over, without it
+                return False
+        if row == ("in progress",):
+            raise errors.LockNotAvailable
+        return row == ("committed",)
+
+    def _insist(self, attempt: Callable[[], Result]) -> Result:
+        """Run `attempt` until it ends well, its error is one that stays, or time is up."""
+        deadline = time.monotonic() + _PATIENCE_S
+        for turn in itertools.count(1):
+            try:
+                return attempt()
+            except (psycopg.Error, PoolTimeout, BeginAgain, UnicodeEncodeError) as error:
+                if not _may_pass(error, turn) or time.monotonic() > deadline:
+                    raise self._error(error) from error
+                if isinstance(error, psycopg.Error) and _is_lost(error):
+                    self._pool.check()  # the others may be gone with it
+                longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**turn)
+            time.sleep(random.uniform(0, longest))  # noqa: S311  (keeps rivals apart, guards nothing)
+        raise AssertionError  # the loop has no end
+
+    def _error(self, error: Exception) -> ConvsdkError:
+        told = _told(error)
+        if isinstance(error, BeginAgain | _Race | _Later) or (isinstance(error, psycopg.Error) and _is_lost(error)):
+            return TransientError(f"{self._place} cannot do it now ({told}): try again", retry_after_s=5)
+        code = (isinstance(error, psycopg.Error) and error.sqlstate) or type(error).__name__
+        return PermanentError(f"{self._place}: {told}; nothing of this batch was written", code=code)
+
+    def _all(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
+        given = {name: without_nul(value) if isinstance(value, str) else value for name, value in values.items()}
+
+        def attempt() -> list[Row]:
+            with self._pool.connection() as connection:
+                return connection.execute(placeholders(statement), given).fetchall()
+
+        return self._insist(attempt)
+
+    def _workspace(self, name: str) -> int:
+        if name not in self._workspaces:
+            named = {"name": name}
+            row = self._one("select id from workspace where name = :name", named) or self._one(
+                # The update changes nothing, but gives the row that a rival has just made.
+                """insert into workspace (name) values (:name)
+                  on conflict (name) do update set name = excluded.name returning id""",
+                named,
+            )
+            self._workspaces[name] = row[0]  # type: ignore[index]  # found or made
+        return self._workspaces[name]
+
+    def close(self) -> None:
+        self._pool.close()
+
+    # -- what PostgreSQL reads in its own way: with a branch for each identifier, by the index
+
+    def hints(self, workspace: str, identifiers: Collection[Identifier], *, limit: int) -> list[HintRecord]:
+        rows = self._all(
+            f"""select {HINT} from {self._bases}
+              cross join (values (false), (true)) j(is_joint) cross join (values (false), (true)) m(may_create)
+              cross join unnest(:trusts::integer[]) t(trust)
+              cross join lateral (select * from hint a where a.workspace_id = b.workspace_id and a.anchor_id = b.id
+                and a.is_joint = j.is_joint and a.trust = t.trust and a.may_create = m.may_create
+                order by a.at, a.key limit :most) h
+              order by h.at, h.key limit :most""",
+            self._named(workspace, identifiers, trusts=list(map(int, Trust)), most=limit),
+        )
+        return [hint_of(row) for row in rows]
+
+    def filings(
+        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+    ) -> list[Filing]:
+        at, key = (stamp(before[0]), before[1]) if before else (ALWAYS, "")
+        page = """(select t.id from conversation t where t.workspace_id = :workspace {of}
+          and (t.opened_at, t.opened_by) < (:at, :hint) order by t.opened_at desc, t.opened_by desc limit :most) t"""
+        asked = (
+            page.format(of="")
+            if identifiers is None
+            else f"{self._bases} cross join lateral {page.format(of='and t.filed_id = b.id')}"
+        )
+        rows = self._all(
+            f"""select {FILING} from {asked} join {FILING_FROM} on c.workspace_id = :workspace and c.id = t.id
+              order by c.opened_at desc, c.opened_by desc limit :most""",
+            self._named(workspace, identifiers or (), at=at, hint=key, most=limit),
+        )
+        return [filing_of(row) for row in rows]
+
+    def notices(self, workspace: str, *, since: int, limit: int) -> list[Notice]:
+        # A transaction can end after one that took later ids. So they are read in the order of transactions, and
+        # only where none that is older still runs: no reader passes a notice by that comes later.
+        rows = self._all(
+            """select o.id, o.type, o.version, o.at, o.payload from outbox o
+              where o.workspace_id = :workspace and o.xact < pg_snapshot_xmin(pg_current_snapshot())
+                and (o.xact, o.id) > (coalesce((select s.xact from outbox s where s.workspace_id = :workspace
+                  and s.id <= :since order by s.id desc limit 1), '0'::xid8), :since)
+              order by o.xact, o.id limit :most""",
+            self._named(workspace, since=since, most=limit),
+        )
+        return [
+            Notice(id=row[0], type=row[1], version=row[2], at=time_of(row[3]), payload=msgspec.json.decode(row[4]))
+            for row in rows
+        ]
+
+
+def _configure(connection: psycopg.Connection[Any]) -> None:
+    connection.adapters.register_loader("jsonb", TextLoader)  # read into classes of ours, not into dictionaries
+    settings = json.dumps(_SESSION)
+    connection.execute("select set_config(key, value, false) from jsonb_each_text(%s::jsonb)", (settings,))
+
+
+@contextmanager
+def _pipeline(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    with connection.pipeline() as pipeline:
+        try:
+            yield
+        except BaseException:
+            with suppress(psycopg.Error):
+                pipeline.sync()  # else the driver logs that it lets go of what was still under way
+            raise
+
+
+def _may_pass(error: Exception, turn: int) -> bool:
+    if isinstance(error, errors.UniqueViolation):
+        return turn < _DOUBLES_AT
+    return isinstance(error, BeginAgain | _Race) or (isinstance(error, psycopg.Error) and _is_lost(error))
+
+
+def _is_lost(error: psycopg.Error) -> bool:
+    """Say whether the connection is gone, or the server takes none now."""
+    if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
+        return True
+    # Without a code from the server, the connection broke under the statement.
+    return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, BeginAgain):
+        return "others write about the same people"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _place(url: str) -> str:
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        # Its text repeats the URL, password included.
+        raise ConfigError("the store's URL cannot be read: write postgresql://user:password@host:5432/shop") from None
+    host, name = parts.get("host") or "this machine", parts.get("dbname") or parts.get("user") or "the default database"
+    return f"PostgreSQL ({name} on {host})"
+
+
+def _steps() -> dict[str, Traversable]:
+    folder = resources.files("convsdk.store").joinpath("schema", "postgresql")
+    return {step.name: step for step in folder.iterdir() if step.name.endswith(".sql")}
+
+
+def _steps_done(connection: psycopg.Connection[Any]) -> set[str]:
+    (table,) = connection.execute("select to_regclass('schema_step')").fetchone() or (None,)
+    return {name for (name,) in connection.execute("select name from schema_step")} if table else set()

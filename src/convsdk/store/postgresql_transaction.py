@@ -1,0 +1,362 @@
+"""One write transaction on PostgreSQL: lock and load what a batch touches, write it. No count depends on its size.
+
+Others write at the same time, so what is read stands only under a lock, in one order for everybody:
+
+1. the rows (epoch 0) of all identifiers that the batch names, by id;
+2. where history is needed, those of all identifiers that evidence leads to: whoever would add to it must name one;
+3. the conversations that the batch could add to, by id; then the names of threads that have none yet.
+
+Each lock is a statement of its own, since what READ COMMITTED sees is as old as the statement that reads it. Rows
+that two writers insert at once meet in a unique index, and the second begins anew. Values travel as one JSON text
+for each statement, which costs the driver an eighth of what arrays cost it.
+"""
+
+import re
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise, product
+from typing import Any
+
+import msgspec
+import psycopg
+
+from convsdk.core.fold import Evidence, Moment
+from convsdk.core.inbox import Filing
+from convsdk.core.model import Identifier, Node, Trust
+from convsdk.core.resolver import Holding, Known
+from convsdk.core.storage import Batch, ThreadQuery, Transaction, cuts
+from convsdk.store.rows import (
+    FILING,
+    FILING_FROM,
+    HOLDING,
+    RULING,
+    RULING_FROM,
+    decode_decision,
+    decode_evidence,
+    filing_of,
+    holding_of,
+    keys_of,
+    ruling_of,
+    stamp,
+    time_of,
+)
+from convsdk.store.tables import COLUMNS, named_in, rows_in
+
+_FIRST, _LAST = (-(2**63), ""), (2**63 - 1, "")  # before and after every moment, as it is stored
+_IDS_OF_A_BLOCK = 32  # what the sequence steps by
+_IDS_OF_A_HINT = 6  # about how many one needs
+
+KEYS = "(select r ->> 0 as kind, r ->> 1 as scope, r ->> 2 as value from jsonb_array_elements(:keys::jsonb) r)"
+IDS = "(select r::bigint as value from jsonb_array_elements_text(:ids::jsonb) r)"
+
+_LOCK = f"""select i.id from identifier i where i.workspace_id = :workspace and i.id = any(array(
+    select b.id from {KEYS} w join identifier b on b.workspace_id = :workspace and b.kind = w.kind
+      and b.scope = w.scope and b.value = w.value and b.epoch = 0
+    union select value from {IDS} w
+  )) order by i.id for update"""
+_HOLDINGS = f"""select {HOLDING}, k.root_id from {KEYS} w
+  join identifier i on i.workspace_id = :workspace and i.kind = w.kind and i.scope = w.scope and i.value = w.value
+  left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id"""
+_DECISIONS = """select key, decision from hint where workspace_id = :workspace
+  and key = any(array(select jsonb_array_elements_text(:hints::jsonb)))"""
+_REPEATS = """select w.hint, (select h.evidence from (
+    (select at, key from claim where workspace_id = :workspace and identifier_id = w.id and is_link
+      and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
+    union all
+    (select at, key from claim where workspace_id = :workspace and anchor_id = w.id and is_link
+      and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
+    order by at desc, key desc limit 1
+  ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
+  from (select (r ->> 0) collate "C" as hint, (r ->> 1)::bigint as at, (r ->> 2)::bigint as id
+    from jsonb_array_elements(:named::jsonb) r) w"""
+_REACH = f"""with recursive reach(id) as (
+    select i.id from {KEYS} w join identifier i on i.workspace_id = :workspace and i.kind = w.kind
+      and i.scope = w.scope and i.value = w.value and i.epoch = 0
+    union
+    select n.id from reach cross join lateral (
+      select c.anchor_id as id from claim c where c.workspace_id = :workspace and c.identifier_id = reach.id
+        and c.is_link and not c.is_withdrawn
+      union all select c.identifier_id from claim c where c.workspace_id = :workspace and c.anchor_id = reach.id
+        and c.is_link and not c.is_withdrawn
+      union all select r.a_id from ruling r where r.workspace_id = :workspace and r.b_id = reach.id
+        and r.kind = 'merge' and not r.is_withdrawn
+      union all select r.b_id from ruling r where r.workspace_id = :workspace and r.a_id = reach.id
+        and r.kind = 'merge' and not r.is_withdrawn) n
+  ) select id from reach"""
+_REACHED_HOLDINGS = f"""select {HOLDING}, k.root_id from {IDS} w
+  join identifier b on b.workspace_id = :workspace and b.id = w.value
+  join identifier i on i.workspace_id = :workspace and i.kind = b.kind and i.scope = b.scope and i.value = b.value
+  left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id"""
+_JOINT = f"""select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn
+  and h.key = any(array(select c.key from {IDS} w
+    join claim c on c.workspace_id = :workspace and c.anchor_id = w.value and c.is_link))"""
+_RULINGS = f"""select {RULING} from {IDS} w join {RULING_FROM} on r.workspace_id = :workspace and r.a_id = w.value
+  where not r.is_withdrawn and r.b_id = any(array(select value from {IDS} v))"""
+# One look into the index for each, however many messages somebody has written.
+_ALONE = """select s.id, h.at, h.key, h.trust, h.may_create
+  from (select (r ->> 0)::bigint as id, (r ->> 1)::integer as trust, (r ->> 2)::boolean as may_create,
+      (r ->> 3)::bigint as since, r ->> 4 as since_key, (r ->> 5)::bigint as until, r ->> 6 as until_key
+    from jsonb_array_elements(:stretches::jsonb) r) s
+  cross join lateral (select a.at, a.key, a.trust, a.may_create from hint a
+    where a.workspace_id = :workspace and a.anchor_id = s.id and not a.is_joint and a.trust = s.trust
+      and a.may_create = s.may_create and not a.is_withdrawn
+      and (a.at, a.key) >= (s.since, s.since_key) and (a.at, a.key) < (s.until, s.until_key)
+    order by a.at, a.key limit 1) h"""
+_ANSWERED = """(select r.ordinality as place, r.value ->> 0 as query, r.value ->> 1 as channel, r.value ->> 2 as name
+  from jsonb_array_elements(:references::jsonb) with ordinality r) w
+  join message m on m.workspace_id = :workspace and m.channel = w.channel and m.external_id = w.name"""
+_THREADED = """(select r.ordinality as place, r.value ->> 0 as query, r.value ->> 1 as channel, r.value ->> 2 as thread
+  from jsonb_array_elements(:threads::jsonb) with ordinality r) w"""
+_LOCK_CONVERSATIONS = f"""select 1 from conversation c where c.workspace_id = :workspace and c.id = any(array(
+    select m.conversation_id from {_ANSWERED}
+    union select t.id from {_THREADED}
+      join conversation t on t.workspace_id = :workspace and t.channel = w.channel and t.thread = w.thread
+  )) order by c.id for update"""
+_CANDIDATES = f"""select w.query::integer, w.name, w.place, {FILING} from {_ANSWERED}
+    join {FILING_FROM} on c.workspace_id = :workspace and c.id = m.conversation_id
+  union all select w.query::integer, '', w.place, {FILING} from {_THREADED}
+    join {FILING_FROM} on c.workspace_id = :workspace and c.channel = w.channel and c.thread = w.thread"""
+_LOCK_THREADS = "select pg_advisory_xact_lock(:workspace, thread) from unnest(:threads::integer[]) thread"
+_BLOCKS = "select nextval('row_id') from generate_series(1, :blocks)"
+
+_UPSERTS = {
+    "identifier": """on conflict (workspace_id, id) do update set since = excluded.since,
+      since_hint = excluded.since_hint, contact_id = excluded.contact_id, trust = excluded.trust,
+      is_owned = excluded.is_owned, is_founder = excluded.is_founder""",
+    "conversation": """on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
+      visitor_id = excluded.visitor_id, filed_id = excluded.filed_id, last_at = excluded.last_at,
+      trust = excluded.trust, status = excluded.status, messages = excluded.messages, unread = excluded.unread,
+      assignee = excluded.assignee""",
+    "checkpoint": "on conflict (workspace_id, name) do update set position = excluded.position",
+}
+_UPDATES = {
+    "root": """update contact set root_id = (r ->> 1)::bigint from given, jsonb_array_elements(d -> 'root') r
+      where workspace_id = :workspace and id = (r ->> 0)::bigint""",
+    "withdrawn hint": """update hint set is_withdrawn = (r ->> 1)::boolean
+      from given, jsonb_array_elements(d -> 'withdrawn hint') r where workspace_id = :workspace and key = r ->> 0""",
+    "withdrawn claim": """update claim set is_withdrawn = (r ->> 1)::boolean
+      from given, jsonb_array_elements(d -> 'withdrawn claim') r where workspace_id = :workspace and key = r ->> 0""",
+    "withdrawn ruling": """update ruling set is_withdrawn = (r ->> 1)::boolean
+      from given, jsonb_array_elements(d -> 'withdrawn ruling') r where workspace_id = :workspace and id = r ->> 0""",
+}
+
+_NAME = re.compile(r"(?<!:):([a-z]+)")
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+class BeginAgain(Exception):  # noqa: N818  (no error: the transaction needs more locks than it can take in order)
+    """The transaction must start anew, and lock the identifiers of these row ids first."""
+
+    def __init__(self, locks: Collection[int]) -> None:
+        super().__init__()
+        self.locks = locks
+
+
+@lru_cache(maxsize=512)  # statements are few: they are put together from constants
+def placeholders(statement: str) -> str:
+    """Give a statement with its `:names` as the driver writes them."""
+    return _NAME.sub(r"%(\1)s", statement)
+
+
+def json_of(value: object) -> str:
+    """Give a value as the JSON text of a parameter."""
+    return without_nul(msgspec.json.encode(value).decode())
+
+
+def without_nul(text: str) -> str:
+    """Give a text, or a JSON text, with U+FFFD for each NUL, which PostgreSQL cannot hold."""
+    return _NUL.sub("\\1\\\\ufffd", text) if r"\u0000" in text else text.replace("\0", "\ufffd")
+
+
+@lru_cache(maxsize=512)  # as above: a batch writes to one of few sets of tables
+def _writes(tables: tuple[str, ...]) -> str:
+    """Give the one statement that writes rows to `tables`."""
+    parts = ", ".join(f'"{table}" as ({_UPDATES.get(table) or _insert(table)})' for table in tables)
+    return f"with given as (select :batch::jsonb as d), {parts} select 1"
+
+
+def _insert(table: str) -> str:
+    columns = [column.split(" ") for column in COLUMNS[table].split(", ")]
+    reads = {"text": "r ->> {}", "jsonb": "r -> {}"}
+    values = ", ".join(
+        reads.get(kind, f"(r ->> {{}})::{kind}").format(place) for place, (_, kind) in enumerate(columns)
+    )
+    return (
+        f"insert into {table} (workspace_id, {', '.join(name for name, _ in columns)})"
+        f" select :workspace, {values} from given, jsonb_array_elements(d -> '{table}') r {_UPSERTS.get(table, '')}"
+    )
+
+
+class PostgresqlTransaction(Transaction):
+    """One transaction of one workspace, on a connection in pipeline mode: what is not needed yet is not waited for.
+
+    `locks` are row ids of identifiers to lock at once, as `BeginAgain` gave them.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], workspace: int, locks: Collection[int]) -> None:
+        self._connection = connection
+        self._workspace = workspace
+        self._wanted = locks
+        self._held: set[int] = set()
+        self._base: dict[Identifier, int] = {}
+        self._ids = self._count()
+        self._blocks: psycopg.Cursor[Any] | None = None
+        connection.execute("begin isolation level read committed")
+        self._opened = connection.execute("select pg_current_xact_id()::text")
+
+    def number(self) -> str:
+        """Give the transaction's number, by which its outcome can be asked for after the connection is lost."""
+        return str(self._opened.fetchone()[0])  # type: ignore[index]  # it has one row
+
+    def _run(self, statement: str, **values: Any) -> psycopg.Cursor[Any]:  # noqa: ANN401  (SQL values)
+        return self._connection.execute(placeholders(statement), {"workspace": self._workspace, **values})
+
+    def load(self, evidence: Sequence[Evidence]) -> Known:
+        named = {one for each in evidence for one in each.identifiers}
+        keys = keys_of(named)
+        locked = self._run(_LOCK, keys=keys, ids=json_of(list(self._wanted)))
+        holdings = self._run(_HOLDINGS, keys=keys)
+        decisions = self._run(_DECISIONS, hints=json_of([one.hint for one in evidence]))
+        self._blocks = self._ask_for_ids(len(evidence) * _IDS_OF_A_HINT)
+        known = Known()
+        self._held.update(number for (number,) in locked)
+        self._take_holdings(known, holdings)
+        if unlocked := set(self._base.values()) - self._held:  # somebody inserted them between the two statements
+            raise BeginAgain(self._held | unlocked)
+        known.decisions = {key: decode_decision(decision) for key, decision in decisions}
+        self._load_repeats(known, evidence)
+        return known
+
+    def _take_holdings(self, known: Known, rows: Iterable[tuple[Any, ...]]) -> None:
+        for *row, root in rows:
+            held = holding_of(tuple(row))
+            known.holdings.setdefault(held.node, held)
+            if held.contact is not None:
+                known.roots.setdefault(held.contact, root)
+            if held.node.epoch == 0:
+                self._base[held.node.identifier] = held.id
+
+    def _load_repeats(self, known: Known, evidence: Sequence[Evidence]) -> None:
+        joint = {one.hint: one for one in evidence if one.links}
+        named = [
+            (one.hint, stamp(one.at), self._base.get(identifier))
+            for one in joint.values()
+            for identifier, _ in one.attested
+        ]
+        if not named:
+            return
+        said: dict[str, list[Evidence | None]] = {hint: [] for hint in joint}
+        for hint, last in self._run(_REPEATS, named=json_of(named)):
+            said[hint].append(decode_evidence(last) if last else None)
+        known.repeats = {
+            hint
+            for hint, lasts in said.items()
+            if all(last is not None and last.attested == joint[hint].attested for last in lasts)
+        }
+
+    def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
+        reached = self._lock_reach(identifiers)
+        asked = json_of(sorted(reached))
+        holdings = self._run(_REACHED_HOLDINGS, ids=asked)
+        evidence = self._run(_JOINT, ids=asked)
+        rulings = self._run(_RULINGS, ids=asked)
+        self._take_holdings(known, holdings)
+        joint = [decode_evidence(one) for (one,) in evidence]
+        for one in joint:
+            known.add(one)
+        for row in rulings:
+            known.add_ruling(ruling_of(row).ruling)
+        self._load_alone(known, reached, cuts((*joint, *pending)))
+
+    def _lock_reach(self, identifiers: Collection[Identifier]) -> set[int]:
+        """Lock all that evidence leads to, until no more has come to it."""
+        keys = keys_of(identifiers)
+        while True:
+            reached = {number for (number,) in self._run(_REACH, keys=keys)}
+            more = reached - self._held
+            if not more:
+                return reached
+            # Waiting is safe only in order of id; else others could wait for us.
+            is_in_order = not self._held or min(more) > max(self._held)
+            statement = """select 1 from identifier where workspace_id = :workspace
+              and id = any(array(select value from {ids} w)) order by id for update {wait}"""
+            statement = statement.format(ids=IDS, wait="" if is_in_order else "nowait")
+            try:
+                self._run(statement, ids=json_of(sorted(more))).fetchall()
+            except psycopg.errors.LockNotAvailable:
+                raise BeginAgain(self._held | more) from None
+            self._held |= more
+
+    def _load_alone(self, known: Known, reached: Iterable[int], moments: Mapping[Identifier, list[Moment]]) -> None:
+        names = {number: identifier for identifier, number in self._base.items()}
+        stretches = [
+            (number, trust, may_create, *start, *end)
+            for number in reached
+            for start, end in pairwise(
+                [_FIRST, *((stamp(at), key) for at, key in moments.get(names[number], ())), _LAST]
+            )
+            for trust, may_create in product(Trust, (False, True))
+        ]
+        for number, at, key, trust, may_create in self._run(_ALONE, stretches=json_of(stretches)):
+            known.add(
+                Evidence(hint=key, at=time_of(at), anchor=names[number], trust=Trust(trust), may_create=may_create)
+            )
+
+    def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[tuple[str, Filing]]]:
+        found: list[list[tuple[str, Filing]]] = [[] for _ in queries]
+        self._load_candidates(dict(enumerate(queries)), found)
+        # A conversation that is there is locked; where there is none, whoever would open it locks the thread's name.
+        empty = {place: queries[place] for place, one in enumerate(found) if not one}
+        if empty:
+            names = {zlib.crc32(f"{one.channel}\0{one.thread}".encode()) - 2**31 for one in empty.values()}
+            self._run(_LOCK_THREADS, threads=sorted(names))
+            self._load_candidates(empty, found)
+        return found
+
+    def _load_candidates(self, queries: Mapping[int, ThreadQuery], found: list[list[tuple[str, Filing]]]) -> None:
+        asked = {
+            "threads": json_of([(place, one.channel, one.thread) for place, one in queries.items()]),
+            "references": json_of(
+                [(place, one.channel, reference) for place, one in queries.items() for reference in one.references]
+            ),
+        }
+        self._run(_LOCK_CONVERSATIONS, **asked)
+        rows = self._run(_CANDIDATES, **asked).fetchall()
+        # Answers first, in the order of the references; then the thread, the newest first.
+        for query, reference, _, *row in sorted(rows, key=lambda row: (not row[1], row[2], -row[3])):
+            found[query].append((reference, filing_of(tuple(row))))
+
+    def new_ids(self) -> Iterator[int]:
+        return self._ids
+
+    def _ask_for_ids(self, count: int) -> psycopg.Cursor[Any]:
+        return self._run(_BLOCKS, blocks=1 + count // _IDS_OF_A_BLOCK)
+
+    def _count(self) -> Iterator[int]:
+        while True:
+            blocks = self._blocks or self._ask_for_ids(1)
+            self._blocks = None
+            for (first,) in blocks:
+                yield from range(first, first + _IDS_OF_A_BLOCK)
+
+    def write(self, batch: Batch) -> None:
+        changes = batch.changes
+        self._base.update({node.identifier: held.id for node, held in changes.holdings.items() if not node.epoch})
+        if missing := named_in(batch) - self._base.keys():
+            self._take_holdings(Known(), self._run(_HOLDINGS, keys=keys_of(missing)))
+            # Somebody unknown, of whom a consent or a merge speaks.
+            for one, number in zip(sorted(missing - self._base.keys()), self._ids, strict=False):
+                self._base[one] = number
+                changes.holdings[Node(one)] = Holding(id=number, node=Node(one))
+        created = {one.id for one in changes.contacts}
+        marks = [(one.target, not one.is_undone, one.is_ruling) for one in batch.withdrawals]
+        rows = rows_in(batch, self._base, self._ids) | {
+            "root": [(contact, root) for contact, root in changes.roots.items() if contact not in created],
+            "withdrawn hint": [one for one in marks if not one[2]],
+            "withdrawn claim": [one for one in marks if not one[2]],
+            "withdrawn ruling": [one for one in marks if one[2]],
+        }
+        rows = {table: found for table, found in rows.items() if found}
+        if rows:
+            self._run(_writes(tuple(rows)), batch=json_of(rows))
