@@ -87,6 +87,9 @@ class SqliteStore(Store):
                 for pragma in (
                     "journal_mode = wal",
                     "synchronous = full",
+                    # The same page is written many times before it is copied into the file: with the usual 1000 pages
+                    # most of the disk's time goes into copying. The log grows to about 40 MB.
+                    "wal_autocheckpoint = 10000",
                     "cache_size = -65536",
                     "temp_store = memory",
                 ):

@@ -1,7 +1,7 @@
 """How values stand in SQLite rows: what is selected for each, how a row is read, and how one is written."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -120,7 +120,7 @@ def row_of(held: Holding) -> tuple[Any, ...]:
     )
 
 
-def filing_of(row: tuple[Any, ...]) -> Filing:
+def filing_of(row: Sequence[Any]) -> Filing:
     """Give the conversation in a row of `FILING`."""
     number, channel, thread, opened_at, opened_by, last_at, subject = row[:7]
     trust, status, messages, unread, assignee = row[13:18]

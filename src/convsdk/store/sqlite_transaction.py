@@ -73,6 +73,10 @@ _TAKE_BACK = {
 }
 
 
+def _is_filed_as(one: Filing, other: Filing | None) -> bool:
+    return other is not None and one.identifier == other.identifier and one.visitor == other.visitor
+
+
 class SqliteTransaction(Transaction):
     """One transaction of one workspace, on a connection that has begun it."""
 
@@ -81,6 +85,7 @@ class SqliteTransaction(Transaction):
         self._run_many = connection.executemany
         self._workspace = workspace
         self._base: dict[Identifier, int] = {}
+        self._filings: dict[int, Filing] = {}
         self._ids: Iterator[int] | None = None
         self._spent = 0
 
@@ -241,15 +246,20 @@ class SqliteTransaction(Transaction):
                   order by w.key""",
                 {"workspace": self._workspace, "references": json.dumps(references)},
             ):
-                found[place].append((reference, filing_of(tuple(row))))
+                found[place].append((reference, self._filing(row)))
         for place, *row in self._run(
             f"""select w.value ->> 0, {FILING} from json_each(:asked) w cross join {FILING_FROM}
               where c.workspace_id = :workspace and c.channel = w.value ->> 1 and c.thread = w.value ->> 2
               order by w.key, c.id desc""",
             {"workspace": self._workspace, "asked": json.dumps(asked)},
         ):
-            found[place].append(("", filing_of(tuple(row))))
+            found[place].append(("", self._filing(row)))
         return found
+
+    def _filing(self, row: Sequence[Any]) -> Filing:
+        filing = filing_of(row)
+        self._filings[filing.id] = filing
+        return filing
 
     def new_ids(self) -> Iterator[int]:
         if self._ids is None:
@@ -406,6 +416,53 @@ class SqliteTransaction(Transaction):
         )
 
     def _write_inbox(self, batch: Batch) -> None:
+        self._write_filings(batch.filings.values())
+        self._many(
+            _INSERT["message"],
+            (
+                (
+                    one.id,
+                    one.conversation,
+                    one.channel,
+                    one.external_id,
+                    one.direction.value,
+                    stamp(one.at),
+                    one.text,
+                    one.html,
+                    encode(one.attachments),
+                    one.status,
+                )
+                for one in batch.messages
+            ),
+        )
+        self._many(
+            _INSERT["outbox"],
+            ((one.id, one.type, one.version, stamp(one.at), encode(one.payload)) for one in batch.notices),
+        )
+
+    def _write_filings(self, filings: Collection[Filing]) -> None:
+        # The upsert below writes to an index, changed or not. Nearly every message only goes on in its conversation.
+        grown: list[Filing] = []
+        others: list[Filing] = []
+        for one in filings:
+            (grown if _is_filed_as(one, self._filings.get(one.id)) else others).append(one)
+        self._run_many(
+            """update conversation set last_at = ?, trust = ?, status = ?, messages = ?, unread = ?, assignee = ?
+              where workspace_id = ? and id = ?""",
+            [
+                (
+                    stamp(one.last_at),
+                    one.trust,
+                    one.status.value,
+                    one.messages,
+                    one.unread,
+                    one.assignee,
+                    self._workspace,
+                    one.id,
+                )
+                for one in grown
+            ],
+        )
         self._many(
             _INSERT["conversation"]
             + """ on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
@@ -430,30 +487,8 @@ class SqliteTransaction(Transaction):
                     one.unread,
                     one.assignee,
                 )
-                for one in batch.filings.values()
+                for one in others
             ),
-        )
-        self._many(
-            _INSERT["message"],
-            (
-                (
-                    one.id,
-                    one.conversation,
-                    one.channel,
-                    one.external_id,
-                    one.direction.value,
-                    stamp(one.at),
-                    one.text,
-                    one.html,
-                    encode(one.attachments),
-                    one.status,
-                )
-                for one in batch.messages
-            ),
-        )
-        self._many(
-            _INSERT["outbox"],
-            ((one.id, one.type, one.version, stamp(one.at), encode(one.payload)) for one in batch.notices),
         )
 
     def _many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
