@@ -245,7 +245,8 @@ class SqliteStore(Store):
         return row[0] if row else None
 
     def _named(self, workspace: str, identifiers: Iterable[Identifier], **more: Any) -> dict[str, Any]:  # noqa: ANN401  (SQL values)
-        return {"workspace": self._workspace(workspace), "keys": keys_of(identifiers), **more}
+        with self._translated():
+            return {"workspace": self._workspace(workspace), "keys": keys_of(identifiers), **more}
 
     def traits(self, workspace: str, identifiers: Collection[Identifier]) -> list[TraitClaim]:
         rows = self._all(

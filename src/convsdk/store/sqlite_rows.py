@@ -1,6 +1,5 @@
 """How values stand in SQLite rows: what is selected for each, how a row is read, and how one is written."""
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -73,9 +72,14 @@ def time_of(stamp: int) -> datetime:
     return _EPOCH + timedelta(microseconds=stamp)
 
 
+def text_of(values: Sequence[Any]) -> str:
+    """Give `values` as the JSON text that `json_each` reads."""
+    return encode(values).decode()
+
+
 def keys_of(identifiers: Iterable[Identifier]) -> str:
     """Give `identifiers` as the JSON that `KEYS` reads."""
-    return json.dumps([(one.kind, one.scope, one.value) for one in identifiers])
+    return text_of([(one.kind, one.scope, one.value) for one in identifiers])
 
 
 KEYS = "(select value ->> 0 as kind, value ->> 1 as scope, value ->> 2 as value from json_each(:keys))"

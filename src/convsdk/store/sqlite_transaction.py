@@ -1,6 +1,5 @@
 """One write transaction on SQLite: load what a batch touches, write it. No statement count depends on its size."""
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise, product
@@ -36,6 +35,7 @@ from convsdk.store.sqlite_rows import (
     row_of,
     ruling_of,
     stamp,
+    text_of,
     time_of,
 )
 
@@ -65,16 +65,18 @@ _INSERT = {
 
 # How a withdrawal is written, by whether it is of a ruling.
 _TAKE_BACK = {
-    True: ("update ruling set is_withdrawn = :mark where workspace_id = :workspace and id = :target",),
+    True: ("update ruling set is_withdrawn = ?3 where workspace_id = ?1 and id = ?2",),
     False: (
-        "update hint set is_withdrawn = :mark where workspace_id = :workspace and key = :target",
-        "update claim set is_withdrawn = :mark where workspace_id = :workspace and key = :target",
+        "update hint set is_withdrawn = ?3 where workspace_id = ?1 and key = ?2",
+        "update claim set is_withdrawn = ?3 where workspace_id = ?1 and key = ?2",
     ),
 }
 
 
 def _is_filed_as(one: Filing, other: Filing | None) -> bool:
-    return other is not None and one.identifier == other.identifier and one.visitor == other.visitor
+    if other is None:
+        return False
+    return (one.identifier, one.visitor, one.trust) == (other.identifier, other.visitor, other.trust)
 
 
 class SqliteTransaction(Transaction):
@@ -92,7 +94,7 @@ class SqliteTransaction(Transaction):
     def load(self, evidence: Sequence[Evidence]) -> Known:
         known = Known()
         self._load_holdings(known, {one for each in evidence for one in each.identifiers})
-        hints = json.dumps([one.hint for one in evidence])
+        hints = text_of([one.hint for one in evidence])
         rows = self._run(
             "select key, decision from hint where workspace_id = ? and key in (select value from json_each(?))",
             (self._workspace, hints),
@@ -142,7 +144,7 @@ class SqliteTransaction(Transaction):
                 order by at desc, key desc limit 1
               ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
               from json_each(:named) w""",
-            {"workspace": self._workspace, "named": json.dumps(named)},
+            {"workspace": self._workspace, "named": text_of(named)},
         ):
             said[hint].append(decode_evidence(last) if last else None)
         known.repeats = {
@@ -176,7 +178,7 @@ class SqliteTransaction(Transaction):
             values,
         )
         reached = [number for (number,) in rows]
-        values["reached"] = json.dumps(reached)
+        values["reached"] = text_of(reached)
         rows = self._run(
             f"""select {HOLDING}, k.root_id from json_each(:reached) w
               cross join identifier b on b.workspace_id = :workspace and b.id = w.value
@@ -225,7 +227,7 @@ class SqliteTransaction(Transaction):
                   and a.trust = s.value ->> 1 and a.may_create = s.value ->> 2 and not a.is_withdrawn
                   and (a.at, a.key) >= (s.value ->> 3, s.value ->> 4) and (a.at, a.key) < (s.value ->> 5, s.value ->> 6)
                 order by a.at, a.key limit 1)""",
-            {"workspace": self._workspace, "stretches": json.dumps(stretches)},
+            {"workspace": self._workspace, "stretches": text_of(stretches)},
         ):
             anchor, is_creating = names[number], bool(may_create)
             known.add(Evidence(hint=key, at=time_of(at), anchor=anchor, trust=Trust(trust), may_create=is_creating))
@@ -244,14 +246,14 @@ class SqliteTransaction(Transaction):
                   cross join {FILING_FROM}
                   where c.workspace_id = :workspace and c.id = m.conversation_id
                   order by w.key""",
-                {"workspace": self._workspace, "references": json.dumps(references)},
+                {"workspace": self._workspace, "references": text_of(references)},
             ):
                 found[place].append((reference, self._filing(row)))
         for place, *row in self._run(
             f"""select w.value ->> 0, {FILING} from json_each(:asked) w cross join {FILING_FROM}
               where c.workspace_id = :workspace and c.channel = w.value ->> 1 and c.thread = w.value ->> 2
               order by w.key, c.id desc""",
-            {"workspace": self._workspace, "asked": json.dumps(asked)},
+            {"workspace": self._workspace, "asked": text_of(asked)},
         ):
             found[place].append(("", self._filing(row)))
         return found
@@ -280,13 +282,9 @@ class SqliteTransaction(Transaction):
         self._write_said(batch)
         self._write_inbox(batch)
         for is_ruling, statements in _TAKE_BACK.items():
-            marks = [
-                {"mark": not one.is_undone, "workspace": self._workspace, "target": one.target}
-                for one in batch.withdrawals
-                if one.is_ruling is is_ruling
-            ]
+            marks = [(one.target, not one.is_undone) for one in batch.withdrawals if one.is_ruling is is_ruling]
             for statement in statements:
-                self._run_many(statement, marks)
+                self._many(statement, marks)
         if self._ids is not None:
             self._run("update workspace set next_id = ? where id = ?", (self._spent, self._workspace))
         for name, position in batch.checkpoints.items():
@@ -306,9 +304,9 @@ class SqliteTransaction(Transaction):
             _INSERT["contact"],
             ((one.id, one.id, stamp(one.at), one.how, one.hint) for one in changes.contacts),
         )
-        self._run_many(
-            "update contact set root_id = ? where workspace_id = ? and id = ?",
-            [(root, self._workspace, contact) for contact, root in changes.roots.items()],
+        self._many(
+            "update contact set root_id = ?3 where workspace_id = ?1 and id = ?2",
+            changes.roots.items(),
         )
 
     def _find_bases(self, batch: Batch) -> None:
@@ -335,8 +333,8 @@ class SqliteTransaction(Transaction):
                 (
                     record.evidence.hint,
                     stamp(record.evidence.at),
-                    self._base.get(record.evidence.anchor) if record.evidence.anchor else None,
-                    self._base.get(record.evidence.visitor) if record.evidence.visitor else None,
+                    self._base[record.evidence.anchor] if record.evidence.anchor else None,
+                    self._base[record.evidence.visitor] if record.evidence.visitor else None,
                     record.evidence.trust,
                     record.evidence.may_create,
                     bool(record.evidence.links),
@@ -446,22 +444,10 @@ class SqliteTransaction(Transaction):
         others: list[Filing] = []
         for one in filings:
             (grown if _is_filed_as(one, self._filings.get(one.id)) else others).append(one)
-        self._run_many(
-            """update conversation set last_at = ?, trust = ?, status = ?, messages = ?, unread = ?, assignee = ?
-              where workspace_id = ? and id = ?""",
-            [
-                (
-                    stamp(one.last_at),
-                    one.trust,
-                    one.status.value,
-                    one.messages,
-                    one.unread,
-                    one.assignee,
-                    self._workspace,
-                    one.id,
-                )
-                for one in grown
-            ],
+        self._many(
+            """update conversation set last_at = ?3, status = ?4, messages = ?5, unread = ?6, assignee = ?7
+              where workspace_id = ?1 and id = ?2""",
+            ((one.id, stamp(one.last_at), one.status.value, one.messages, one.unread, one.assignee) for one in grown),
         )
         self._many(
             _INSERT["conversation"]
@@ -492,4 +478,6 @@ class SqliteTransaction(Transaction):
         )
 
     def _many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        self._run_many(statement, ((self._workspace, *row) for row in rows))
+        # A message writes to half of the tables: the other statements are not even looked up.
+        if owned := [(self._workspace, *row) for row in rows]:
+            self._run_many(statement, owned)
