@@ -102,7 +102,10 @@ def weigh(hint: IdentityHint, policy: Policy) -> Evidence:
             if (spelling := trim(claim.value)) != identifier.value:
                 spellings.setdefault(identifier, spelling)
     visitor = policy.canonical(Claim("visitor", hint.visitor, Trust.CHANNEL)) if hint.visitor else None
-    anchor = min(best, key=lambda one: _anchor_order(one, best[one], policy), default=None)
+    # Nearly every hint names one identifier: there is nothing to rank then.
+    anchor = (
+        min(best, key=lambda one: _anchor_order(one, best[one], policy)) if len(best) > 1 else next(iter(best), None)
+    )
     others = sorted((one, trust) for one, trust in best.items() if one != anchor)
     # A role mailbox is never evidence (rule 9): as the anchor it takes no links, beside another it is a note.
     takes_links = anchor is not None and not policy.is_role(anchor)

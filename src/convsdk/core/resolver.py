@@ -7,7 +7,7 @@ see them: so a batch ends as its hints would one by one.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from attrs import define, evolve, field, frozen
@@ -81,6 +81,12 @@ class Known:
                 starts.setdefault(held.node.identifier, []).append(held.since)
         return Epochs(starts)
 
+    def holding(self, identifier: Identifier, moment: Moment) -> Holding | None:
+        """Give the holding of `identifier` in the epoch that `moment` falls in, or None where nobody named it."""
+        if Node(identifier, 1) not in self.holdings:  # nearly always: most identifiers never change hands
+            return self.holdings.get(Node(identifier))
+        return self.holdings[self.epochs([identifier]).node(identifier, moment)]
+
     def contact(self, node: Node) -> int | None:
         """Give the contact that `node` is on now, or None."""
         held = self.holdings.get(node)
@@ -144,18 +150,27 @@ def needs_history(evidence: Evidence, known: Known, policy: Policy) -> bool:
     The two common hints need none: one whose identifiers nobody named before, and one that says of known
     identifiers what was said already.
     """
-    epochs = known.epochs(one for one, _ in evidence.attested)
-    held = [(known.holdings.get(epochs.node(one, evidence.moment)), trust) for one, trust in evidence.attested]
-    if all(holding is None for holding, _ in held):
+    return _could_change(evidence, _held(evidence, known), known, policy)
+
+
+def _held(evidence: Evidence, known: Known) -> list[Holding | None]:
+    return [known.holding(one, evidence.moment) for one, _ in evidence.attested]
+
+
+def _could_change(evidence: Evidence, held: Sequence[Holding | None], known: Known, policy: Policy) -> bool:
+    if all(holding is None for holding in held):
         return False
     if evidence.links and (evidence.hint not in known.repeats or not _is_joined(held, known)):
         return True
-    return any(holding is None or _is_news(holding, trust, evidence, policy) for holding, trust in held)
+    return any(
+        holding is None or _is_news(holding, trust, evidence, policy)
+        for holding, (_, trust) in zip(held, evidence.attested, strict=True)
+    )
 
 
-def _is_joined(held: Iterable[tuple[Holding | None, Trust]], known: Known) -> bool:
+def _is_joined(held: Iterable[Holding | None], known: Known) -> bool:
     # A rule may have refused what is said again, and then refuses it again: that is no quiet attachment.
-    contacts = {known.contact(holding.node) if holding else None for holding, _ in held}
+    contacts = {known.contact(holding.node) if holding else None for holding in held}
     return len(contacts) == 1 and None not in contacts
 
 
@@ -178,7 +193,9 @@ def decide(
     """
     if evidence.hint in known.decisions:
         return known.decisions[evidence.hint].as_replayed(), Changes()
-    is_quiet = _is_quiet(evidence, known, policy)
+    current = _held(evidence, known)
+    attested = [holding for holding in current if holding]
+    is_quiet = bool(attested) and not _could_change(evidence, current, known, policy)
     if evidence.anchor is not None:
         known.add(evidence)
     steps = [*cautions(evidence), *(Step(Rule.UNUSABLE, kind) for kind in evidence.unusable)]
@@ -187,7 +204,7 @@ def decide(
         outcome = Outcome.ANONYMOUS if evidence.visitor else Outcome.UNRESOLVED
         decision = Decision(hint=evidence.hint, outcome=outcome, steps=tuple(steps), unusable=evidence.unusable)
     elif is_quiet:
-        decision = _attach(evidence, known, steps, changes)
+        decision = _attach(evidence, attested, known, steps, changes)
     else:
         decision = _decide_by_fold(evidence, known, policy, ids, how=how, steps=steps, changes=changes)
     _register(evidence.identifiers, known, changes, ids)
@@ -198,18 +215,13 @@ def decide(
     return decision, changes
 
 
-def _is_quiet(evidence: Evidence, known: Known, policy: Policy) -> bool:
-    is_known = any(Node(one) in known.holdings for one, _ in evidence.attested)
-    return is_known and not needs_history(evidence, known, policy)
-
-
-def _attach(evidence: Evidence, known: Known, steps: list[Step], changes: Changes) -> Decision:
-    epochs = known.epochs(one for one, _ in evidence.attested)
-    for identifier, trust in evidence.attested:
-        held = known.holdings[epochs.node(identifier, evidence.moment)]
+def _attach(
+    evidence: Evidence, attested: Sequence[Holding], known: Known, steps: list[Step], changes: Changes
+) -> Decision:
+    for held, (_, trust) in zip(attested, evidence.attested, strict=True):
         if held.trust is None or trust > held.trust:
             changes.holdings[held.node] = evolve(held, trust=trust)
-    anchor = epochs.node(evidence.identifiers[0], evidence.moment)
+    anchor = attested[0].node
     contact = known.contact(anchor)
     steps.append(Step(Rule.ANCHOR if contact else Rule.NO_CREATE, str(anchor)))
     suggested = _notes(evidence, known, contact, steps)

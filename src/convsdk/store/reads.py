@@ -15,6 +15,7 @@ from convsdk.core.model import Direction, Identifier, Message, Node, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding
 from convsdk.core.storage import ContactRecord, HintRecord, NamedTogether, RulingRecord, Store, Visit
+from convsdk.errors import PermanentError
 from convsdk.store.rows import (
     EPOCH_AT,
     FILING,
@@ -62,7 +63,11 @@ class SqlReads(Store):
         return next(iter(self._all(statement, values)), None)
 
     def _named(self, workspace: str, identifiers: Iterable[Identifier] = (), **more: Any) -> dict[str, Any]:  # noqa: ANN401  (SQL values)
-        return {"workspace": self._workspace(workspace), "keys": keys_of(identifiers), **more}
+        try:
+            keys = keys_of(identifiers)
+        except UnicodeEncodeError as error:
+            raise PermanentError(f"an identifier has half a character in it ({error}): nothing was read") from error
+        return {"workspace": self._workspace(workspace), "keys": keys, **more}
 
     @property
     def _bases(self) -> str:

@@ -1,7 +1,6 @@
 """How values stand in the rows of a SQL store: what is selected for each, how a row is read, and how one is written."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,9 +72,14 @@ def time_of(stamp: int) -> datetime:
     return _EPOCH + timedelta(microseconds=stamp)
 
 
+def text_of(values: Sequence[Any]) -> str:
+    """Give `values` as the JSON text that `json_each` reads."""
+    return encode(values).decode()
+
+
 def keys_of(identifiers: Iterable[Identifier]) -> str:
     """Give `identifiers` as the JSON that a store's `KEYS` reads."""
-    return json.dumps([(one.kind, one.scope, one.value) for one in identifiers])
+    return text_of([(one.kind, one.scope, one.value) for one in identifiers])
 
 
 def holding_of(row: tuple[Any, ...]) -> Holding:
@@ -113,7 +117,7 @@ def row_of(held: Holding) -> tuple[Any, ...]:
     )
 
 
-def filing_of(row: tuple[Any, ...]) -> Filing:
+def filing_of(row: Sequence[Any]) -> Filing:
     """Give the conversation in a row of `FILING`."""
     number, channel, thread, opened_at, opened_by, last_at, subject = row[:7]
     trust, status, messages, unread, assignee = row[13:18]

@@ -73,6 +73,9 @@ class SqliteStore(SqlReads):
                     "synchronous = full",
                     "cache_size = -65536",
                     "temp_store = memory",
+                    # The same page is written many times before it is copied into the file: with the usual 1000 pages
+                    # most of the disk's time goes into copying. The log grows to about 40 MB.
+                    "wal_autocheckpoint = 10000",
                 ):
                     self._connection.execute(f"pragma {pragma}").fetchall()
                 self._migrate()

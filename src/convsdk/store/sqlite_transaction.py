@@ -1,6 +1,5 @@
 """One write transaction on SQLite: load what a batch touches, write it. No statement count depends on its size."""
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise, product
@@ -35,6 +34,7 @@ from convsdk.store.rows import (
     row_of,
     ruling_of,
     stamp,
+    text_of,
     time_of,
 )
 
@@ -66,12 +66,18 @@ _INSERT = {
 
 # How a withdrawal is written, by whether it is of a ruling.
 _TAKE_BACK = {
-    True: ("update ruling set is_withdrawn = :mark where workspace_id = :workspace and id = :target",),
+    True: ("update ruling set is_withdrawn = ? where workspace_id = ? and id = ?",),
     False: (
-        "update hint set is_withdrawn = :mark where workspace_id = :workspace and key = :target",
-        "update claim set is_withdrawn = :mark where workspace_id = :workspace and key = :target",
+        "update hint set is_withdrawn = ? where workspace_id = ? and key = ?",
+        "update claim set is_withdrawn = ? where workspace_id = ? and key = ?",
     ),
 }
+
+
+def _is_filed_as(one: Filing, other: Filing | None) -> bool:
+    if other is None:
+        return False
+    return (one.identifier, one.visitor, one.trust) == (other.identifier, other.visitor, other.trust)
 
 
 class SqliteTransaction(Transaction):
@@ -82,13 +88,14 @@ class SqliteTransaction(Transaction):
         self._run_many = connection.executemany
         self._workspace = workspace
         self._base: dict[Identifier, int] = {}
+        self._filings: dict[int, Filing] = {}
         self._ids: Iterator[int] | None = None
         self._spent = 0
 
     def load(self, evidence: Sequence[Evidence]) -> Known:
         known = Known()
         self._load_holdings(known, {one for each in evidence for one in each.identifiers})
-        hints = json.dumps([one.hint for one in evidence])
+        hints = text_of([one.hint for one in evidence])
         rows = self._run(
             "select key, decision from hint where workspace_id = ? and key in (select value from json_each(?))",
             (self._workspace, hints),
@@ -138,7 +145,7 @@ class SqliteTransaction(Transaction):
                 order by at desc, key desc limit 1
               ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
               from json_each(:named) w""",
-            {"workspace": self._workspace, "named": json.dumps(named)},
+            {"workspace": self._workspace, "named": text_of(named)},
         ):
             said[hint].append(decode_evidence(last) if last else None)
         known.repeats = {
@@ -172,7 +179,7 @@ class SqliteTransaction(Transaction):
             values,
         )
         reached = [number for (number,) in rows]
-        values["reached"] = json.dumps(reached)
+        values["reached"] = text_of(reached)
         rows = self._run(
             f"""select {HOLDING}, k.root_id from json_each(:reached) w
               cross join identifier b on b.workspace_id = :workspace and b.id = w.value
@@ -221,7 +228,7 @@ class SqliteTransaction(Transaction):
                   and a.trust = s.value ->> 1 and a.may_create = s.value ->> 2 and not a.is_withdrawn
                   and (a.at, a.key) >= (s.value ->> 3, s.value ->> 4) and (a.at, a.key) < (s.value ->> 5, s.value ->> 6)
                 order by a.at, a.key limit 1)""",
-            {"workspace": self._workspace, "stretches": json.dumps(stretches)},
+            {"workspace": self._workspace, "stretches": text_of(stretches)},
         ):
             anchor, is_creating = names[number], bool(may_create)
             known.add(Evidence(hint=key, at=time_of(at), anchor=anchor, trust=Trust(trust), may_create=is_creating))
@@ -240,17 +247,22 @@ class SqliteTransaction(Transaction):
                   cross join {FILING_FROM}
                   where c.workspace_id = :workspace and c.id = m.conversation_id
                   order by w.key""",
-                {"workspace": self._workspace, "references": json.dumps(references)},
+                {"workspace": self._workspace, "references": text_of(references)},
             ):
-                found[place].append((reference, filing_of(tuple(row))))
+                found[place].append((reference, self._filing(row)))
         for place, *row in self._run(
             f"""select w.value ->> 0, {FILING} from json_each(:asked) w cross join {FILING_FROM}
               where c.workspace_id = :workspace and c.channel = w.value ->> 1 and c.thread = w.value ->> 2
               order by w.key, c.id desc""",
-            {"workspace": self._workspace, "asked": json.dumps(asked)},
+            {"workspace": self._workspace, "asked": text_of(asked)},
         ):
-            found[place].append(("", filing_of(tuple(row))))
+            found[place].append(("", self._filing(row)))
         return found
+
+    def _filing(self, row: Sequence[Any]) -> Filing:
+        filing = filing_of(row)
+        self._filings[filing.id] = filing
+        return filing
 
     def new_ids(self) -> Iterator[int]:
         if self._ids is None:
@@ -272,11 +284,11 @@ class SqliteTransaction(Transaction):
         self._write_inbox(batch)
         for is_ruling, statements in _TAKE_BACK.items():
             marks = [
-                {"mark": not one.is_undone, "workspace": self._workspace, "target": one.target}
+                (not one.is_undone, self._workspace, one.target)
                 for one in batch.withdrawals
                 if one.is_ruling is is_ruling
             ]
-            for statement in statements:
+            for statement in statements if marks else ():
                 self._run_many(statement, marks)
         if self._ids is not None:
             self._run("update workspace set next_id = ? where id = ?", (self._spent, self._workspace))
@@ -297,10 +309,11 @@ class SqliteTransaction(Transaction):
             _INSERT["contact"],
             ((one.id, one.id, stamp(one.at), one.how, one.hint) for one in changes.contacts),
         )
-        self._run_many(
-            "update contact set root_id = ? where workspace_id = ? and id = ?",
-            [(root, self._workspace, contact) for contact, root in changes.roots.items()],
-        )
+        if changes.roots:
+            self._run_many(
+                "update contact set root_id = ? where workspace_id = ? and id = ?",
+                [(root, self._workspace, contact) for contact, root in changes.roots.items()],
+            )
 
     def _find_bases(self, batch: Batch) -> None:
         """Make sure that everything the batch speaks of has its row: a consent can be about somebody unknown."""
@@ -326,8 +339,8 @@ class SqliteTransaction(Transaction):
                 (
                     record.evidence.hint,
                     stamp(record.evidence.at),
-                    self._base.get(record.evidence.anchor) if record.evidence.anchor else None,
-                    self._base.get(record.evidence.visitor) if record.evidence.visitor else None,
+                    self._base[record.evidence.anchor] if record.evidence.anchor else None,
+                    self._base[record.evidence.visitor] if record.evidence.visitor else None,
                     record.evidence.trust,
                     record.evidence.may_create,
                     bool(record.evidence.links),
@@ -407,6 +420,53 @@ class SqliteTransaction(Transaction):
         )
 
     def _write_inbox(self, batch: Batch) -> None:
+        self._write_filings(batch.filings.values())
+        self._many(
+            _INSERT["message"],
+            (
+                (
+                    one.id,
+                    one.conversation,
+                    one.channel,
+                    one.external_id,
+                    one.direction.value,
+                    stamp(one.at),
+                    one.text,
+                    one.html,
+                    encode(one.attachments),
+                    one.status,
+                )
+                for one in batch.messages
+            ),
+        )
+        self._many(
+            _INSERT["outbox"],
+            ((one.id, one.type, one.version, stamp(one.at), encode(one.payload)) for one in batch.notices),
+        )
+
+    def _write_filings(self, filings: Collection[Filing]) -> None:
+        # The upsert below writes to an index, changed or not. Nearly every message only goes on in its conversation.
+        grown: list[Filing] = []
+        others: list[Filing] = []
+        for one in filings:
+            (grown if _is_filed_as(one, self._filings.get(one.id)) else others).append(one)
+        if grown:
+            self._run_many(
+                """update conversation set last_at = ?, status = ?, messages = ?, unread = ?, assignee = ?
+                  where workspace_id = ? and id = ?""",
+                [
+                    (
+                        stamp(one.last_at),
+                        one.status.value,
+                        one.messages,
+                        one.unread,
+                        one.assignee,
+                        self._workspace,
+                        one.id,
+                    )
+                    for one in grown
+                ],
+            )
         self._many(
             _INSERT["conversation"]
             + """ on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
@@ -431,31 +491,11 @@ class SqliteTransaction(Transaction):
                     one.unread,
                     one.assignee,
                 )
-                for one in batch.filings.values()
+                for one in others
             ),
-        )
-        self._many(
-            _INSERT["message"],
-            (
-                (
-                    one.id,
-                    one.conversation,
-                    one.channel,
-                    one.external_id,
-                    one.direction.value,
-                    stamp(one.at),
-                    one.text,
-                    one.html,
-                    encode(one.attachments),
-                    one.status,
-                )
-                for one in batch.messages
-            ),
-        )
-        self._many(
-            _INSERT["outbox"],
-            ((one.id, one.type, one.version, stamp(one.at), encode(one.payload)) for one in batch.notices),
         )
 
     def _many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        self._run_many(statement, ((self._workspace, *row) for row in rows))
+        # A message writes to half of the tables: the other statements are not even looked up.
+        if owned := [(self._workspace, *row) for row in rows]:
+            self._run_many(statement, owned)
