@@ -1,6 +1,7 @@
 """What becomes of the events of one transaction: whose each is, its conversation, and what is to be written."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -104,6 +105,7 @@ class Desk:
         self._known = known
         self._ids = transaction.new_ids()
         self._by_message: dict[tuple[str, str], int] = {}
+        self._opened: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
 
     def take(self, arrival: Arrival, candidates: Sequence[tuple[str, Filing]]) -> Received:
         event, evidence = arrival.event, arrival.evidence
@@ -199,14 +201,15 @@ class Desk:
 
     def _candidates(self, query: ThreadQuery, stored: Sequence[tuple[str, Filing]]) -> list[Filing]:
         """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
-        newest = {one.id: one for _, one in stored} | self.batch.filings
-        holding = {(query.channel, reference): one.id for reference, one in stored if reference} | self._by_message
+        as_stored = {one.id: one for _, one in stored}
+        holding = {(query.channel, reference): one.id for reference, one in stored if reference}
         asked = [(query.channel, reference) for reference in query.references]
-        answered = [holding[one] for one in asked if one in holding]
+        found = (self._by_message.get(one, holding.get(one)) for one in asked)
+        answered = [one for one in found if one is not None]
         threaded = {one.id for reference, one in stored if not reference}
-        place = (query.channel, query.thread)
-        threaded |= {one.id for one in self.batch.filings.values() if (one.channel, one.thread) == place}
-        return [newest[one] for one in (*answered, *sorted(threaded, reverse=True))]
+        threaded.update(self._opened.get((query.channel, query.thread), ()))
+        places = (*answered, *sorted(threaded, reverse=True))
+        return [self.batch.filings.get(one) or as_stored[one] for one in places]
 
     def _name(self, filing: Filing, evidence: Evidence) -> Filing:
         if filing.identifier is None and evidence.anchor is not None:
@@ -225,6 +228,7 @@ class Desk:
             subject=event.subject if isinstance(event, MessageReceived) else "",
             visitor=evidence.visitor,
         )
+        self._opened[filing.channel, filing.thread].add(filing.id)
         self._notify("conversation.opened", at, conversation=filing.id, channel=query.channel)
         return filing
 
