@@ -20,6 +20,7 @@ ONLY = {
 NEVER = {
     "hub": {"convsdk.channels", "convsdk.web"},
     "desk": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
     "outbox": {"convsdk.channels", "convsdk.web"},
     "web": {"convsdk.channels", "convsdk.store", "convsdk.ingest", "convsdk.outbox"},

@@ -1,9 +1,13 @@
 """The types that users of the public names see. Read by mypy, never run."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_type
 
-from convsdk.core.model import Identifier, Trust
+from convsdk.backfill import Progress
+from convsdk.core.events import Event
+from convsdk.core.model import Identifier, Outcome, Trust
 from convsdk.errors import ConvsdkError, PermanentError, TransientError
+from convsdk.hub import Hub
 
 
 def identifiers(identifier: Identifier) -> None:
@@ -20,3 +24,14 @@ def errors(error: ConvsdkError) -> None:
         assert_type(error.retry_after_s, float | None)
     if isinstance(error, PermanentError):
         assert_type(error.code, str | None)
+
+
+def back_fill(hub: Hub, events: Iterable[Event]) -> None:
+    """A back-fill tells how far it is, and which events could not be kept."""
+    told = hub.receive_many("mail", events, name="archive")
+    assert_type(told, Iterator[Progress])
+    for progress in told:
+        assert_type(progress.outcomes, Mapping[Outcome, int])
+        for one in progress.failed:
+            assert_type(one.parcel.events, tuple[Event, ...])
+            assert_type(one.error, PermanentError | ValueError | None)

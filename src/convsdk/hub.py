@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
 from convsdk.core.consent import (
     ConsentRecord,
     ConsentState,
@@ -186,8 +187,13 @@ class Hub:
         query = thread_query(channel, event, evidence)
         return Arrival(channel=channel, event=event, hint=hint, evidence=evidence, query=query)
 
-    def commit(self, arrivals: Sequence[Arrival]) -> tuple[Received, ...]:
-        """Keep `arrivals`, of any channels, all in one transaction, and give what became of each, in order."""
+    def commit(
+        self, arrivals: Sequence[Arrival], *, checkpoints: Mapping[str, str] | None = None
+    ) -> tuple[Received, ...]:
+        """Keep `arrivals`, of any channels, all in one transaction, and give what became of each, in order.
+
+        `checkpoints` are positions by the name of a long work, written in that transaction as well.
+        """
 
         def work(transaction: Transaction) -> tuple[Received, ...]:
             known = self._load(transaction, [one.evidence for one in arrivals])
@@ -195,10 +201,38 @@ class Hub:
             found = iter(transaction.candidates(asked) if asked else [])
             desk = Desk(transaction, self.policy, known)
             received = tuple(desk.take(one, next(found) if one.query else []) for one in arrivals)
+            desk.batch.checkpoints.update(checkpoints or {})
             transaction.write(desk.batch)
             return received
 
         return self.store.transact(self.workspace, work)
+
+    def receive_many(
+        self, channel: str, events: Iterable[Event | Parcel], *, name: str = "", batch_size: int = BATCH_SIZE
+    ) -> Iterator[Progress]:
+        """Keep any number of `events` of `channel`, in batches, and give after each how far that has come.
+
+        Nothing is read or written but as the result is iterated, and no more than one batch is in memory::
+
+            for progress in hub.receive_many("mail", events, name="import of 2019"):
+                print(progress.done, progress.outcomes)
+                for one in progress.failed:
+                    print(one.parcel.events, one.error)
+
+        An event that cannot be kept stops no other: it is found by halving its batch, and given in `failed`. With a
+        `name`, each batch's transaction writes a checkpoint: a later call with that name and the same events, after a
+        crash or an error, passes over those that were dealt with. Raises `TransientError` where the store is busy or
+        full; it does not wait, since how long is the caller's decision. All batches before are kept then: call again.
+        """
+        if batch_size < 1:
+            raise ValueError(f"a batch of {batch_size} events cannot be kept: give 1 or more")
+        checkpoint = self.store.checkpoint(self.workspace, name) if name else None
+
+        def keep(parcels: Sequence[Parcel], position: str) -> tuple[Received, ...]:
+            arrivals = self.prepare(channel, [event for one in parcels for event in one.events])
+            return self.commit(arrivals, checkpoints={name: position} if name else None)
+
+        return back_fill(keep, events, checkpoint=checkpoint, batch_size=batch_size)
 
     def resolve(self, hint: IdentityHint) -> Decision:
         """Decide about one hint that comes with no message. `hint.id` is needed, and makes a second call harmless."""

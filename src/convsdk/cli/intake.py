@@ -2,50 +2,40 @@
 
 import hashlib
 import json
-import mailbox
 import os
 import re
 import secrets
-import sys
 import tempfile
+import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, get_type_hints
 
 import attrs
 import click
-from attrs import frozen
+from attrs import evolve
 
+from convsdk.backfill import BATCH_SIZE, Parcel, Progress
 from convsdk.cli.screen import Screen, plain
 from convsdk.cli.session import Session, common_options
+from convsdk.cli.sources import Piece, Sources
 from convsdk.config import load_config
 from convsdk.core.events import Event
 from convsdk.core.explain import sentence
 from convsdk.core.ports import Channel, Headers, Request, Secret
 from convsdk.desk import Received
-from convsdk.errors import ConfigError, ConvsdkError, Forbidden, ParseError, PermanentError
+from convsdk.errors import ConfigError, Forbidden, ParseError, TransientError
 from convsdk.hub import Hub
 
 _NAME = "parse"
 _PLACEHOLDER = "CONVSDK_NO_SECRET"
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
-_MBOX_START = b"From "
 _BATCH = 200
-_BATCH_BYTES = 16_000_000
-_MEDIA_TYPES = {".json": "application/json", ".eml": "message/rfc822"}
-
-
-@frozen(kw_only=True)
-class Piece:
-    """The raw bytes of one request: where they come from, and when they arrived there."""
-
-    source: str
-    body: bytes
-    received_at: datetime
+_PAUSES_S = (1, 2, 5, 10, 20)
+_MEDIA_TYPES = {".json": "application/json", ".jsonl": "application/json", ".eml": "message/rfc822"}
 
 
 def _header(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> Headers:
@@ -121,114 +111,124 @@ def _required_secrets(channel_type: type[Channel]) -> list[str]:
 @click.argument("files", nargs=-1, required=True)
 @_headers
 @click.option("--rejects", type=click.Path(path_type=Path), default=Path("rejects"), help="Where refused bytes go.")
+@click.option("--bulk", "is_bulk", is_flag=True, help="Large batches, told progress, and a checkpoint to go on from.")
 @common_options
-def ingest(session: Session, channel: str, files: tuple[str, ...], headers: Headers, rejects: Path) -> None:
+def ingest(
+    session: Session, *, channel: str, files: tuple[str, ...], headers: Headers, rejects: Path, is_bulk: bool
+) -> None:
     """Take FILES in through a channel, into the store.
 
-    A FILE is one request's body, a mail, or an mbox, which is split into its mails; - is standard input. What the
-    channel refuses is copied to the folder for rejects and told at the end, with exit status 1.
+    A FILE is one request's body, a mail, an mbox, which is split into its mails, JSON lines (.jsonl), a request's
+    body each, or a folder: a Maildir, or one with .eml files; - is standard input. What the channel or the store
+    refuses is copied to the folder for rejects and told on standard error, and the exit status is 1.
+
+    With --bulk, the same command goes on where it was when it ended, however it ended. Where the files have changed
+    in what was taken in before, it begins anew, and knows again what is in the store.
     """
     hub = session.hub(channel=channel)
-    intake = _Intake(hub, hub.channel(channel), headers, rejects)
-    try:
-        with session.screen.progress(f"into {channel}", _size(files)) as advance:
-            for batch in _batches(intake.pieces(files)):
-                for source, one in intake.take(batch):
-                    if session.screen.is_json:
-                        session.screen.json(received_record(one) | {"file": source})
-                advance(sum(len(piece.body) for piece in batch))
-    finally:
-        _report(session.screen, intake.outcomes, intake.problems)
+    with Sources(files) as sources:
+        intake = _Intake(
+            hub, hub.channel(channel), headers=headers, rejects=rejects, sources=sources, screen=session.screen
+        )
+        try:
+            with session.screen.progress(f"into {channel}", sources.total, is_told=is_bulk) as tell:
+                for progress in intake.in_bulk() if is_bulk else intake.run():
+                    intake.settle(progress)
+                    tell(sources.read, intake.outcomes.total())
+        finally:
+            told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(intake.outcomes.items())) or "nothing"
+            session.screen.say(f"{intake.outcomes.total()} events: {told}")
     if intake.problems:
         raise click.exceptions.Exit(1)
 
 
 class _Intake:
-    """Where pieces are handed in: takes batches into the hub, and keeps what cannot be taken aside."""
+    """Where pieces are handed in: takes them into the hub, and keeps what cannot be taken aside."""
 
-    def __init__(self, hub: Hub, channel: Channel, headers: Headers, rejects: Path) -> None:
+    def __init__(
+        self, hub: Hub, channel: Channel, *, headers: Headers, rejects: Path, sources: Sources, screen: Screen
+    ) -> None:
         self.outcomes: Counter[str] = Counter()
-        self.problems: list[dict[str, str]] = []
+        self.problems = 0
         self._hub = hub
         self._channel = channel
         self._headers = headers
         self._rejects = rejects
+        self._sources = sources
+        self._screen = screen
 
-    def pieces(self, files: Iterable[str]) -> Iterator[Piece]:
-        """Give the pieces that the files hold."""
-        for name in files:
+    def run(self, *, name: str = "", batch_size: int = _BATCH) -> Iterator[Progress]:
+        """Take all pieces in that come now, and give how far that is after each batch."""
+        return self._hub.receive_many(self._channel.name, self._parcels(), name=name, batch_size=batch_size)
+
+    def in_bulk(self) -> Iterator[Progress]:
+        """As `run`, but in large batches, from the checkpoint on; wait where the store is busy or full, and go on."""
+        name = f"ingest/{self._channel.name}/{self._sources.name}" if self._sources.name else ""
+        pauses = iter(_PAUSES_S)
+        while True:
+            self._begin(name)
             try:
-                body = sys.stdin.buffer.read() if name == "-" else None
-                yield from _mails(name, body) if _is_mbox(name, body) else [_piece(name, body)]
-            except OSError as error:
-                self.problems.append({"file": name, "problem": error.strerror or str(error), "kept": ""})
+                for progress in self.run(name=name, batch_size=BATCH_SIZE):
+                    pauses = iter(_PAUSES_S)
+                    yield progress
+                return
+            except TransientError as error:
+                pause = next(pauses, None)
+                if pause is None or not name:
+                    raise TransientError(
+                        f"{error}; what was told is kept, and the same command goes on from there"
+                    ) from error
+                self._screen.aside(f"{error} (again in {pause} s)")
+                time.sleep(pause)
 
-    def take(self, batch: Sequence[Piece]) -> list[tuple[str, Received]]:
-        """Take a batch in, in one transaction, and give what became of it, with the source of each."""
-        read = [(piece, events) for piece in batch if (events := self._read(piece)) is not None]
-        try:
-            received = self._receive(read)
-        except PermanentError:
-            # One of them cannot be kept: each by itself, so that it loses none of its neighbours.
-            received = [one for each in read for one in self._receive_alone(*each)]
-        for _, one in received:
-            self.outcomes[one.decision.outcome.value] += 1
-        return received
+    def _begin(self, name: str) -> None:
+        position = self._hub.store.checkpoint(self._hub.workspace, name) if name else None
+        if not self._sources.go_on(position):
+            self._screen.aside("the files have changed since they were taken in: all are read from the start")
+        elif position:
+            self._screen.aside("going on from the checkpoint: what was taken in before is passed over")
 
-    def _read(self, piece: Piece) -> Sequence[Event] | None:
-        headers = _with_type(self._headers, piece.source)
+    def _parcels(self) -> Iterator[Parcel]:
+        for piece in self._sources.pieces():
+            # The bytes are let go of here: attachments of a thousand mails would fill the memory.
+            yield Parcel(events=self._read(piece), position=piece.position, origin=evolve(piece, body=None))
+
+    def _read(self, piece: Piece) -> tuple[Event, ...]:
+        if piece.body is None:
+            self._report(piece, piece.problem)
+            return ()
+        headers = _with_type(self._headers, piece.place.path)
         request = Request(received_at=piece.received_at, body=piece.body, headers=headers)
         try:
             self._channel.verify(request)
-            return self._channel.parse(request)
+            return tuple(self._channel.parse(request))
         except (ParseError, Forbidden) as error:
-            self._keep(piece, error)
-            return None
+            self._keep(piece, piece.body, error)
+            return ()
 
-    def _receive(self, read: Sequence[tuple[Piece, Sequence[Event]]]) -> list[tuple[str, Received]]:
-        sources = [piece.source for piece, events in read for _ in events]
-        received = self._hub.receive(self._channel.name, [event for _, events in read for event in events])
-        return list(zip(sources, received, strict=True))
+    def settle(self, progress: Progress) -> None:
+        """Tell and count what became of a batch."""
+        for one in progress.settled:
+            piece = one.parcel.origin
+            assert isinstance(piece, Piece)  # noqa: S101  (for the type checker: it was put in above)
+            for received in one.received:
+                self.outcomes[received.decision.outcome.value] += 1
+                if self._screen.is_json:
+                    self._screen.json(received_record(received) | {"file": piece.source})
+            if one.error:
+                self._keep(piece, piece.place.read(), one.error)
 
-    def _receive_alone(self, piece: Piece, events: Sequence[Event]) -> list[tuple[str, Received]]:
-        try:
-            return self._receive([(piece, events)])
-        except PermanentError as error:
-            self._keep(piece, error)
-            return []
-
-    def _keep(self, piece: Piece, error: ConvsdkError) -> None:
+    def _keep(self, piece: Piece, body: bytes, error: Exception) -> None:
         self._rejects.mkdir(mode=0o700, parents=True, exist_ok=True)
-        digest = hashlib.sha256(piece.body).hexdigest()[:12]
-        kept = self._rejects / f"{digest}-{Path(piece.source).name}"
-        kept.write_bytes(piece.body)
-        self.problems.append({"file": piece.source, "problem": str(error), "kept": str(kept)})
+        kept = self._rejects / f"{hashlib.sha256(body).hexdigest()[:12]}-{Path(piece.source).name}"
+        kept.write_bytes(body)
+        self._report(piece, str(error), str(kept))
 
-
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
-    for piece in pieces:
-        batch.append(piece)
-        if len(batch) == _BATCH or sum(len(one.body) for one in batch) >= _BATCH_BYTES:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _size(files: Iterable[str]) -> int | None:
-    """Give how many bytes the files have together; None where one is standard input."""
-    paths = list(map(Path, files))
-    return None if Path("-") in paths else sum(path.stat().st_size for path in paths if path.is_file())
-
-
-def _report(screen: Screen, outcomes: Counter[str], problems: Sequence[dict[str, str]]) -> None:
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "nothing"
-    screen.say(f"{outcomes.total()} events: {told}")
-    for one in problems:
-        if screen.is_json:
-            screen.json(one)
-        screen.aside(f"{one['file']}: {one['problem']}" + (f" [kept as {one['kept']}]" if one["kept"] else ""))
+    def _report(self, piece: Piece, problem: str, kept: str = "") -> None:
+        self.problems += 1
+        if self._screen.is_json:
+            self._screen.json({"file": piece.source, "problem": problem, "kept": kept})
+        self._screen.aside(f"{piece.source}: {problem}" + (f" [kept as {kept}]" if kept else ""))
 
 
 def received_record(received: Received) -> dict[str, Any]:
@@ -244,41 +244,8 @@ def received_record(received: Received) -> dict[str, Any]:
     }
 
 
-def _piece(name: str, body: bytes | None) -> Piece:
-    return Piece(source=name, body=Path(name).read_bytes() if body is None else body, received_at=datetime.now(UTC))
-
-
-def _is_mbox(name: str, body: bytes | None) -> bool:
-    if body is not None:
-        return body.startswith(_MBOX_START)
-    with Path(name).open("rb") as file:
-        return file.read(len(_MBOX_START)) == _MBOX_START
-
-
-def _mails(name: str, body: bytes | None) -> Iterator[Piece]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(name)
-        if body is not None:
-            path = Path(folder, "stdin.mbox")
-            path.write_bytes(body)
-        with closing(mailbox.mbox(path, create=False)) as box:
-            for number, key in enumerate(box.keys(), 1):
-                first, _, mail = box.get_bytes(key, from_=True).partition(b"\n")
-                yield Piece(source=f"{name}#{number}", body=mail, received_at=_delivered_at(first))
-
-
-def _delivered_at(from_line: bytes) -> datetime:
-    """Give the time in an mbox's `From ` line, which the mail server wrote; the present where there is none."""
-    now = datetime.now(UTC)
-    try:
-        at = datetime.strptime(" ".join([*from_line.decode("ascii").split()[2:7], "+0000"]), "%a %b %d %H:%M:%S %Y %z")
-    except ValueError:
-        return now
-    return min(at, now)
-
-
-def _with_type(headers: Headers, source: str) -> Headers:
-    media_type = _MEDIA_TYPES.get(Path(source).suffix.lower())
+def _with_type(headers: Headers, path: Path) -> Headers:
+    media_type = _MEDIA_TYPES.get(path.suffix.lower())
     if media_type is None or "content-type" in headers:
         return headers
     return Headers([*((name, value) for name in headers for value in headers.all(name)), ("content-type", media_type)])

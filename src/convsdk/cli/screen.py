@@ -1,18 +1,18 @@
 """What a command prints: a table on a terminal, aligned text in a pipe, JSON lines where they are asked for."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
-from functools import partial
 from typing import Any
 
 import attrs
 import click
 import rich.box
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -116,19 +116,62 @@ class Screen:
             click.echo(line)
 
     @contextmanager
-    def progress(self, what: str, total: float | None) -> Iterator[Callable[[float], None]]:
-        """Give what moves a progress bar on; the bar stands on standard error, where that is a terminal."""
+    def progress(self, what: str, total: int, *, is_told: bool = False) -> Iterator[Callable[[int, int], None]]:
+        """Give what is called with the bytes and the events so far, and shows how far that is on standard error.
+
+        On a terminal that is a bar. Elsewhere nothing is shown, or with `is_told` a line every few seconds.
+        """
         console = Console(stderr=True)
         is_in_the_way = self.is_json and self._console.is_terminal
+        pace = Pace(total)
         # Redirecting would send the JSON lines to standard error, too.
         with Progress(
+            *Progress.get_default_columns()[:3],
+            TextColumn("{task.fields[told]}"),
             console=console,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
             disable=is_in_the_way or not console.is_terminal,
         ) as bar:
-            yield partial(bar.advance, bar.add_task(what, total=total))
+            task = bar.add_task(what, total=total, told="")
+
+            def tell(done: int, events: int) -> None:
+                told = pace.told(done, events)
+                bar.update(task, completed=done, told=told)
+                if is_told and not console.is_terminal and pace.is_due():
+                    self.aside(f"{what}: {told}")
+
+            yield tell
+
+
+class Pace:
+    """How fast a long work goes, by a clock in seconds; its first look at it is the start of the work."""
+
+    def __init__(self, total: int, *, clock: Callable[[], float] = time.monotonic, every_s: float = 5) -> None:
+        self._total = total
+        self._clock = clock
+        self._every_s = every_s
+        self._began = self._last = clock()
+        self._first: int | None = None
+
+    def told(self, done: int, events: int) -> str:
+        """Say how far `done` of the bytes and so many events are, the rate, and the time that is left."""
+        self._first = done if self._first is None else self._first
+        spent = self._clock() - self._began
+        share = f"{done / self._total:.0%}" if self._total else "100%"
+        rate = f"{events / spent:,.0f} events/s" if spent else "-"
+        # What an earlier run has passed counts as done, and not as fast.
+        gained = done - self._first
+        left = str(timedelta(seconds=round(spent * (self._total - done) / gained))) if gained > 0 else "?"
+        return f"{share}, {events:,} events, {rate}, {left} left"
+
+    def is_due(self) -> bool:
+        """Say whether it is time for another line."""
+        if self._clock() - self._last < self._every_s:
+            return False
+        self._last = self._clock()
+        return True
 
 
 def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> Table:
