@@ -159,10 +159,16 @@ class SqlReads(Store):
 
     def visitors(self, workspace: str, identifiers: Collection[Identifier]) -> list[Identifier]:
         rows = self._all(
-            f"""select distinct v.kind, v.scope, v.value from {self._bases}
-              join hint h on h.workspace_id = b.workspace_id and h.anchor_id = b.id
-              join identifier v on v.workspace_id = h.workspace_id and v.id = h.visitor_id
-              where not h.is_withdrawn order by 1, 2, 3""",
+            # From one cookie to the next by the index: each may have come with a million messages.
+            f"""with recursive pair(anchor_id, visitor_id) as (
+                select b.id, (select min(h.visitor_id) from hint h where h.workspace_id = :workspace
+                  and h.anchor_id = b.id and h.visitor_id is not null and not h.is_withdrawn) from {self._bases}
+                union all
+                select p.anchor_id, (select min(h.visitor_id) from hint h where h.workspace_id = :workspace
+                  and h.anchor_id = p.anchor_id and h.visitor_id > p.visitor_id and not h.is_withdrawn)
+                from pair p where p.visitor_id is not null)
+              select distinct v.kind, v.scope, v.value from pair p {self.AND_THEN} identifier v
+                on v.workspace_id = :workspace and v.id = p.visitor_id order by 1, 2, 3""",
             self._named(workspace, identifiers),
         )
         return [Identifier(*row) for row in rows]

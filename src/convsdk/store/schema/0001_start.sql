@@ -60,6 +60,8 @@ create table hint (
 create index hint_anchor on hint (workspace_id, anchor_id, is_joint, trust, may_create, at) -- the first of each class
   where anchor_id is not null;
 create index hint_visitor on hint (workspace_id, visitor_id, at) where visitor_id is not null;
+create index hint_pair on hint (workspace_id, anchor_id, visitor_id) -- which cookies came with an anchor
+  where anchor_id is not null and visitor_id is not null and not is_withdrawn;
 
 -- What a hint says of identifiers beside its anchor: a link, or a note (only typed, or a role mailbox).
 create table claim (
@@ -212,6 +214,7 @@ insert into sqlite_stat1 (tbl, idx, stat) values
   ('hint', 'hint', '10000000 10000000 1'),
   ('hint', 'hint_anchor', '10000000 10000000 10 9 8 8 1 1'),
   ('hint', 'hint_visitor', '10000000 10000000 10 1'),
+  ('hint', 'hint_pair', '10000000 10000000 10 5 1'),
   ('claim', 'claim', '10000000 10000000 5 1 1'),
   ('claim', 'claim_anchor', '10000000 10000000 5 1'),
   ('claim', 'claim_hint', '10000000 10000000 2'),

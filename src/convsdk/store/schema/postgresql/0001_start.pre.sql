@@ -63,6 +63,8 @@ create table hint (
 create index hint_anchor on hint (workspace_id, anchor_id, is_joint, trust, may_create, at, key) -- the first of each class
   where anchor_id is not null;
 create index hint_visitor on hint (workspace_id, visitor_id, at) where visitor_id is not null;
+create index hint_pair on hint (workspace_id, anchor_id, visitor_id) -- which cookies came with an anchor
+  where anchor_id is not null and visitor_id is not null and not is_withdrawn;
 
 -- What a hint says of identifiers beside its anchor: a link, or a note (only typed, or a role mailbox).
 create table claim (
