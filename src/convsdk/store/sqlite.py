@@ -45,6 +45,7 @@ from convsdk.store.sqlite_rows import (
     FILING,
     FILING_FROM,
     HINT,
+    HINT_FROM,
     HOLDER_AT,
     HOLDING,
     RULING,
@@ -329,7 +330,7 @@ class SqliteStore(Store):
 
     def hint(self, workspace: str, hint: str) -> HintRecord | None:
         row = self._one(
-            f"select {HINT} from hint h where workspace_id = ? and key = ?",
+            f"select {HINT} from {HINT_FROM} where h.workspace_id = ? and h.key = ?",
             (self._workspace(workspace), hint),
         )
         return hint_of(row) if row else None
@@ -339,7 +340,7 @@ class SqliteStore(Store):
             # The first of each class, by the index: somebody may have written a million.
             f"""with class(is_joint, trust, may_create) as (select j.value, t.value, m.value
                 from json_each('[0, 1]') j, json_each(:trusts) t, json_each('[0, 1]') m)
-              select {HINT} from {BASES} cross join class s cross join hint h on h.workspace_id = b.workspace_id
+              select {HINT} from {BASES} cross join class s cross join {HINT_FROM} where h.workspace_id = b.workspace_id
                 and h.key in (select a.key from hint a indexed by hint_anchor
                   where a.workspace_id = b.workspace_id and a.anchor_id = b.id and a.is_joint = s.is_joint
                     and a.trust = s.trust and a.may_create = s.may_create order by a.at, a.key limit :most)

@@ -26,9 +26,11 @@ from convsdk.store.sqlite_rows import (
     KEYS,
     RULING,
     RULING_FROM,
+    decision_text,
     decode_decision,
     decode_evidence,
     encode,
+    evidence_text,
     filing_of,
     holding_of,
     keys_of,
@@ -342,8 +344,8 @@ class SqliteTransaction(Transaction):
                     record.how,
                     record.by,
                     record.conversation,
-                    encode(record.evidence),
-                    encode(record.decision),
+                    evidence_text(record.evidence),
+                    decision_text(record.decision),
                 )
                 for record in batch.hints
             ),
