@@ -1,7 +1,6 @@
 """What becomes of the events of one transaction: whose each is, its conversation, and what is to be written."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -117,7 +116,7 @@ class Desk:
         self._known = known
         self._ids = transaction.new_ids()
         self._by_message: dict[tuple[str, str], int] = {}
-        self._by_thread: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        self._opened: dict[tuple[str, str], list[int]] = {}
 
     def take(self, arrival: Arrival, candidates: Sequence[tuple[str, Filing]]) -> Received:
         event, evidence = arrival.event, arrival.evidence
@@ -213,18 +212,19 @@ class Desk:
 
     def _candidates(self, query: ThreadQuery, stored: Sequence[tuple[str, Filing]]) -> list[Filing]:
         """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
-        newest = {one.id: one for _, one in stored}
-        holding = {(query.channel, reference): one.id for reference, one in stored if reference}
-        asked = [(query.channel, reference) for reference in query.references]
-        answered = [self._by_message.get(one, holding.get(one)) for one in asked]
-        threaded = {one.id for reference, one in stored if not reference} | self._by_thread[query.channel, query.thread]
-        found = (*(one for one in answered if one is not None), *sorted(threaded, reverse=True))
-        return [self.batch.filings[one] if one in self.batch.filings else newest[one] for one in found]
+        answering = {reference: one for reference, one in stored if reference}
+        for reference in query.references:
+            if (number := self._by_message.get((query.channel, reference))) is not None:
+                answering[reference] = self.batch.filings[number]
+        answered = [answering[reference] for reference in query.references if reference in answering]
+        opened = [self.batch.filings[one] for one in reversed(self._opened.get((query.channel, query.thread), ()))]
+        threaded = [one for reference, one in stored if not reference]
+        return [self.batch.filings.get(one.id, one) for one in (*answered, *opened, *threaded)]
 
     def _name(self, filing: Filing, evidence: Evidence) -> Filing:
         if filing.identifier is None and evidence.anchor is not None:
             filing = evolve(filing, identifier=evidence.anchor, trust=evidence.trust)
-            self._keep(filing)
+            self.batch.filings[filing.id] = filing
         return filing
 
     def _open(self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, query: ThreadQuery) -> Filing:
@@ -238,6 +238,7 @@ class Desk:
             subject=event.subject if isinstance(event, MessageReceived) else "",
             visitor=evidence.visitor,
         )
+        self._opened.setdefault((query.channel, query.thread), []).append(filing.id)
         self._notify("conversation.opened", at, conversation=filing.id, channel=query.channel)
         return filing
 
@@ -252,7 +253,7 @@ class Desk:
             direction,
             is_automatic=isinstance(event, MessageReceived) and event.is_automatic,
         )
-        self._keep(filing)
+        self.batch.filings[filing.id] = filing
         self._by_message[filing.channel, event.external_id] = filing.id
         self.batch.messages.append(
             Message(
@@ -269,10 +270,6 @@ class Desk:
             )
         )
         return filing
-
-    def _keep(self, filing: Filing) -> None:
-        self.batch.filings[filing.id] = filing
-        self._by_thread[filing.channel, filing.thread].add(filing.id)
 
     def _notify(self, kind: str, at: datetime, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
         self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=at, payload=payload))

@@ -3,10 +3,20 @@ from itertools import count
 
 import pytest
 
-from convsdk.core.fold import Evidence, Policy
+from convsdk.core.fold import Evidence, Policy, fold
 from convsdk.core.identifiers import Kinds, MessagingId
 from convsdk.core.model import Decision, Identifier, Node, Outcome, Rule, Ruling, RulingKind, Step, Trust
-from convsdk.core.resolver import Changes, Holding, Known, NewContact, cookie_contact, decide, needs_history, refold
+from convsdk.core.resolver import (
+    Changes,
+    Holding,
+    Known,
+    NewContact,
+    cookie_contact,
+    decide,
+    needs_history,
+    reconcile,
+    refold,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = Policy(kinds=Kinds([MessagingId("psid")]))
@@ -76,6 +86,22 @@ def holding(*held, **fields):
 
 
 # -- what is known
+
+
+@pytest.mark.parametrize("trust", Trust)
+@pytest.mark.parametrize("notes", [(), [("p:+4930123456", ASSERTED)]])
+def test_who_is_new_and_alone_becomes_the_contact_that_the_fold_gives(trust, notes):
+    """For an identifier that nobody named before nothing is folded, and the contact is the same, with its ids."""
+    evidence = said("h1", 0, ("e:ann@x.de", trust), notes=notes, visitor=identifier("v:c"))
+    folded = Changes()
+
+    decision, changes = decide(evidence, Known(), POLICY, count(1), how="inbound")
+    origin = NewContact(id=0, at=evidence.at, how="inbound", hint="h1")
+    reconcile(Known(), fold([evidence], [], POLICY), [evidence.anchor], count(1), folded, origin=origin)
+
+    assert decision.outcome is Outcome.CREATED
+    assert (changes.contacts, changes.roots) == (folded.contacts, folded.roots)
+    assert changes.holdings[Node(evidence.anchor)] == folded.holdings[Node(evidence.anchor)]
 
 
 def test_identifier_is_on_the_contact_that_its_home_points_at():

@@ -17,7 +17,16 @@ from convsdk.testing.builders import NOON, FakeClock, hint
 
 TABLES = "select name from sqlite_master where type = 'table' and name not like 'sqlite%' order by name"
 # What a plan scans that is no table: values handed in, and rows that another step has found.
-FROM_MEMORY = ("VIRTUAL TABLE", "CONSTANT ROW", "SCAN reach", "SCAN said", "SCAN w", "SCAN (subquery", "VALUES CLAUSE")
+FROM_MEMORY = (
+    "VIRTUAL TABLE",
+    "CONSTANT ROW",
+    "SCAN p",
+    "SCAN reach",
+    "SCAN said",
+    "SCAN w",
+    "SCAN (subquery",
+    "VALUES CLAUSE",
+)
 
 
 @pytest.fixture

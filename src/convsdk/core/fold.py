@@ -79,8 +79,12 @@ class Evidence:
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
         """Give every identifier that the hint names, the cookie last."""
-        named = [self.anchor, *(one for one, _ in self.links), *(one for one, _ in self.notes), self.visitor]
-        return tuple(one for one in named if one is not None)
+        beside = [one for one, _ in (*self.links, *self.notes)]
+        return (
+            *((self.anchor,) if self.anchor else ()),
+            *beside,
+            *((self.visitor,) if self.visitor else ()),
+        )
 
     @property
     def attested(self) -> tuple[tuple[Identifier, Trust], ...]:

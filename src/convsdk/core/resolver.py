@@ -205,6 +205,8 @@ def decide(
         decision = Decision(hint=evidence.hint, outcome=outcome, steps=tuple(steps), unusable=evidence.unusable)
     elif is_quiet:
         decision = _attach(evidence, attested, known, steps, changes)
+    elif not attested and not evidence.links and evidence.may_create:
+        decision = _create(evidence, known, ids, how=how, steps=steps, changes=changes)
     else:
         decision = _decide_by_fold(evidence, known, policy, ids, how=how, steps=steps, changes=changes)
     _register(evidence.identifiers, known, changes, ids)
@@ -228,6 +230,31 @@ def _attach(
     return Decision(
         hint=evidence.hint,
         outcome=Outcome.ATTACHED if contact else Outcome.ANONYMOUS,
+        contact=contact,
+        steps=tuple(steps),
+        suggested=suggested,
+        unusable=evidence.unusable,
+    )
+
+
+def _create(
+    evidence: Evidence, known: Known, ids: Iterator[int], *, how: str, steps: list[Step], changes: Changes
+) -> Decision:
+    """Make a contact of a lone identifier that nobody named before.
+
+    The fold and `reconcile` would come to the same, in four times the time.
+    """
+    assert evidence.anchor is not None  # noqa: S101  (for the type checker: who attests nothing is not decided about)
+    anchor, number, contact = Node(evidence.anchor), next(ids), next(ids)
+    changes.holdings[anchor] = Holding(
+        id=number, node=anchor, contact=contact, trust=evidence.trust, is_owned=True, is_founder=True
+    )
+    changes.contacts.append(NewContact(id=contact, at=evidence.at, how=how, hint=evidence.hint))
+    steps.append(Step(Rule.ANCHOR, str(anchor)))
+    suggested = _notes(evidence, known, contact, steps)
+    return Decision(
+        hint=evidence.hint,
+        outcome=Outcome.CREATED,
         contact=contact,
         steps=tuple(steps),
         suggested=suggested,
@@ -299,6 +326,8 @@ def _outcome(contact: int | None, contacts_before: int, *, is_conflict: bool, is
 
 def _notes(evidence: Evidence, known: Known, contact: int | None, steps: list[Step]) -> tuple[tuple[str, str], ...]:
     """Note what was only typed (rule 4), and give a pair to look at for each value that another contact holds."""
+    if not evidence.notes:
+        return ()
     epochs = known.epochs(one for one, _ in evidence.notes)
     pairs: list[tuple[str, str]] = []
     for identifier, trust in evidence.notes:

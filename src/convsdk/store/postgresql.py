@@ -37,7 +37,7 @@ from convsdk.store.postgresql_transaction import (
     without_nul,
 )
 from convsdk.store.reads import ALWAYS, Row, SqlReads
-from convsdk.store.rows import FILING, FILING_FROM, HINT, filing_of, hint_of, stamp, time_of
+from convsdk.store.rows import FILING, FILING_FROM, HINT, HINT_FROM, filing_of, hint_of, stamp, time_of
 
 _OLDEST_SERVER = 140000  # 14, as libpq counts
 _CONNECT_TIMEOUT_S = 10
@@ -225,9 +225,10 @@ class PostgresqlStore(SqlReads):
             f"""select {HINT} from {self._bases}
               cross join (values (false), (true)) j(is_joint) cross join (values (false), (true)) m(may_create)
               cross join unnest(:trusts::integer[]) t(trust)
-              cross join lateral (select * from hint a where a.workspace_id = b.workspace_id and a.anchor_id = b.id
-                and a.is_joint = j.is_joint and a.trust = t.trust and a.may_create = m.may_create
-                order by a.at, a.key limit :most) h
+              cross join lateral (select a.key from hint a where a.workspace_id = b.workspace_id
+                and a.anchor_id = b.id and a.is_joint = j.is_joint and a.trust = t.trust
+                and a.may_create = m.may_create order by a.at, a.key limit :most) s
+              join {HINT_FROM} on h.workspace_id = b.workspace_id and h.key = s.key
               order by h.at, h.key limit :most""",
             self._named(workspace, identifiers, trusts=list(map(int, Trust)), most=limit),
         )

@@ -178,7 +178,7 @@ def _writes(tables: tuple[str, ...]) -> str:
 
 def _insert(table: str) -> str:
     columns = [column.split(" ") for column in COLUMNS[table].split(", ")]
-    reads = {"text": "r ->> {}", "jsonb": "r -> {}"}
+    reads = {"text": "r ->> {}", "jsonb": "nullif(r -> {}, 'null')"}
     values = ", ".join(
         reads.get(kind, f"(r ->> {{}})::{kind}").format(place) for place, (_, kind) in enumerate(columns)
     )

@@ -21,6 +21,7 @@ from convsdk.store.rows import (
     FILING,
     FILING_FROM,
     HINT,
+    HINT_FROM,
     HOLDER_AT,
     HOLDING,
     RULING,
@@ -224,7 +225,7 @@ class SqlReads(Store):
 
     def hint(self, workspace: str, hint: str) -> HintRecord | None:
         row = self._one(
-            f"select {HINT} from hint h where h.workspace_id = :workspace and h.key = :hint",
+            f"select {HINT} from {HINT_FROM} where h.workspace_id = :workspace and h.key = :hint",
             {"workspace": self._workspace(workspace), "hint": hint},
         )
         return hint_of(row) if row else None

@@ -41,7 +41,11 @@ FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.su
 FILING_FROM = """conversation c
   left join identifier n on n.workspace_id = c.workspace_id and n.id = c.identifier_id
   left join identifier v on v.workspace_id = c.workspace_id and v.id = c.visitor_id"""
-HINT = "h.evidence, h.decision, h.channel, h.how, h.by, h.conversation_id, h.is_withdrawn"
+HINT = """h.key, h.at, h.trust, h.may_create, n.kind, n.scope, n.value, v.kind, v.scope, v.value, h.evidence,
+  h.decision, h.channel, h.how, h.by, h.conversation_id, h.is_withdrawn"""
+HINT_FROM = """hint h
+  left join identifier n on n.workspace_id = h.workspace_id and n.id = h.anchor_id
+  left join identifier v on v.workspace_id = h.workspace_id and v.id = h.visitor_id"""
 RULING = "r.id, r.kind, a.kind, a.scope, a.value, b.kind, b.scope, b.value, r.at, r.by, r.reason, r.is_withdrawn"
 RULING_FROM = """ruling r
   join identifier a on a.workspace_id = r.workspace_id and a.id = r.a_id
@@ -140,9 +144,9 @@ def filing_of(row: Sequence[Any]) -> Filing:
 
 def hint_of(row: tuple[Any, ...]) -> HintRecord:
     """Give the hint in a row of `HINT`."""
-    evidence, decision, channel, how, by, conversation, is_withdrawn = row
+    evidence, decision, channel, how, by, conversation, is_withdrawn = row[10:]
     return HintRecord(
-        evidence=decode_evidence(evidence),
+        evidence=decode_evidence(evidence) if evidence else _plain_evidence(row),
         decision=decode_decision(decision),
         channel=channel,
         how=how,
@@ -150,6 +154,31 @@ def hint_of(row: tuple[Any, ...]) -> HintRecord:
         conversation=conversation,
         is_withdrawn=bool(is_withdrawn),
     )
+
+
+def _plain_evidence(row: tuple[Any, ...]) -> Evidence:
+    return Evidence(
+        hint=row[0],
+        at=time_of(row[1]),
+        trust=Trust(row[2]),
+        may_create=bool(row[3]),
+        anchor=Identifier(*row[4:7]) if row[4] is not None else None,
+        visitor=Identifier(*row[7:10]) if row[7] is not None else None,
+    )
+
+
+def evidence_text(evidence: Evidence) -> msgspec.Raw | None:
+    """Give evidence as it is stored beside the columns of its hint: None where they say all of it, as nearly always."""
+    is_more = evidence.links or evidence.notes or evidence.unusable or evidence.spellings
+    return msgspec.Raw(encode(evidence)) if is_more else None
+
+
+def decision_text(decision: Decision) -> msgspec.Raw:
+    """Give a decision as it is stored: without its empty fields where it says no more than who wrote."""
+    if decision.absorbed or decision.refused or decision.suggested or decision.displaced or decision.unusable:
+        return msgspec.Raw(encode(decision))
+    kept = {"hint": decision.hint, "outcome": decision.outcome, "contact": decision.contact, "steps": decision.steps}
+    return msgspec.Raw(encode(kept))
 
 
 def ruling_of(row: tuple[Any, ...]) -> RulingRecord:

@@ -33,6 +33,7 @@ from convsdk.store.rows import (
     FILING,
     FILING_FROM,
     HINT,
+    HINT_FROM,
     filing_of,
     hint_of,
     stamp,
@@ -158,8 +159,8 @@ class SqliteStore(SqlReads):
             # The first of each class, by the index: somebody may have written a million.
             f"""with class(is_joint, trust, may_create) as (select j.value, t.value, m.value
                 from json_each('[0, 1]') j, json_each(:trusts) t, json_each('[0, 1]') m)
-              select {HINT} from {self._bases} cross join class s cross join hint h on h.workspace_id = b.workspace_id
-                and h.key in (select a.key from hint a indexed by hint_anchor
+              select {HINT} from {self._bases} cross join class s cross join {HINT_FROM}
+                where h.workspace_id = b.workspace_id and h.key in (select a.key from hint a indexed by hint_anchor
                   where a.workspace_id = b.workspace_id and a.anchor_id = b.id and a.is_joint = s.is_joint
                     and a.trust = s.trust and a.may_create = s.may_create order by a.at, a.key limit :most)
               order by h.at, h.key limit :most""",

@@ -25,9 +25,11 @@ from convsdk.store.rows import (
     HOLDING,
     RULING,
     RULING_FROM,
+    decision_text,
     decode_decision,
     decode_evidence,
     encode,
+    evidence_text,
     filing_of,
     holding_of,
     keys_of,
@@ -74,6 +76,17 @@ _TAKE_BACK = {
 }
 
 
+def _asked(rows: Sequence[tuple[Any, ...]]) -> tuple[str, Sequence[Any]]:
+    """Give a table of `rows` of three columns to select from, and its values.
+
+    The statement is the same for two rows and for a thousand. One row is given as it is: JSON takes as long as the
+    look-up that it is for.
+    """
+    if len(rows) == 1:
+        return "(select ? as c0, ? as c1, ? as c2)", rows[0]
+    return "(select value ->> 0 as c0, value ->> 1 as c1, value ->> 2 as c2 from json_each(?))", [text_of(rows)]
+
+
 def _is_filed_as(one: Filing, other: Filing | None) -> bool:
     if other is None:
         return False
@@ -105,12 +118,12 @@ class SqliteTransaction(Transaction):
         return known
 
     def _load_holdings(self, known: Known, identifiers: Collection[Identifier]) -> None:
+        asked, values = _asked([(one.kind, one.scope, one.value) for one in identifiers])
         rows = self._run(
-            f"""select {HOLDING}, k.root_id from {KEYS} w
-              cross join identifier i
-                on i.workspace_id = :workspace and i.kind = w.kind and i.scope = w.scope and i.value = w.value
+            f"""select {HOLDING}, k.root_id from {asked} w
+              cross join identifier i on i.workspace_id = ? and i.kind = w.c0 and i.scope = w.c1 and i.value = w.c2
               left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id""",
-            {"workspace": self._workspace, "keys": keys_of(identifiers)},
+            (*values, self._workspace),
         )
         self._take_holdings(known, rows)
 
@@ -234,7 +247,6 @@ class SqliteTransaction(Transaction):
             known.add(Evidence(hint=key, at=time_of(at), anchor=anchor, trust=Trust(trust), may_create=is_creating))
 
     def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[tuple[str, Filing]]]:
-        asked = [(place, one.channel, one.thread) for place, one in enumerate(queries)]
         found: list[list[tuple[str, Filing]]] = [[] for _ in queries]
         references = [
             (place, one.channel, reference) for place, one in enumerate(queries) for reference in one.references
@@ -250,13 +262,16 @@ class SqliteTransaction(Transaction):
                 {"workspace": self._workspace, "references": text_of(references)},
             ):
                 found[place].append((reference, self._filing(row)))
+        asked, values = _asked([(place, one.channel, one.thread) for place, one in enumerate(queries)])
+        threaded: list[list[tuple[str, Filing]]] = [[] for _ in queries]
         for place, *row in self._run(
-            f"""select w.value ->> 0, {FILING} from json_each(:asked) w cross join {FILING_FROM}
-              where c.workspace_id = :workspace and c.channel = w.value ->> 1 and c.thread = w.value ->> 2
-              order by w.key, c.id desc""",
-            {"workspace": self._workspace, "asked": text_of(asked)},
+            f"""select w.c0, {FILING} from {asked} w
+              cross join {FILING_FROM} where c.workspace_id = ? and c.channel = w.c1 and c.thread = w.c2""",
+            (*values, self._workspace),
         ):
-            found[place].append(("", self._filing(row)))
+            threaded[place].append(("", self._filing(row)))
+        for answering, others in zip(found, threaded, strict=True):
+            answering.extend(sorted(others, key=lambda one: one[1].id, reverse=True))
         return found
 
     def _filing(self, row: Sequence[Any]) -> Filing:
@@ -348,8 +363,8 @@ class SqliteTransaction(Transaction):
                     record.how,
                     record.by,
                     record.conversation,
-                    encode(record.evidence),
-                    encode(record.decision),
+                    evidence_text(record.evidence),
+                    decision_text(record.decision),
                 )
                 for record in batch.hints
             ),

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from convsdk.core.model import Identifier
 from convsdk.core.storage import Batch
-from convsdk.store.rows import encode, row_of, stamp
+from convsdk.store.rows import decision_text, encode, evidence_text, row_of, stamp
 
 # Columns are named, so that a later migration can add one without breaking this release.
 COLUMNS = {
@@ -65,8 +65,8 @@ def rows_in(batch: Batch, base: Mapping[Identifier, int], ids: Iterator[int]) ->
                 one.how,
                 one.by,
                 one.conversation,
-                Raw(encode(one.evidence)),
-                Raw(encode(one.decision)),
+                evidence_text(one.evidence),
+                decision_text(one.decision),
             )
             for one in sorted(batch.hints, key=lambda one: one.evidence.hint)
         ],

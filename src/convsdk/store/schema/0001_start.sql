@@ -53,7 +53,7 @@ create table hint (
   how text not null,
   by text not null,
   conversation_id integer,
-  evidence blob not null,
+  evidence blob,                -- null: the columns say all of it
   decision blob not null,
   primary key (workspace_id, key)
 ) strict, without rowid;

@@ -56,7 +56,7 @@ create table hint (
   how text not null,
   by text not null,
   conversation_id bigint,
-  evidence jsonb not null,
+  evidence jsonb,  -- null: the columns say all of it
   decision jsonb not null,
   primary key (workspace_id, key)
 );
