@@ -3,7 +3,9 @@
 from typing import assert_type
 
 from convsdk.core.model import Identifier, Trust
+from convsdk.desk import Received
 from convsdk.errors import ConvsdkError, PermanentError, TransientError
+from convsdk.ingest import Ingest
 
 
 def identifiers(identifier: Identifier) -> None:
@@ -20,3 +22,9 @@ def errors(error: ConvsdkError) -> None:
         assert_type(error.retry_after_s, float | None)
     if isinstance(error, PermanentError):
         assert_type(error.code, str | None)
+
+
+async def ingest(ingest: Ingest) -> None:
+    """A thread and a coroutine get the same."""
+    assert_type(ingest.receive("chat", []), tuple[Received, ...])
+    assert_type(await ingest.receive_async("chat", []), tuple[Received, ...])
