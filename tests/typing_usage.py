@@ -6,8 +6,10 @@ from typing import assert_type
 from convsdk.backfill import Progress
 from convsdk.core.events import Event
 from convsdk.core.model import Identifier, Outcome, Trust
+from convsdk.desk import Received
 from convsdk.errors import ConvsdkError, PermanentError, TransientError
 from convsdk.hub import Hub
+from convsdk.ingest import Ingest
 
 
 def identifiers(identifier: Identifier) -> None:
@@ -35,3 +37,9 @@ def back_fill(hub: Hub, events: Iterable[Event]) -> None:
         for one in progress.failed:
             assert_type(one.parcel.events, tuple[Event, ...])
             assert_type(one.error, PermanentError | ValueError | None)
+
+
+async def ingest(ingest: Ingest) -> None:
+    """A thread and a coroutine get the same."""
+    assert_type(ingest.receive("chat", []), tuple[Received, ...])
+    assert_type(await ingest.receive_async("chat", []), tuple[Received, ...])

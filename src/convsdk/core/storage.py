@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from attrs import define, field, frozen
 
@@ -162,7 +162,12 @@ class Transaction(ABC):
 
 
 class Store(ABC):
-    """Where a workspace's contacts, evidence and conversations are kept. Methods may be called from any thread."""
+    """Where a workspace's contacts, evidence and conversations are kept. Methods may be called from any thread.
+
+    `writers` is how many write transactions are worth running at once.
+    """
+
+    writers: ClassVar[int] = 1
 
     @abstractmethod
     def transact(self, workspace: str, work: Callable[[Transaction], Result]) -> Result:
