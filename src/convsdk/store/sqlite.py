@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
@@ -113,8 +114,8 @@ class SqliteStore(Store):
                     path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S, cached_statements=256
                 )
                 refused.callback(self._connection.close)
+                self._write_ahead()
                 for pragma in (
-                    "journal_mode = wal",
                     "synchronous = full",
                     "cache_size = -65536",
                     "temp_store = memory",
@@ -129,6 +130,18 @@ class SqliteStore(Store):
                 ) from error
             refused.pop_all()
         self._opened = _inode(path)
+
+    def _write_ahead(self) -> None:
+        # SQLite does not wait for this lock: processes that make a file at the same time would refuse one another.
+        end = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("pragma journal_mode = wal").fetchall()
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+            time.sleep(0.01)
 
     def _migrate(self) -> None:
         folder = resources.files("convsdk.store").joinpath("schema")
