@@ -1,4 +1,5 @@
 import sqlite3
+import threading
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -165,6 +166,18 @@ def test_open_of_a_fresh_file_that_is_being_written_can_be_tried_again(path):
         SqliteStore(path)
 
     SqliteStore(path).close()
+
+
+def test_open_of_a_file_that_another_is_making_waits_for_it(path):
+    """Processes that start together on a new file do not refuse one another."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("begin immediate")
+        letting_go = threading.Timer(0.1, other.rollback)
+        letting_go.start()
+
+        SqliteStore(path).close()
+
+        letting_go.join()
 
 
 def test_acknowledged_writes_survive_a_power_cut(path):

@@ -6,10 +6,12 @@ does not depend on its size.
 """
 
 import json
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from typing import Any
 
@@ -44,8 +46,35 @@ from convsdk.store.sqlite_transaction import KEYS, SqliteTransaction
 _BUSY_TIMEOUT_S = 30
 
 
-def _is_busy(error: Exception) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+_BUSY = "is busy with another writer: try again", 1
+# By SQLite's primary code (https://www.sqlite.org/rescode.html): what passes, with a pause in seconds, and what lasts.
+_PASSING = {
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_PROTOCOL: _BUSY,
+    sqlite3.SQLITE_FULL: ("has no room: free space on its disk, and try again", 10),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written: look at its disk (faults, space, quota), and try again", 10),
+    sqlite3.SQLITE_NOMEM: ("needs more memory than there is: free some, and try again", 10),
+}
+_LASTING = {
+    sqlite3.SQLITE_READONLY: "cannot be written to: let this user write the file and its folder, and start again",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened any more: let this user write the file and its folder",
+    sqlite3.SQLITE_CORRUPT: "is damaged: stop all who use it, and restore a backup (or see 'sqlite3 FILE .recover')",
+    sqlite3.SQLITE_NOTADB: "is no database any more: stop all who use it, and restore a backup",
+}
+
+
+def _code(error: Exception) -> int:
+    # An error of the driver itself has no code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  (a Path for each transaction costs more than the look)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class SqliteStore(SqlReads):
@@ -63,14 +92,15 @@ class SqliteStore(SqlReads):
         self._path = path
         self._lock = threading.RLock()
         self._workspaces: dict[str, int] = {}
+        self._opened: tuple[int, int] | None = None
         with ExitStack() as refused:
             try:
                 self._connection = sqlite3.connect(
                     path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S, cached_statements=256
                 )
                 refused.callback(self._connection.close)
+                self._write_ahead()
                 for pragma in (
-                    "journal_mode = wal",
                     "synchronous = full",
                     "cache_size = -65536",
                     "temp_store = memory",
@@ -81,12 +111,25 @@ class SqliteStore(SqlReads):
                     self._connection.execute(f"pragma {pragma}").fetchall()
                 self._migrate()
             except sqlite3.Error as error:
-                if _is_busy(error):
+                if _code(error) in (*_PASSING, sqlite3.SQLITE_CORRUPT):
                     raise self._error(error) from error
                 raise ConfigError(
                     f"cannot open {path!r} as a store ({error}): give the path of a writable file"
                 ) from error
             refused.pop_all()
+        self._opened = _inode(path)
+
+    def _write_ahead(self) -> None:
+        # SQLite does not wait for this lock: processes that make a file at the same time would refuse one another.
+        end = time.monotonic() + _BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._connection.execute("pragma journal_mode = wal").fetchall()
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+            time.sleep(0.01)
 
     def _migrate(self) -> None:
         folder = resources.files("convsdk.store").joinpath("schema")
@@ -112,11 +155,20 @@ class SqliteStore(SqlReads):
             self._connection.execute("begin immediate")
             try:
                 yield
+                self._check_place()
                 self._connection.execute("commit")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise
+
+    def _check_place(self) -> None:
+        # SQLite would go on with a file that nobody finds any more, and all that is acknowledged would end with it.
+        if self._opened is not None and _inode(self._path) != self._opened:
+            raise ConfigError(
+                f"{self._path!r} was deleted or replaced while it was in use; nothing of this batch was written: "
+                "put it back with its -wal file, or start again on what is there now"
+            )
 
     def transact(self, workspace: str, work: Callable[[Transaction], Result]) -> Result:
         number = self._workspace(workspace)
@@ -131,8 +183,14 @@ class SqliteStore(SqlReads):
             raise self._error(error) from error
 
     def _error(self, error: Exception) -> ConvsdkError:
-        if _is_busy(error):
-            return TransientError(f"{self._path!r} is busy with another writer: try again", retry_after_s=1)
+        if _code(error) in _PASSING:
+            told, pause_s = _PASSING[_code(error)]
+            return TransientError(f"{self._path!r} {told}", retry_after_s=pause_s)
+        if _code(error) in _LASTING:
+            with suppress(sqlite3.Error):
+                # The page as it was read stays in memory otherwise, and a file that was mended is never seen.
+                self._connection.execute("pragma shrink_memory")
+            return ConfigError(f"{self._path!r} {_LASTING[_code(error)]} ({error})")
         return PermanentError(f"{self._path!r}: {error}; nothing of this batch was written", code=type(error).__name__)
 
     def _workspace(self, name: str) -> int:
