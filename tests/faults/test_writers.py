@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from servers import STORES, fresh_store
 
 _spec = importlib.util.spec_from_file_location("workload", Path(__file__).with_name("workload.py"))
 workload = sys.modules.setdefault("workload", importlib.util.module_from_spec(_spec))
@@ -16,10 +17,10 @@ SECONDS = float(os.environ.get("CONVSDK_TEST_FAULT_SECONDS", "2"))
 ROUNDS = 500 if "CONVSDK_TEST_FAULT_SECONDS" in os.environ else 40
 
 
-@pytest.fixture
-def url(tmp_path):
-    """Give the URL of an empty store."""
-    return f"sqlite:///{tmp_path / 'shop.db'}"
+@pytest.fixture(params=STORES[1:])
+def url(request, tmp_path):
+    """Give the URL of an empty store that several processes can open."""
+    return fresh_store(request.param, tmp_path)
 
 
 def test_one_new_address_from_all_writers_is_one_contact(url):
