@@ -10,9 +10,10 @@ from convsdk.core.inbox import Filing
 from convsdk.core.model import (
     Identifier,
     Node,
+    Ruling,
     Trust,
 )
-from convsdk.core.resolver import Holding, Known
+from convsdk.core.resolver import Changes, Holding, Known
 from convsdk.core.storage import (
     Batch,
     ThreadQuery,
@@ -292,26 +293,22 @@ class SqliteTransaction(Transaction):
             yield self._spent - 1
 
     def write(self, batch: Batch) -> None:
-        self._write_changes(batch)
+        # Nearly every batch is messages of known people alone, and has nothing for half of this.
+        if batch.changes.holdings or batch.changes.contacts or batch.changes.roots:
+            self._write_changes(batch.changes)
         self._find_bases(batch)
         self._write_hints(batch)
-        self._write_said(batch)
+        if batch.rulings:
+            self._write_rulings(batch.rulings)
+        if batch.traits or batch.consents or batch.memberships or batch.withdrawals:
+            self._write_said(batch)
         self._write_inbox(batch)
-        for is_ruling, statements in _TAKE_BACK.items():
-            marks = [
-                (not one.is_undone, self._workspace, one.target)
-                for one in batch.withdrawals
-                if one.is_ruling is is_ruling
-            ]
-            for statement in statements if marks else ():
-                self._run_many(statement, marks)
         if self._ids is not None:
             self._run("update workspace set next_id = ? where id = ?", (self._spent, self._workspace))
         for name, position in batch.checkpoints.items():
             self._run("replace into checkpoint values (?, ?, ?)", (self._workspace, name, position))
 
-    def _write_changes(self, batch: Batch) -> None:
-        changes = batch.changes
+    def _write_changes(self, changes: Changes) -> None:
         self._many(
             _INSERT["identifier"]
             + """ on conflict (workspace_id, id) do update set since = excluded.since, since_hint = excluded.since_hint,
@@ -386,16 +383,18 @@ class SqliteTransaction(Transaction):
                 for other, trust in pairs
             ),
         )
+
+    def _write_rulings(self, rulings: Iterable[Ruling]) -> None:
         self._many(
             _INSERT["ruling"],
             (
                 (one.id, one.kind.value, self._base[one.a], self._base[one.b], stamp(one.at), one.by, one.reason)
-                for one in batch.rulings
+                for one in rulings
             ),
         )
 
     def _write_said(self, batch: Batch) -> None:
-        ids = self.new_ids() if batch.traits or batch.consents or batch.memberships or batch.withdrawals else iter(())
+        ids = self.new_ids()
         self._many(
             _INSERT["trait"],
             (
@@ -433,6 +432,14 @@ class SqliteTransaction(Transaction):
             _INSERT["withdrawal"],
             ((next(ids), one.target, one.is_ruling, stamp(one.at), one.by, one.is_undone) for one in batch.withdrawals),
         )
+        for is_ruling, statements in _TAKE_BACK.items():
+            marks = [
+                (not one.is_undone, self._workspace, one.target)
+                for one in batch.withdrawals
+                if one.is_ruling is is_ruling
+            ]
+            for statement in statements if marks else ():
+                self._run_many(statement, marks)
 
     def _write_inbox(self, batch: Batch) -> None:
         self._write_filings(batch.filings.values())
