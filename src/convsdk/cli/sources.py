@@ -117,9 +117,10 @@ class Sources:
                 continue
             try:
                 last = Place(path=path, start=mark.start, end=mark.end, next=mark.next).read()
+                was_whole = _begins_anew(path, mark.next)
             except OSError:
-                last = b""
-            return (before.hexdigest(), _digest(last)) == (mark.before, mark.digest)
+                last, was_whole = b"", mark.next == 0
+            return was_whole and (before.hexdigest(), _digest(last)) == (mark.before, mark.digest)
         return False
 
     def pieces(self) -> Iterator[Piece]:
@@ -187,6 +188,17 @@ def _cut(path: Path, start: int) -> Iterator[Piece]:
         place = Place(path=path, start=0, end=0, next=0)
         problem = error.strerror or str(error)
         yield Piece(source="", place=place, received_at=datetime.now(UTC), problem=problem)
+
+
+def _begins_anew(path: Path, at: int) -> bool:
+    """Say whether another request begins at a byte, or the file ends there: the last one may have been half written."""
+    with path.open("rb") as file:
+        kind = file.read(len(_MBOX_START))
+        file.seek(max(at - 1, 0))
+        last, first = file.read(1), file.read(len(_MBOX_START))
+    if at == 0 or not first:
+        return True
+    return first == _MBOX_START if kind == _MBOX_START else path.suffix == ".jsonl" and last == b"\n"
 
 
 def _piece(path: Path, start: int, end: int, body: bytes | None) -> Piece:
