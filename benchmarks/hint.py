@@ -27,11 +27,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 
 import jwt
 from attrs import frozen
+from laps import timed
+from limit import address
 from plain import Plain, Row
 
 from convsdk.channels.chat import ChatChannel, ChatSettings
@@ -71,12 +73,6 @@ class Case:
     outcome: Outcome
     writers: Callable[[int], Iterable[int]]
     arrival: Callable[[int, int], Arrival]
-
-
-def address(contact: int) -> str:
-    """Give a contact's address: looks random, is not."""
-    digest = hashlib.blake2b(contact.to_bytes(8, "little"), digest_size=8).hexdigest()
-    return f"{digest[:10]}.{digest[10:]}@mail{contact % 97}.example"
 
 
 def cookie(contact: int) -> str:
@@ -208,15 +204,6 @@ def first(contact: int, *, is_mail: bool) -> MessageReceived:
     hint = IdentityHint(at=NOW, identifiers=(claim,), visitor=None if is_mail else cookie(contact))
     thread = "" if is_mail else f"thread-{contact}"
     return MessageReceived(external_id=f"first-{contact}", hint=hint, at=NOW, text=TEXT, thread=thread)
-
-
-@contextmanager
-def timed() -> Iterator[dict[str, float]]:
-    """Give the seconds that the block takes, by the clock and of the processor, once it is done."""
-    spent: dict[str, float] = {}
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield spent
-    spent |= {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def one_round(bench: Bench, case: Case, arrivals: Iterator[Arrival], *, size: int, messages: int) -> dict[str, float]:
