@@ -162,7 +162,7 @@ def multiply(place: Place, seed: Seed, letters: Callable[[int], Letter], times: 
     )
     following = seed.newest(times) + 1
     is_postgresql = isinstance(place, PostgresqlDatabase)
-    spend = f"select setval('id', {following})" if is_postgresql else f"update workspace set next_id = {following}"
+    spend = f"select setval('row_id', {following})" if is_postgresql else f"update workspace set next_id = {following}"
     with place.filling(rows) as run:
         for statement in (*seed.statements(place), *further, spend):
             run(statement)
