@@ -168,6 +168,8 @@ create index conversation_thread on conversation (workspace_id, channel, thread)
 create index conversation_filed on conversation (workspace_id, filed_id, opened_at) where filed_id is not null;
 create index conversation_opened on conversation (workspace_id, opened_at);
 
+-- In the order of arrival, and not by conversation: a message of anybody then ends up on the last page, and what is
+-- written all over the file are twelve bytes of an index.
 create table message (
   workspace_id integer not null,
   id integer not null,
@@ -180,8 +182,9 @@ create table message (
   html text not null,
   attachments blob not null,
   status text not null,
-  primary key (workspace_id, conversation_id, id)
+  primary key (workspace_id, id)
 ) strict, without rowid;
+create index message_conversation on message (workspace_id, conversation_id, id);
 create unique index message_external on message (workspace_id, channel, external_id);
 
 create table outbox (
@@ -228,7 +231,8 @@ insert into sqlite_stat1 (tbl, idx, stat) values
   ('conversation', 'conversation_thread', '10000000 10000000 300000 2'),
   ('conversation', 'conversation_filed', '10000000 10000000 3 1'),
   ('conversation', 'conversation_opened', '10000000 10000000 1'),
-  ('message', 'message', '10000000 10000000 10 1'),
+  ('message', 'message', '10000000 10000000 1'),
+  ('message', 'message_conversation', '10000000 10000000 10 1'),
   ('message', 'message_external', '10000000 10000000 300000 1'),
   ('outbox', 'outbox', '10000000 10000000 1');
 analyze sqlite_schema;
