@@ -13,19 +13,17 @@ for each statement, which costs the driver an eighth of what arrays cost it.
 
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise, product
 from typing import Any
 
-import msgspec
 import psycopg
 
-from convsdk.core.fold import Evidence, Moment
+from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Identifier, Node, Trust
-from convsdk.core.resolver import Holding, Known
-from convsdk.core.storage import Batch, ThreadQuery, Transaction, cuts
+from convsdk.core.model import Identifier
+from convsdk.core.resolver import Known
+from convsdk.core.storage import Batch, ThreadQuery
 from convsdk.store.rows import (
     FILING,
     FILING_FROM,
@@ -33,17 +31,12 @@ from convsdk.store.rows import (
     RULING,
     RULING_FROM,
     decode_decision,
-    decode_evidence,
     filing_of,
-    holding_of,
-    keys_of,
-    ruling_of,
-    stamp,
-    time_of,
+    text_of,
 )
-from convsdk.store.tables import COLUMNS, named_in, rows_in
+from convsdk.store.sql_transaction import Row, SqlTransaction
+from convsdk.store.tables import COLUMNS
 
-_FIRST, _LAST = (-(2**63), ""), (2**63 - 1, "")  # before and after every moment, as it is stored
 _IDS_OF_A_BLOCK = 32  # what the sequence steps by
 _IDS_OF_A_HINT = 6  # about how many one needs
 
@@ -60,16 +53,6 @@ _HOLDINGS = f"""select {HOLDING}, k.root_id from {KEYS} w
   left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id"""
 _DECISIONS = """select key, decision from hint where workspace_id = :workspace
   and key = any(array(select jsonb_array_elements_text(:hints::jsonb)))"""
-_REPEATS = """select w.hint, (select h.evidence from (
-    (select at, key from claim where workspace_id = :workspace and identifier_id = w.id and is_link
-      and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
-    union all
-    (select at, key from claim where workspace_id = :workspace and anchor_id = w.id and is_link
-      and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
-    order by at desc, key desc limit 1
-  ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
-  from (select (r ->> 0) collate "C" as hint, (r ->> 1)::bigint as at, (r ->> 2)::bigint as id
-    from jsonb_array_elements(:named::jsonb) r) w"""
 _REACH = f"""with recursive reach(id) as (
     select i.id from {KEYS} w join identifier i on i.workspace_id = :workspace and i.kind = w.kind
       and i.scope = w.scope and i.value = w.value and i.epoch = 0
@@ -84,25 +67,6 @@ _REACH = f"""with recursive reach(id) as (
       union all select r.b_id from ruling r where r.workspace_id = :workspace and r.a_id = reach.id
         and r.kind = 'merge' and not r.is_withdrawn) n
   ) select id from reach"""
-_REACHED_HOLDINGS = f"""select {HOLDING}, k.root_id from {IDS} w
-  join identifier b on b.workspace_id = :workspace and b.id = w.value
-  join identifier i on i.workspace_id = :workspace and i.kind = b.kind and i.scope = b.scope and i.value = b.value
-  left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id"""
-_JOINT = f"""select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn
-  and h.key = any(array(select c.key from {IDS} w
-    join claim c on c.workspace_id = :workspace and c.anchor_id = w.value and c.is_link))"""
-_RULINGS = f"""select {RULING} from {IDS} w join {RULING_FROM} on r.workspace_id = :workspace and r.a_id = w.value
-  where not r.is_withdrawn and r.b_id = any(array(select value from {IDS} v))"""
-# One look into the index for each, however many messages somebody has written.
-_ALONE = """select s.id, h.at, h.key, h.trust, h.may_create
-  from (select (r ->> 0)::bigint as id, (r ->> 1)::integer as trust, (r ->> 2)::boolean as may_create,
-      (r ->> 3)::bigint as since, r ->> 4 as since_key, (r ->> 5)::bigint as until, r ->> 6 as until_key
-    from jsonb_array_elements(:stretches::jsonb) r) s
-  cross join lateral (select a.at, a.key, a.trust, a.may_create from hint a
-    where a.workspace_id = :workspace and a.anchor_id = s.id and not a.is_joint and a.trust = s.trust
-      and a.may_create = s.may_create and not a.is_withdrawn
-      and (a.at, a.key) >= (s.since, s.since_key) and (a.at, a.key) < (s.until, s.until_key)
-    order by a.at, a.key limit 1) h"""
 _ANSWERED = """(select r.ordinality as place, r.value ->> 0 as query, r.value ->> 1 as channel, r.value ->> 2 as name
   from jsonb_array_elements(:references::jsonb) with ordinality r) w
   join message m on m.workspace_id = :workspace and m.channel = w.channel and m.external_id = w.name"""
@@ -159,11 +123,6 @@ def placeholders(statement: str) -> str:
     return _NAME.sub(r"%(\1)s", statement)
 
 
-def json_of(value: object) -> str:
-    """Give a value as the JSON text of a parameter."""
-    return without_nul(msgspec.json.encode(value).decode())
-
-
 def without_nul(text: str) -> str:
     """Give a text, or a JSON text, with U+FFFD for each NUL, which PostgreSQL cannot hold."""
     return _NUL.sub("\\1\\\\ufffd", text) if r"\u0000" in text else text.replace("\0", "\ufffd")
@@ -188,18 +147,47 @@ def _insert(table: str) -> str:
     )
 
 
-class PostgresqlTransaction(Transaction):
+class PostgresqlTransaction(SqlTransaction):
     """One transaction of one workspace, on a connection in pipeline mode: what is not needed yet is not waited for.
 
     `locks` are row ids of identifiers to lock at once, as `BeginAgain` gave them.
     """
 
+    LAST_SAID = """select w.hint, (select h.evidence from (
+        (select at, key from claim where workspace_id = :workspace and identifier_id = w.id and is_link
+          and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
+        union all
+        (select at, key from claim where workspace_id = :workspace and anchor_id = w.id and is_link
+          and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
+        order by at desc, key desc limit 1
+      ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
+      from (select (r ->> 0) collate "C" as hint, (r ->> 1)::bigint as at, (r ->> 2)::bigint as id
+        from jsonb_array_elements(:named::jsonb) r) w"""
+    REACHED = f"""select {HOLDING}, k.root_id from {IDS} w
+      join identifier b on b.workspace_id = :workspace and b.id = w.value
+      join identifier i on i.workspace_id = :workspace and i.kind = b.kind and i.scope = b.scope and i.value = b.value
+      left join contact k on k.workspace_id = i.workspace_id and k.id = i.contact_id"""
+    JOINT = f"""select h.evidence from hint h where h.workspace_id = :workspace and not h.is_withdrawn
+      and h.key = any(array(select c.key from {IDS} w
+        join claim c on c.workspace_id = :workspace and c.anchor_id = w.value and c.is_link))"""
+    RULINGS = f"""select {RULING} from {IDS} w join {RULING_FROM} on r.workspace_id = :workspace and r.a_id = w.value
+      where not r.is_withdrawn and r.b_id = any(array(select value from {IDS} v))"""
+    # One look into the index for each, however many messages somebody has written.
+    ALONE = """select s.id, h.at, h.key, h.trust, h.may_create
+      from (select (r ->> 0)::bigint as id, (r ->> 1)::integer as trust, (r ->> 2)::boolean as may_create,
+          (r ->> 3)::bigint as since, r ->> 4 as since_key, (r ->> 5)::bigint as until, r ->> 6 as until_key
+        from jsonb_array_elements(:stretches::jsonb) r) s
+      cross join lateral (select a.at, a.key, a.trust, a.may_create from hint a
+        where a.workspace_id = :workspace and a.anchor_id = s.id and not a.is_joint and a.trust = s.trust
+          and a.may_create = s.may_create and not a.is_withdrawn
+          and (a.at, a.key) >= (s.since, s.since_key) and (a.at, a.key) < (s.until, s.until_key)
+        order by a.at, a.key limit 1) h"""
+
     def __init__(self, connection: psycopg.Connection[Any], workspace: int, locks: Collection[int]) -> None:
+        super().__init__(workspace)
         self._connection = connection
-        self._workspace = workspace
         self._wanted = locks
         self._held: set[int] = set()
-        self._base: dict[Identifier, int] = {}
         self._ids = self._count()
         self._blocks: psycopg.Cursor[Any] | None = None
         connection.execute("begin isolation level read committed")
@@ -209,15 +197,17 @@ class PostgresqlTransaction(Transaction):
         """Give the transaction's number, by which its outcome can be asked for after the connection is lost."""
         return str(self._opened.fetchone()[0])  # type: ignore[index]  # it has one row
 
-    def _run(self, statement: str, **values: Any) -> psycopg.Cursor[Any]:  # noqa: ANN401  (SQL values)
+    def _ask(self, statement: str, **values: Any) -> psycopg.Cursor[Any]:  # noqa: ANN401  (SQL values)
         return self._connection.execute(placeholders(statement), {"workspace": self._workspace, **values})
+
+    def _json(self, value: object) -> str:
+        return without_nul(text_of(value))
 
     def load(self, evidence: Sequence[Evidence]) -> Known:
         named = {one for each in evidence for one in each.identifiers}
-        keys = keys_of(named)
-        locked = self._run(_LOCK, keys=keys, ids=json_of(list(self._wanted)))
-        holdings = self._run(_HOLDINGS, keys=keys)
-        decisions = self._run(_DECISIONS, hints=json_of([one.hint for one in evidence]))
+        locked = self._ask(_LOCK, keys=self._keys(named), ids=self._json(list(self._wanted)))
+        holdings = self._holdings(named)
+        decisions = self._ask(_DECISIONS, hints=self._json([one.hint for one in evidence]))
         self._blocks = self._ask_for_ids(len(evidence) * _IDS_OF_A_HINT)
         known = Known()
         self._held.update(number for (number,) in locked)
@@ -228,80 +218,27 @@ class PostgresqlTransaction(Transaction):
         self._load_repeats(known, evidence)
         return known
 
-    def _take_holdings(self, known: Known, rows: Iterable[tuple[Any, ...]]) -> None:
-        for *row, root in rows:
-            held = holding_of(tuple(row))
-            known.holdings.setdefault(held.node, held)
-            if held.contact is not None:
-                known.roots.setdefault(held.contact, root)
-            if held.node.epoch == 0:
-                self._base[held.node.identifier] = held.id
+    def _holdings(self, identifiers: Collection[Identifier]) -> psycopg.Cursor[Any]:
+        return self._ask(_HOLDINGS, keys=self._keys(identifiers))
 
-    def _load_repeats(self, known: Known, evidence: Sequence[Evidence]) -> None:
-        joint = {one.hint: one for one in evidence if one.links}
-        named = [
-            (one.hint, stamp(one.at), self._base.get(identifier))
-            for one in joint.values()
-            for identifier, _ in one.attested
-        ]
-        if not named:
-            return
-        said: dict[str, list[Evidence | None]] = {hint: [] for hint in joint}
-        for hint, last in self._run(_REPEATS, named=json_of(named)):
-            said[hint].append(decode_evidence(last) if last else None)
-        known.repeats = {
-            hint
-            for hint, lasts in said.items()
-            if all(last is not None and last.attested == joint[hint].attested for last in lasts)
-        }
-
-    def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
-        reached = self._lock_reach(identifiers)
-        asked = json_of(sorted(reached))
-        holdings = self._run(_REACHED_HOLDINGS, ids=asked)
-        evidence = self._run(_JOINT, ids=asked)
-        rulings = self._run(_RULINGS, ids=asked)
-        self._take_holdings(known, holdings)
-        joint = [decode_evidence(one) for (one,) in evidence]
-        for one in joint:
-            known.add(one)
-        for row in rulings:
-            known.add_ruling(ruling_of(row).ruling)
-        self._load_alone(known, reached, cuts((*joint, *pending)))
-
-    def _lock_reach(self, identifiers: Collection[Identifier]) -> set[int]:
+    def _reach(self, identifiers: Collection[Identifier]) -> list[int]:
         """Lock all that evidence leads to, until no more has come to it."""
-        keys = keys_of(identifiers)
+        keys = self._keys(identifiers)
         while True:
-            reached = {number for (number,) in self._run(_REACH, keys=keys)}
+            reached = {number for (number,) in self._ask(_REACH, keys=keys)}
             more = reached - self._held
             if not more:
-                return reached
+                return sorted(reached)
             # Waiting is safe only in order of id; else others could wait for us.
             is_in_order = not self._held or min(more) > max(self._held)
             statement = """select 1 from identifier where workspace_id = :workspace
               and id = any(array(select value from {ids} w)) order by id for update {wait}"""
             statement = statement.format(ids=IDS, wait="" if is_in_order else "nowait")
             try:
-                self._run(statement, ids=json_of(sorted(more))).fetchall()
+                self._ask(statement, ids=self._json(sorted(more))).fetchall()
             except psycopg.errors.LockNotAvailable:
                 raise BeginAgain(self._held | more) from None
             self._held |= more
-
-    def _load_alone(self, known: Known, reached: Iterable[int], moments: Mapping[Identifier, list[Moment]]) -> None:
-        names = {number: identifier for identifier, number in self._base.items()}
-        stretches = [
-            (number, trust, may_create, *start, *end)
-            for number in reached
-            for start, end in pairwise(
-                [_FIRST, *((stamp(at), key) for at, key in moments.get(names[number], ())), _LAST]
-            )
-            for trust, may_create in product(Trust, (False, True))
-        ]
-        for number, at, key, trust, may_create in self._run(_ALONE, stretches=json_of(stretches)):
-            known.add(
-                Evidence(hint=key, at=time_of(at), anchor=names[number], trust=Trust(trust), may_create=may_create)
-            )
 
     def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[tuple[str, Filing]]]:
         found: list[list[tuple[str, Filing]]] = [[] for _ in queries]
@@ -310,19 +247,19 @@ class PostgresqlTransaction(Transaction):
         empty = {place: queries[place] for place, one in enumerate(found) if not one}
         if empty:
             names = {zlib.crc32(f"{one.channel}\0{one.thread}".encode()) - 2**31 for one in empty.values()}
-            self._run(_LOCK_THREADS, threads=sorted(names))
+            self._ask(_LOCK_THREADS, threads=sorted(names))
             self._load_candidates(empty, found)
         return found
 
     def _load_candidates(self, queries: Mapping[int, ThreadQuery], found: list[list[tuple[str, Filing]]]) -> None:
         asked = {
-            "threads": json_of([(place, one.channel, one.thread) for place, one in queries.items()]),
-            "references": json_of(
+            "threads": self._json([(place, one.channel, one.thread) for place, one in queries.items()]),
+            "references": self._json(
                 [(place, one.channel, reference) for place, one in queries.items() for reference in one.references]
             ),
         }
-        self._run(_LOCK_CONVERSATIONS, **asked)
-        rows = self._run(_CANDIDATES, **asked).fetchall()
+        self._ask(_LOCK_CONVERSATIONS, **asked)
+        rows = self._ask(_CANDIDATES, **asked).fetchall()
         # Answers first, in the order of the references; then the thread, the newest first.
         for query, reference, _, *row in sorted(rows, key=lambda row: (not row[1], row[2], -row[3])):
             found[query].append((reference, filing_of(tuple(row))))
@@ -331,7 +268,7 @@ class PostgresqlTransaction(Transaction):
         return self._ids
 
     def _ask_for_ids(self, count: int) -> psycopg.Cursor[Any]:
-        return self._run(_BLOCKS, blocks=1 + count // _IDS_OF_A_BLOCK)
+        return self._ask(_BLOCKS, blocks=1 + count // _IDS_OF_A_BLOCK)
 
     def _count(self) -> Iterator[int]:
         while True:
@@ -340,23 +277,15 @@ class PostgresqlTransaction(Transaction):
             for (first,) in blocks:
                 yield from range(first, first + _IDS_OF_A_BLOCK)
 
-    def write(self, batch: Batch) -> None:
-        changes = batch.changes
-        self._base.update({node.identifier: held.id for node, held in changes.holdings.items() if not node.epoch})
-        if missing := named_in(batch) - self._base.keys():
-            self._take_holdings(Known(), self._run(_HOLDINGS, keys=keys_of(missing)))
-            # Somebody unknown, of whom a consent or a merge speaks.
-            for one, number in zip(sorted(missing - self._base.keys()), self._ids, strict=False):
-                self._base[one] = number
-                changes.holdings[Node(one)] = Holding(id=number, node=Node(one))
-        created = {one.id for one in changes.contacts}
+    def _write(self, rows: Mapping[str, Sequence[Row]], batch: Batch) -> None:
+        created = {one.id for one in batch.changes.contacts}
         marks = [(one.target, not one.is_undone, one.is_ruling) for one in batch.withdrawals]
-        rows = rows_in(batch, self._base, self._ids) | {
-            "root": [(contact, root) for contact, root in changes.roots.items() if contact not in created],
+        updates = {
+            "root": [(contact, root) for contact, root in batch.changes.roots.items() if contact not in created],
             "withdrawn hint": [one for one in marks if not one[2]],
             "withdrawn claim": [one for one in marks if not one[2]],
             "withdrawn ruling": [one for one in marks if one[2]],
         }
-        rows = {table: found for table, found in rows.items() if found}
-        if rows:
-            self._run(_writes(tuple(rows)), batch=json_of(rows))
+        written = {**rows, **{table: found for table, found in updates.items() if found}}
+        if written:
+            self._ask(_writes(tuple(written)), batch=self._json(written))

@@ -76,9 +76,9 @@ def time_of(stamp: int) -> datetime:
     return _EPOCH + timedelta(microseconds=stamp)
 
 
-def text_of(values: Sequence[Any]) -> str:
-    """Give `values` as the JSON text that `json_each` reads."""
-    return encode(values).decode()
+def text_of(value: object) -> str:
+    """Give a value as the JSON text that a statement reads it from."""
+    return encode(value).decode()
 
 
 def keys_of(identifiers: Iterable[Identifier]) -> str:
@@ -86,7 +86,7 @@ def keys_of(identifiers: Iterable[Identifier]) -> str:
     return text_of([(one.kind, one.scope, one.value) for one in identifiers])
 
 
-def holding_of(row: tuple[Any, ...]) -> Holding:
+def holding_of(row: Sequence[Any]) -> Holding:
     """Give the holding in a row of `HOLDING`."""
     number, kind, scope, value, epoch, since, since_hint, contact, trust, is_owned, is_founder, spelling = row
     return Holding(
@@ -181,7 +181,7 @@ def decision_text(decision: Decision) -> msgspec.Raw:
     return msgspec.Raw(encode(kept))
 
 
-def ruling_of(row: tuple[Any, ...]) -> RulingRecord:
+def ruling_of(row: Sequence[Any]) -> RulingRecord:
     """Give the ruling in a row of `RULING`."""
     ruling = Ruling(
         id=row[0],

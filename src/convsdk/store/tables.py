@@ -1,13 +1,18 @@
 """How a batch becomes rows: the same tables and columns in every SQL store."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Raw
 
-from convsdk.core.model import Identifier
-from convsdk.core.storage import Batch
+from convsdk.core.fold import Evidence
+from convsdk.core.inbox import Filing
+from convsdk.core.model import Identifier, Message
+from convsdk.core.resolver import Changes
+from convsdk.core.storage import Batch, HintRecord
 from convsdk.store.rows import decision_text, encode, evidence_text, row_of, stamp
+
+Row = Sequence[Any]
 
 # Columns are named, so that a later migration can add one without breaking this release.
 COLUMNS = {
@@ -44,43 +49,97 @@ def named_in(batch: Batch) -> set[Identifier]:
     }
 
 
-def rows_in(batch: Batch, base: Mapping[Identifier, int], ids: Iterator[int]) -> dict[str, Sequence[tuple[Any, ...]]]:
+def rows_in(
+    batch: Batch, base: Mapping[Identifier, int], new_ids: Callable[[], Iterator[int]]
+) -> dict[str, Sequence[Row]]:
     """Give the rows of each table that `batch` writes to, in the order of `COLUMNS`.
 
     `base` has the row id of every identifier in `named_in(batch)`. Rows with a key that others could write at the
     same time are in the order of that key, so that no two writers wait for one another.
     """
-    roots = batch.changes.roots
-    rows: dict[str, Sequence[tuple[Any, ...]]] = {
-        "hint": [
-            (
-                one.evidence.hint,
-                stamp(one.evidence.at),
-                base[one.evidence.anchor] if one.evidence.anchor else None,
-                base[one.evidence.visitor] if one.evidence.visitor else None,
-                one.evidence.trust,
-                one.evidence.may_create,
-                bool(one.evidence.links),
-                one.channel,
-                one.how,
-                one.by,
-                one.conversation,
-                evidence_text(one.evidence),
-                decision_text(one.decision),
-            )
-            for one in sorted(batch.hints, key=lambda one: one.evidence.hint)
-        ],
+    rows: dict[str, Sequence[Row]] = {
         "identifier": [row_of(held) for _, held in sorted(batch.changes.holdings.items())],
-        "contact": [
-            (one.id, roots.get(one.id, one.id), stamp(one.at), one.how, one.hint) for one in batch.changes.contacts
-        ],
-        "claim": [
-            (base[other], stamp(one.evidence.at), one.evidence.hint, base[one.evidence.anchor], trust, is_link)
-            for one in batch.hints
-            if one.evidence.anchor
-            for is_link, pairs in ((True, one.evidence.links), (False, one.evidence.notes))
-            for other, trust in pairs
-        ],
+        "contact": _contacts(batch.changes),
+        "hint": [_hint(one, base) for one in sorted(batch.hints, key=lambda one: one.evidence.hint)],
+        "claim": [row for one in batch.hints if one.evidence.anchor for row in _claims(one.evidence, base)],
+        "conversation": [_conversation(one, base) for _, one in sorted(batch.filings.items())],
+        "message": [_message(one) for one in sorted(batch.messages, key=lambda one: (one.channel, one.external_id))],
+        "outbox": [(one.id, one.type, one.version, stamp(one.at), Raw(encode(one.payload))) for one in batch.notices],
+    }
+    # Nearly every batch is messages of known people alone, and has nothing of these.
+    if batch.rulings or batch.checkpoints or batch.traits or batch.consents or batch.memberships or batch.withdrawals:
+        rows.update(_said(batch, base, new_ids()))
+    return {table: found for table, found in rows.items() if found}
+
+
+def _contacts(changes: Changes) -> list[Row]:
+    roots = changes.roots
+    return [(one.id, roots.get(one.id, one.id), stamp(one.at), one.how, one.hint) for one in changes.contacts]
+
+
+def _hint(one: HintRecord, base: Mapping[Identifier, int]) -> Row:
+    evidence = one.evidence
+    return (
+        evidence.hint,
+        stamp(evidence.at),
+        base[evidence.anchor] if evidence.anchor else None,
+        base[evidence.visitor] if evidence.visitor else None,
+        evidence.trust,
+        evidence.may_create,
+        bool(evidence.links),
+        one.channel,
+        one.how,
+        one.by,
+        one.conversation,
+        evidence_text(evidence),
+        decision_text(one.decision),
+    )
+
+
+def _claims(evidence: Evidence, base: Mapping[Identifier, int]) -> Iterator[Row]:
+    for is_link, pairs in ((True, evidence.links), (False, evidence.notes)):
+        for other, trust in pairs:
+            yield base[other], stamp(evidence.at), evidence.hint, base[evidence.anchor], trust, is_link  # type: ignore[index]  # links need an anchor
+
+
+def _conversation(one: Filing, base: Mapping[Identifier, int]) -> Row:
+    filed = one.identifier or one.visitor
+    return (
+        one.id,
+        one.channel,
+        one.thread,
+        one.subject,
+        base[one.identifier] if one.identifier else None,
+        base[one.visitor] if one.visitor else None,
+        base[filed] if filed else None,
+        stamp(one.opened[0]),
+        one.opened[1],
+        stamp(one.last_at),
+        one.trust,
+        one.status.value,
+        one.messages,
+        one.unread,
+        one.assignee,
+    )
+
+
+def _message(one: Message) -> Row:
+    return (
+        one.id,
+        one.conversation,
+        one.channel,
+        one.external_id,
+        one.direction.value,
+        stamp(one.at),
+        one.text,
+        one.html,
+        Raw(encode(one.attachments)),
+        one.status,
+    )
+
+
+def _said(batch: Batch, base: Mapping[Identifier, int], ids: Iterator[int]) -> dict[str, Sequence[Row]]:
+    return {
         "ruling": [
             (one.id, one.kind.value, base[one.a], base[one.b], stamp(one.at), one.by, one.reason)
             for one in batch.rulings
@@ -112,42 +171,5 @@ def rows_in(batch: Batch, base: Mapping[Identifier, int], ids: Iterator[int]) ->
         "withdrawal": [
             (next(ids), one.target, one.is_ruling, stamp(one.at), one.by, one.is_undone) for one in batch.withdrawals
         ],
-        "conversation": [
-            (
-                one.id,
-                one.channel,
-                one.thread,
-                one.subject,
-                base[one.identifier] if one.identifier else None,
-                base[one.visitor] if one.visitor else None,
-                base[filed] if (filed := one.identifier or one.visitor) else None,
-                stamp(one.opened[0]),
-                one.opened[1],
-                stamp(one.last_at),
-                one.trust,
-                one.status.value,
-                one.messages,
-                one.unread,
-                one.assignee,
-            )
-            for _, one in sorted(batch.filings.items())
-        ],
-        "message": [
-            (
-                one.id,
-                one.conversation,
-                one.channel,
-                one.external_id,
-                one.direction.value,
-                stamp(one.at),
-                one.text,
-                one.html,
-                Raw(encode(one.attachments)),
-                one.status,
-            )
-            for one in sorted(batch.messages, key=lambda one: (one.channel, one.external_id))
-        ],
-        "outbox": [(one.id, one.type, one.version, stamp(one.at), Raw(encode(one.payload))) for one in batch.notices],
         "checkpoint": list(batch.checkpoints.items()),
     }
-    return {table: found for table, found in rows.items() if found}

@@ -1,0 +1,122 @@
+"""What a write transaction does alike on every SQL database; each says in its own words what it asks for."""
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise, product
+from typing import Any, ClassVar
+
+from convsdk.core.fold import Evidence, Moment
+from convsdk.core.model import Identifier, Node, Trust
+from convsdk.core.resolver import Holding, Known
+from convsdk.core.storage import Batch, Transaction, cuts
+from convsdk.store.rows import decode_evidence, holding_of, ruling_of, stamp, time_of
+from convsdk.store.tables import named_in, rows_in
+
+Row = Sequence[Any]
+_FIRST, _LAST = (-(2**63), ""), (2**63 - 1, "")  # before and after every moment, as it is stored
+
+
+class SqlTransaction(Transaction):
+    """One transaction of one workspace. Values of a statement are named; lists of them go in as JSON."""
+
+    LAST_SAID: ClassVar[str]
+    """For each hint, moment and row id of `:named`: the hint, and the last joint evidence on that row till then."""
+    REACHED: ClassVar[str]
+    """All epochs of the identifiers with the row ids `:ids`."""
+    JOINT: ClassVar[str]
+    """The joint evidence on the row ids `:ids`."""
+    RULINGS: ClassVar[str]
+    """The rulings between the row ids `:ids`."""
+    ALONE: ClassVar[str]
+    """The first lone hint in each of `:stretches`: row id, trust, may_create, and two moments, each with a hint."""
+
+    def __init__(self, workspace: int) -> None:
+        self._workspace = workspace
+        self._base: dict[Identifier, int] = {}
+
+    @abstractmethod
+    def _ask(self, statement: str, **values: Any) -> Iterable[Row]:  # noqa: ANN401  (SQL values)
+        """Run a statement, and give its rows."""
+
+    @abstractmethod
+    def _json(self, value: object) -> str:
+        """Give a value as the JSON text of a parameter."""
+
+    @abstractmethod
+    def _holdings(self, identifiers: Collection[Identifier]) -> Iterable[Row]:
+        """Give all epochs of `identifiers`."""
+
+    @abstractmethod
+    def _reach(self, identifiers: Collection[Identifier]) -> list[int]:
+        """Give the row ids of all that evidence leads to from `identifiers`."""
+
+    @abstractmethod
+    def _write(self, rows: Mapping[str, Sequence[Row]], batch: Batch) -> None:
+        """Write `rows` into their tables, and the roots and the withdrawals of `batch`."""
+
+    def _keys(self, identifiers: Iterable[Identifier]) -> str:
+        return self._json([(one.kind, one.scope, one.value) for one in identifiers])
+
+    def _take_holdings(self, known: Known, rows: Iterable[Row]) -> None:
+        for *row, root in rows:
+            held = holding_of(row)
+            known.holdings.setdefault(held.node, held)
+            if held.contact is not None:
+                known.roots.setdefault(held.contact, root)
+            if held.node.epoch == 0:
+                self._base[held.node.identifier] = held.id
+
+    def _load_repeats(self, known: Known, evidence: Sequence[Evidence]) -> None:
+        joint = {one.hint: one for one in evidence if one.links}
+        named = [
+            (one.hint, stamp(one.at), self._base.get(identifier))
+            for one in joint.values()
+            for identifier, _ in one.attested
+        ]
+        if not named:
+            return
+        said: dict[str, list[Evidence | None]] = {hint: [] for hint in joint}
+        for hint, last in self._ask(self.LAST_SAID, named=self._json(named)):
+            said[hint].append(decode_evidence(last) if last else None)
+        known.repeats = {
+            hint
+            for hint, lasts in said.items()
+            if all(last is not None and last.attested == joint[hint].attested for last in lasts)
+        }
+
+    def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
+        reached = self._reach(identifiers)
+        ids = self._json(reached)
+        holdings, evidence, rulings = (self._ask(one, ids=ids) for one in (self.REACHED, self.JOINT, self.RULINGS))
+        self._take_holdings(known, holdings)
+        joint = [decode_evidence(one) for (one,) in evidence]
+        for one in joint:
+            known.add(one)
+        for row in rulings:
+            known.add_ruling(ruling_of(row).ruling)
+        self._load_alone(known, reached, cuts((*joint, *pending)))
+
+    def _load_alone(self, known: Known, reached: Iterable[int], moments: Mapping[Identifier, list[Moment]]) -> None:
+        names = {number: identifier for identifier, number in self._base.items()}
+        stretches = [
+            (number, trust, may_create, *start, *end)
+            for number in reached
+            for start, end in pairwise(
+                [_FIRST, *((stamp(at), key) for at, key in moments.get(names[number], ())), _LAST]
+            )
+            for trust, may_create in product(Trust, (False, True))
+        ]
+        for number, at, key, trust, may_create in self._ask(self.ALONE, stretches=self._json(stretches)):
+            anchor, is_creating = names[number], bool(may_create)
+            known.add(Evidence(hint=key, at=time_of(at), anchor=anchor, trust=Trust(trust), may_create=is_creating))
+
+    def write(self, batch: Batch) -> None:
+        holdings = batch.changes.holdings
+        self._base.update({node.identifier: held.id for node, held in holdings.items() if not node.epoch})
+        if missing := named_in(batch) - self._base.keys():
+            self._take_holdings(Known(), self._holdings(missing))
+            # Somebody unknown, of whom a consent or a merge speaks.
+            for one, number in zip(sorted(missing - self._base.keys()), self.new_ids(), strict=False):
+                self._base[one] = number
+                holdings[Node(one)] = Holding(id=number, node=Node(one))
+        self._write(rows_in(batch, self._base, self.new_ids), batch)
