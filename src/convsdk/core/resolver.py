@@ -85,7 +85,7 @@ class Known:
         """Give the holding of `identifier` in the epoch that `moment` falls in, or None where nobody named it."""
         if Node(identifier, 1) not in self.holdings:  # nearly always: most identifiers never change hands
             return self.holdings.get(Node(identifier))
-        return self.holdings[self.epochs([identifier]).node(identifier, moment)]
+        return self.holdings.get(self.epochs([identifier]).node(identifier, moment))
 
     def contact(self, node: Node) -> int | None:
         """Give the contact that `node` is on now, or None."""
