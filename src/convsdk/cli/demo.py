@@ -134,12 +134,12 @@ class _Demo:
         for contact in self._hub.contacts():
             self._show_contact(contact)
         self._heading("The conversations")
-        found = reversed(self._hub.conversations())
+        found = self._hub.conversations()[::-1]
         self._screen.table(map(conversation_record, found), CONVERSATION_COLUMNS)
         self._merge_and_unmerge()
         if url != "memory:":
             self._heading("Look around")
-            for command in ("contacts", "explain email:carla@studio.example", "messages 1"):
+            for command in ("contacts", "explain email:carla@studio.example", f"messages {found[0].id}"):
                 self._screen.say(f"  convsdk {command} --store {url}")
 
     def _heading(self, text: str) -> None:
