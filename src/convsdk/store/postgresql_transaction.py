@@ -224,7 +224,8 @@ class PostgresqlTransaction(Transaction):
         self._take_holdings(known, holdings)
         if unlocked := set(self._base.values()) - self._held:  # somebody inserted them between the two statements
             raise BeginAgain(self._held | unlocked)
-        known.decisions = {key: decode_decision(decision) for key, decision in decisions}
+        hints = {without_nul(one.hint): one.hint for one in evidence}
+        known.decisions = {hints[key]: decode_decision(decision) for key, decision in decisions}
         self._load_repeats(known, evidence)
         return known
 
@@ -247,8 +248,9 @@ class PostgresqlTransaction(Transaction):
         if not named:
             return
         said: dict[str, list[Evidence | None]] = {hint: [] for hint in joint}
+        hints = {without_nul(hint): hint for hint in joint}
         for hint, last in self._run(_REPEATS, named=json_of(named)):
-            said[hint].append(decode_evidence(last) if last else None)
+            said[hints[hint]].append(decode_evidence(last) if last else None)
         known.repeats = {
             hint
             for hint, lasts in said.items()
