@@ -2,7 +2,7 @@
 
 READ COMMITTED, one short transaction for a batch, on a connection in pipeline mode. What others do to a transaction
 (a deadlock, a lost race, a lost connection) is met by running it again; an outcome that the connection took with it is
-asked for by the transaction's number, so that nothing takes effect twice.
+asked for by a token that the transaction wrote, so that nothing takes effect twice.
 """
 
 import itertools
@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import psycopg
@@ -75,6 +76,14 @@ _MEND_RESTORED = """update outbox set xact = '0' where xact > pg_current_xact_id
   select w.id from workspace w cross join lateral (select o.xact from outbox o where o.workspace_id = w.id
     order by o.xact desc limit 1) o where o.xact >= pg_snapshot_xmax(pg_current_snapshot()))"""
 
+# What tells whether a transaction was kept. Its number alone does not: after a crash the server gives numbers again.
+_MARK = """insert into last_transaction (workspace_id, slot, token) values (%(workspace)s, %(slot)s, %(token)s)
+  on conflict (workspace_id, slot) do update set token = excluded.token, at = excluded.at"""
+_IS_MARKED = (
+    "select 1 from last_transaction where workspace_id = %(workspace)s and slot = %(slot)s and token = %(token)s"
+)
+_FORGET_MARKS = "delete from last_transaction where at < now() - interval '1 day'"  # of programs that have ended
+
 _Race = errors.DeadlockDetected | errors.SerializationFailure | errors.LockNotAvailable
 _Later = (
     errors.DiskFull
@@ -112,6 +121,7 @@ class PostgresqlStore(SqlReads):
         self._place = _place(url)
         self._workspaces: dict[str, int] = {}
         self._transactions = itertools.count(1)
+        self._slots: list[str] = []  # rows of last_transaction that no transaction of this store uses just now
         try:
             self._url = url
             self._pool = ConnectionPool(
@@ -137,6 +147,7 @@ class PostgresqlStore(SqlReads):
             self._check(connection)
             self._migrate(connection, "pre")
             connection.execute(_MEND_RESTORED)
+            connection.execute(_FORGET_MARKS)
         self._pool.open()
 
     @contextmanager
@@ -201,18 +212,24 @@ class PostgresqlStore(SqlReads):
         return self._insist(attempt)
 
     def _transact(self, workspace: int, work: Callable[[Transaction], Result], locks: Collection[int]) -> Result:
+        slot = self._take_slot()
+        mark = {"workspace": workspace, "slot": slot, "token": uuid4().hex}
         ended: list[tuple[str, Result]] = []
         try:
             with self._pool.connection() as connection, _pipeline(connection):
                 transaction = PostgresqlTransaction(connection, workspace, locks)
                 result = work(transaction)
+                if transaction.has_written:
+                    connection.execute(_MARK, mark)
                 ended.append((transaction.number(), result))
                 connection.execute("commit")
         except psycopg.Error as error:
             # The answer to the commit was lost with the connection: what it was, only the server knows.
-            if ended and _is_lost(error) and self._insist(lambda: self._has_committed(ended[0][0])):
+            if ended and _is_lost(error) and self._insist(lambda: self._has_committed(ended[0][0], mark)):
                 return ended[0][1]
             raise
+        finally:
+            self._slots.append(slot)
         if next(self._transactions) in _LOOKS_AT:
             self._look_at_new_tables()
         return result
@@ -223,8 +240,14 @@ class PostgresqlStore(SqlReads):
             for (table,) in cursor.execute(_TINY).fetchall():
                 cursor.execute(f"analyze (skip_locked) {table}".encode(), prepare=False)
 
-    def _has_committed(self, number: str) -> bool:
-        """Say whether the transaction of that number was kept, once it has ended."""
+    def _take_slot(self) -> str:
+        try:
+            return self._slots.pop()
+        except IndexError:
+            return uuid4().hex
+
+    def _has_committed(self, number: str, mark: Mapping[str, Any]) -> bool:
+        """Say whether the transaction of that number, which left `mark`, was kept, once it has ended."""
         with self._pool.connection() as connection:
             try:
                 row = connection.execute("select pg_xact_status(%s::xid8)", (number,)).fetchone()
@@ -232,7 +255,7 @@ class PostgresqlStore(SqlReads):
                 return False
             if row == ("in progress",):
                 raise errors.LockNotAvailable
-            return row == ("committed",)
+            return row == ("committed",) and connection.execute(_IS_MARKED, mark).fetchone() is not None
 
     def _insist(self, attempt: Callable[[], Result]) -> Result:
         """Run `attempt` until it ends well, its error is one that stays, or time is up."""

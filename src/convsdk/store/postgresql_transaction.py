@@ -202,6 +202,7 @@ class PostgresqlTransaction(Transaction):
         self._base: dict[Identifier, int] = {}
         self._ids = self._count()
         self._blocks: psycopg.Cursor[Any] | None = None
+        self.has_written = False
         connection.execute("begin isolation level read committed")
         self._opened = connection.execute("select pg_current_xact_id()::text")
 
@@ -361,4 +362,5 @@ class PostgresqlTransaction(Transaction):
         }
         rows = {table: found for table, found in rows.items() if found}
         if rows:
+            self.has_written = True
             self._run(_writes(tuple(rows)), batch=json_of(rows))
