@@ -5,6 +5,7 @@ This file is the tests and, run as a script, one of the writers. `workload.py` b
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -226,8 +229,12 @@ def write_for_ever(url, name, seed):
     with closing(Hub(url, policy=workload.POLICY)) as hub:
 
         def write(writer):
-            while True:
-                writer.step()
+            try:
+                while True:
+                    writer.step()
+            finally:
+                traceback.print_exc()
+                os._exit(1)
 
         for number in range(workload.THREADS):
             writer = workload.Writer(hub, f"{name}-{number}", f"{seed}/{number}")
@@ -243,6 +250,7 @@ def killed_after(url, name, count, seed):
         lines = [process.stdout.readline() for _ in range(count)]
         process.send_signal(signal.SIGKILL)
         lines += process.stdout.read().splitlines(keepends=True)
+    assert process.returncode == -signal.SIGKILL, "it ended by itself"
     return dict(json.loads(one) for one in lines if one.endswith(b"\n"))
 
 
@@ -252,22 +260,15 @@ def test_writers_that_are_killed_leave_nothing_half_done():
     seed, told, end = random.randrange(10**9), {}, time.monotonic() + SECONDS  # noqa: S311  (pytest-randomly seeds it)
     with closing(Hub(url)) as hub:
         hub.contacts()
-    rounds = 0
-    while rounds < 2 or time.monotonic() < end:
-        counts = [5 + 10 * number for number in range(3)]
-        found = [None] * len(counts)
-
-        def run(place, count, number):
-            found[place] = killed_after(url, f"{number}-{place}", count, f"{seed}/{number}/{place}")  # noqa: B023  (joined below)
-
-        threads = [threading.Thread(target=run, args=[*one, rounds]) for one in enumerate(counts)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
-        for one in found:
-            told |= one
-        rounds += 1
+    for number in itertools.count():
+        if number >= LEAST_KILLS and time.monotonic() > end:
+            break
+        with ThreadPoolExecutor(3) as pool:  # each is killed while others go on
+            for one in [
+                pool.submit(killed_after, url, f"{number}-{count}", count, f"{seed}/{number}/{count}")
+                for count in (5, 15, 25)
+            ]:
+                told |= one.result()
 
     of_the_dead = """select 1 from pg_stat_activity where pid <> pg_backend_pid()
       and application_name = current_setting('application_name')"""

@@ -431,11 +431,30 @@ def test_key_that_is_always_taken_is_told(url, store):
     sql(url, "create function f() returns trigger language plpgsql as $$ begin raise unique_violation; end $$")
     sql(url, "create trigger t before insert on hint for each row execute function f()")
 
+    runs = at_each_run(store, lambda _: None, after="start")
+
     with pytest.raises(PermanentError, match="nothing of this batch was written") as error:
         Hub(store).resolve(known("ann"))
 
     assert error.value.code == "23505"
+    assert len(runs) == 8
     assert sql(url, "select count(*) from identifier") == [(0,)]
+
+
+def test_race_that_is_lost_after_many_connections_is_run_again(url, store):
+    """What else made work run again says nothing about the key that a rival has taken."""
+    with closing(Hub(url)) as rival:
+
+        def act(run):
+            if run < 8:
+                cut(url)
+            elif run == 8:
+                rival.resolve(known("ann", "of the rival"))
+
+        runs = at_each_run(store, act)
+
+        assert Hub(store).resolve(known("ann")).outcome is Outcome.ATTACHED
+        assert len(runs) == 9
 
 
 def test_deadlock_is_run_again(url, store):
@@ -609,6 +628,8 @@ def test_connection_that_is_idle_for_too_long_is_replaced():
         hub.contacts()  # after a pipeline, PostgreSQL 18 does not count the time
         until(lambda: not sql(url, f"select 1 {OF_THE_STORE}"))
 
+        assert hub.find("email", "ann@shop.example") is not None
+        until(lambda: not sql(url, f"select 1 {OF_THE_STORE}"))
         assert hub.resolve(known("ann", "2")).outcome is Outcome.ATTACHED
 
 
