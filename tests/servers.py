@@ -65,6 +65,7 @@ class Proxy:
         self._pairs = []
         self.cut_at = None
         self.at_cut = lambda: None
+        self._cutting = threading.Lock()
         self.was_cut = threading.Event()
         user, name, options = (quote(self._asked.get(one) or "") for one in ("user", "dbname", "options"))
         secret = f":{quote(self._asked['password'])}" if self._asked.get("password") else ""
@@ -123,11 +124,11 @@ class Proxy:
                     break
                 target.sendall(data)
                 before = data[-16:]
-        if is_cut:
-            self.at_cut()
-        _break(source, target)
-        if is_cut:
-            self.was_cut.set()
+        with self._cutting:  # what breaks meanwhile is heard of afterwards
+            if is_cut:
+                self.at_cut()
+                self.was_cut.set()
+            _break(source, target)
 
 
 COMMITTING = b"commit\0"  # what a new connection sends to the server, once
