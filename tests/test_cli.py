@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from servers import fresh_postgresql, sql
 
 import convsdk
 from convsdk.cli import main
@@ -19,6 +21,7 @@ from convsdk.cli.session import policy_of
 from convsdk.config import WorkspaceConfig
 from convsdk.core.model import Claim, Identifier, Trust
 from convsdk.core.ports import Secret
+from convsdk.store import postgresql
 
 DEMO = Path(convsdk.__file__).parent / "demo"
 SCENARIOS = Path(__file__).parent / "scenarios" / "identity_core.json"
@@ -669,6 +672,30 @@ def test_migrate_shows_no_password(run, tmp_path):
 
     assert "up to date" in result.stdout
     assert (tmp_path / "new.db").exists()
+
+
+def test_migrate_finishes_an_upgrade_when_asked(run, monkeypatch, tmp_path):
+    """The steps that end support for the release before run with '--finish' alone, and are told; no secret is."""
+    folder = tmp_path / "schema" / "postgresql"
+    shutil.copytree(resources.files("convsdk.store") / "schema" / "postgresql", folder)
+    (folder / "0002_gone.post.sql").write_text("create table finished (at timestamptz)")
+    monkeypatch.setattr(postgresql.resources, "files", lambda _: tmp_path)
+    url = f"{fresh_postgresql()}&password=hunter2"
+
+    before, finish, again = (run("migrate", *more, "--store", url) for more in ((), ("--finish",), ("--finish",)))
+
+    assert "finished" not in before.stdout
+    assert re.search(r"finished: +0002_gone\.post\.sql", finish.stdout)
+    assert "0002_gone" not in again.stdout
+    assert "hunter2" not in before.stdout + finish.stdout
+    assert sql(url, "select count(*) from finished") == [(0,)]
+
+
+def test_migrate_of_a_file_has_nothing_to_finish(run):
+    """A store of one process needs no second step."""
+    result = run("migrate", "--finish", "--json")
+
+    assert lines(result)[0]["finished"] == []
 
 
 def test_command_that_nobody_brings_is_told(run):

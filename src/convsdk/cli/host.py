@@ -116,17 +116,24 @@ def _tell_verdict(screen: Screen, verdict: Verdict) -> None:
 
 
 @click.command
+@click.option("--finish", is_flag=True, help="Also take away what only the release before still needs.")
 @common_options
-def migrate(session: Session) -> None:
-    """Bring the store's schema up to date."""
-    session.open(session.store_url)
-    session.screen.facts({"store": shown_url(session.store_url), "schema": "up to date"})
+def migrate(session: Session, finish: bool) -> None:
+    """Bring the store's schema up to date.
+
+    An upgrade without a break is this, then the new release everywhere, then '--finish'.
+    """
+    store = session.open(session.store_url)
+    facts: dict[str, Any] = {"store": shown_url(session.store_url), "schema": "up to date"}
+    if finish:
+        facts["finished"] = store.finish_upgrade()
+    session.screen.facts(facts)
 
 
 def shown_url(url: str) -> str:
-    """Give a store's URL without the user and password in it."""
+    """Give a store's URL without the user and password in it, which may also stand behind a question mark."""
     scheme, slashes, rest = url.partition("//")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}" if slashes else url
+    return f"{scheme}{slashes}{rest.rpartition('@')[2].partition('?')[0]}" if slashes else url
 
 
 def _plugin_record(plugin: Loaded | Broken) -> dict[str, Any]:

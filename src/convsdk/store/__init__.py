@@ -21,7 +21,8 @@ def open_store(url: str, *, factories: Mapping[str, Callable[[str], Store]] | No
     }
     known.update(factories or {})
     if scheme not in known:
-        raise ConfigError(f"no store for {url.rpartition('@')[2]!r}: use one of {', '.join(sorted(known))}")
+        place = url.rpartition("@")[2].partition("?")[0]  # what is around it may be a password
+        raise ConfigError(f"no store for {place!r}: use one of {', '.join(sorted(known))}")
     return known[scheme](url)
 
 

@@ -2,7 +2,7 @@
 
 READ COMMITTED, one short transaction for a batch, on a connection in pipeline mode. What others do to a transaction
 (a deadlock, a lost race, a lost connection) is met by running it again; an outcome that the connection took with it is
-asked for by the transaction's number, so that nothing takes effect twice.
+asked for by a token that the transaction wrote, so that nothing takes effect twice.
 """
 
 import itertools
@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import TextLoader
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from convsdk.core.events import Notice
 from convsdk.core.fold import Moment
@@ -44,6 +45,7 @@ _CONNECT_TIMEOUT_S = 10
 _PATIENCE_S = 15  # how long a call is run again before its caller hears of it
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.5
+_CONNECTION_EXCEPTION = "08"  # a class of codes, which poolers and proxies use
 _DOUBLES_AT = 8  # so many lost races for one key are none: it is stored already
 _MIGRATION_LOCK = 0x636F6E7673646B  # "convsdk"
 
@@ -53,20 +55,53 @@ _SESSION = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "enable_material": "off",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
     "statement_timeout": "30s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
 }
+# In a pipeline a transaction that waits for its client does not count as idle, but from 17 on it can have an end.
+_SESSION_SINCE = {170000: {"transaction_timeout": "60s"}}
+
+# Of a table that it takes for tiny, the planner reads a whole workspace. Autovacuum knows better only after a minute,
+# which a back-fill does not wait for: so a store has new tables looked at after so many transactions of its own.
+_LOOKS_AT = frozenset({8, 32, 128, 512})
+_TINY = """select quote_ident(relname) from pg_class
+  where relnamespace = current_schema()::regnamespace and relkind = 'r' and reltuples < 1000 order by relname"""
 
 # A restored dump brings numbers of transactions along that its new server has yet to give: see notices().
 _MEND_RESTORED = """update outbox set xact = '0' where xact > pg_current_xact_id() and workspace_id in (
   select w.id from workspace w cross join lateral (select o.xact from outbox o where o.workspace_id = w.id
     order by o.xact desc limit 1) o where o.xact >= pg_snapshot_xmax(pg_current_snapshot()))"""
 
+# What tells whether a transaction was kept. Its number alone does not: after a crash the server gives numbers again.
+_MARK = """insert into last_transaction (workspace_id, slot, token) values (%(workspace)s, %(slot)s, %(token)s)
+  on conflict (workspace_id, slot) do update set token = excluded.token, at = excluded.at"""
+_IS_MARKED = (
+    "select 1 from last_transaction where workspace_id = %(workspace)s and slot = %(slot)s and token = %(token)s"
+)
+_FORGET_MARKS = "delete from last_transaction where at < now() - interval '1 day'"  # of programs that have ended
+
 _Race = errors.DeadlockDetected | errors.SerializationFailure | errors.LockNotAvailable
-_Later = errors.DiskFull | errors.OutOfMemory | errors.TooManyConnections | errors.QueryCanceled | PoolTimeout
+_Later = (
+    errors.DiskFull
+    | errors.OutOfMemory
+    | errors.TooManyConnections
+    | errors.QueryCanceled
+    | errors.ReadOnlySqlTransaction  # a primary that has just stepped down, or is short of disk
+    | PoolTimeout
+)
+# The server has ended the connection: it goes down, or has waited too long for us.
+_Ended = (
+    errors.AdminShutdown
+    | errors.CrashShutdown
+    | errors.CannotConnectNow
+    | errors.IdleSessionTimeout
+    | errors.IdleInTransactionSessionTimeout
+    | errors.TransactionTimeout
+)
 
 
 class PostgresqlStore(SqlReads):
@@ -85,25 +120,49 @@ class PostgresqlStore(SqlReads):
     def __init__(self, url: str, *, connections: int = 8) -> None:
         self._place = _place(url)
         self._workspaces: dict[str, int] = {}
+        self._transactions = itertools.count(1)
+        self._slots: list[str] = []  # rows of last_transaction that no transaction of this store uses just now
         try:
             self._url = url
             self._pool = ConnectionPool(
                 url,
                 min_size=1,
                 max_size=connections,
-                kwargs={"autocommit": True, "prepare_threshold": 0, "client_encoding": "utf8"},
+                kwargs={
+                    "autocommit": True,
+                    "prepare_threshold": 0,
+                    "client_encoding": "utf8",
+                    "connect_timeout": _CONNECT_TIMEOUT_S,
+                },
                 configure=_configure,
                 timeout=_CONNECT_TIMEOUT_S,
+                # Whoever asks next begins anew: else the pauses of a long outage would outlast it.
+                reconnect_timeout=_CONNECT_TIMEOUT_S,
                 open=False,
             )
-            # One connection of its own first: the pool would not tell why it gets none.
-            with psycopg.connect(url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
-                self._check(connection)
-                self._migrate(connection, "pre")
-                connection.execute(_MEND_RESTORED)
         except psycopg.Error as error:
-            raise ConfigError(f"cannot use {self._place} as a store: {_told(error)}") from error
+            raise self._unusable(error) from error
+        # One connection of its own first: the pool would not tell why it gets none.
+        with self._owner() as connection:
+            self._check(connection)
+            self._migrate(connection, "pre")
+            connection.execute(_MEND_RESTORED)
+            connection.execute(_FORGET_MARKS)
         self._pool.open()
+
+    @contextmanager
+    def _owner(self) -> Iterator[psycopg.Connection[Any]]:
+        try:
+            with psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: psycopg.Error) -> ConfigError:
+        return ConfigError(
+            f"cannot use {self._place} as a store: {_told(error)}; check that the server runs, that the URL names it, "
+            "and that its user may create tables there"
+        )
 
     def _check(self, connection: psycopg.Connection[Any]) -> None:
         if connection.info.server_version < _OLDEST_SERVER:
@@ -114,7 +173,7 @@ class PostgresqlStore(SqlReads):
     # -- migrations
 
     def finish_upgrade(self) -> list[str]:
-        with psycopg.connect(self._url, autocommit=True) as connection:
+        with self._owner() as connection:
             return self._migrate(connection, "post")
 
     def _migrate(self, connection: psycopg.Connection[Any], part: str) -> list[str]:
@@ -153,39 +212,61 @@ class PostgresqlStore(SqlReads):
         return self._insist(attempt)
 
     def _transact(self, workspace: int, work: Callable[[Transaction], Result], locks: Collection[int]) -> Result:
+        slot = self._take_slot()
+        mark = {"workspace": workspace, "slot": slot, "token": uuid4().hex}
         ended: list[tuple[str, Result]] = []
         try:
             with self._pool.connection() as connection, _pipeline(connection):
                 transaction = PostgresqlTransaction(connection, workspace, locks)
                 result = work(transaction)
+                if transaction.has_written:
+                    connection.execute(_MARK, mark)
                 ended.append((transaction.number(), result))
                 connection.execute("commit")
         except psycopg.Error as error:
             # The answer to the commit was lost with the connection: what it was, only the server knows.
-            if ended and _is_lost(error) and self._insist(lambda: self._has_committed(ended[0][0])):
+            if ended and _is_lost(error) and self._insist(lambda: self._has_committed(ended[0][0], mark)):
                 return ended[0][1]
             raise
+        finally:
+            self._slots.append(slot)
+        if next(self._transactions) in _LOOKS_AT:
+            self._look_at_new_tables()
         return result
 
-    def _has_committed(self, number: str) -> bool:
-        """Say whether the transaction of that number was kept, once it has ended."""
+    def _look_at_new_tables(self) -> None:
+        # What was asked for is kept already: this may fail, and waits for nobody.
+        with suppress(psycopg.Error), self._pool.connection() as connection, connection.cursor() as cursor:
+            for (table,) in cursor.execute(_TINY).fetchall():
+                cursor.execute(f"analyze (skip_locked) {table}".encode(), prepare=False)
+
+    def _take_slot(self) -> str:
+        try:
+            return self._slots.pop()
+        except IndexError:
+            return uuid4().hex
+
+    def _has_committed(self, number: str, mark: Mapping[str, Any]) -> bool:
+        """Say whether the transaction of that number, which left `mark`, was kept, once it has ended."""
         with self._pool.connection() as connection:
             try:
                 row = connection.execute("select pg_xact_status(%s::xid8)", (number,)).fetchone()
             except errors.InvalidParameterValue:  # in the future: another server has taken over, without it
                 return False
-        if row == ("in progress",):
-            raise errors.LockNotAvailable
-        return row == ("committed",)
+            if row == ("in progress",):
+                raise errors.LockNotAvailable
+            return row == ("committed",) and connection.execute(_IS_MARKED, mark).fetchone() is not None
 
     def _insist(self, attempt: Callable[[], Result]) -> Result:
         """Run `attempt` until it ends well, its error is one that stays, or time is up."""
         deadline = time.monotonic() + _PATIENCE_S
+        doubles = 0
         for turn in itertools.count(1):
             try:
                 return attempt()
             except (psycopg.Error, PoolTimeout, BeginAgain, UnicodeEncodeError) as error:
-                if not _may_pass(error, turn) or time.monotonic() > deadline:
+                doubles += isinstance(error, errors.UniqueViolation)
+                if not _may_pass(error, doubles) or time.monotonic() > deadline:
                     raise self._error(error) from error
                 if isinstance(error, psycopg.Error) and _is_lost(error):
                     self._pool.check()  # the others may be gone with it
@@ -229,14 +310,16 @@ class PostgresqlStore(SqlReads):
 
     def hints(self, workspace: str, identifiers: Collection[Identifier], *, limit: int) -> list[HintRecord]:
         rows = self._all(
-            f"""select {HINT} from {self._bases}
-              cross join (values (false), (true)) j(is_joint) cross join (values (false), (true)) m(may_create)
-              cross join unnest(:trusts::integer[]) t(trust)
-              cross join lateral (select a.key from hint a where a.workspace_id = b.workspace_id
-                and a.anchor_id = b.id and a.is_joint = j.is_joint and a.trust = t.trust
-                and a.may_create = m.may_create order by a.at, a.key limit :most) s
-              join {HINT_FROM} on h.workspace_id = b.workspace_id and h.key = s.key
-              order by h.at, h.key limit :most""",
+            # The first are chosen before they are read: of more than eight tables, the planner orders no joins.
+            f"""select {HINT} from (select s.key from {self._bases}
+                cross join (values (false), (true)) j(is_joint) cross join (values (false), (true)) m(may_create)
+                cross join unnest(:trusts::integer[]) t(trust)
+                cross join lateral (select a.at, a.key from hint a where a.workspace_id = b.workspace_id
+                  and a.anchor_id = b.id and a.is_joint = j.is_joint and a.trust = t.trust
+                  and a.may_create = m.may_create order by a.at, a.key limit :most) s
+                order by s.at, s.key limit :most) f
+              join {HINT_FROM} on h.workspace_id = :workspace and h.key = f.key
+              order by h.at, h.key""",
             self._named(workspace, identifiers, trusts=list(map(int, Trust)), most=limit),
         )
         return [hint_of(row) for row in rows]
@@ -278,8 +361,10 @@ class PostgresqlStore(SqlReads):
 
 def _configure(connection: psycopg.Connection[Any]) -> None:
     connection.adapters.register_loader("jsonb", TextLoader)  # read into classes of ours, not into dictionaries
-    settings = json.dumps(_SESSION)
-    connection.execute("select set_config(key, value, false) from jsonb_each_text(%s::jsonb)", (settings,))
+    settings = dict(_SESSION)
+    for version, more in _SESSION_SINCE.items():
+        settings |= more if connection.info.server_version >= version else {}
+    connection.execute("select set_config(key, value, false) from jsonb_each_text(%s::jsonb)", (json.dumps(settings),))
 
 
 @contextmanager
@@ -293,16 +378,18 @@ def _pipeline(connection: psycopg.Connection[Any]) -> Iterator[None]:
             raise
 
 
-def _may_pass(error: Exception, turn: int) -> bool:
+def _may_pass(error: Exception, doubles: int) -> bool:
     if isinstance(error, errors.UniqueViolation):
-        return turn < _DOUBLES_AT
+        return doubles < _DOUBLES_AT
     return isinstance(error, BeginAgain | _Race) or (isinstance(error, psycopg.Error) and _is_lost(error))
 
 
 def _is_lost(error: psycopg.Error) -> bool:
     """Say whether the connection is gone, or the server takes none now."""
-    if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
+    if isinstance(error, _Ended) or (error.sqlstate or "").startswith(_CONNECTION_EXCEPTION):
         return True
+    if isinstance(error, PoolClosed | PoolTimeout):
+        return False
     # Without a code from the server, the connection broke under the statement.
     return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
 
@@ -317,10 +404,21 @@ def _place(url: str) -> str:
     try:
         parts = conninfo_to_dict(url)
     except psycopg.Error:
-        # Its text repeats the URL, password included.
-        raise ConfigError("the store's URL cannot be read: write postgresql://user:password@host:5432/shop") from None
+        parts = None  # its text repeats the URL, password included
+    # Where a password ends early, the rest of it would be shown as a host, a port or a database.
+    if parts is None or not _is_plain(parts):
+        raise ConfigError(
+            "the store's URL cannot be read: write postgresql://user:password@host:5432/shop, "
+            "with %40 for @, %2F for /, %3A for : and so on in user and password"
+        )
     host, name = parts.get("host") or "this machine", parts.get("dbname") or parts.get("user") or "the default database"
     return f"PostgreSQL ({name} on {host})"
+
+
+def _is_plain(parts: Mapping[str, Any]) -> bool:
+    ports = str(parts.get("port") or "").split(",")
+    named = f"{parts.get('host') or ''}{parts.get('dbname') or ''}"
+    return "@" not in named and all(not port or port.isdecimal() for port in ports)
 
 
 def _steps() -> dict[str, Traversable]:

@@ -77,9 +77,9 @@ _LOCK_CONVERSATIONS = f"""select 1 from conversation c where c.workspace_id = :w
     union select t.id from {_THREADED}
       join conversation t on t.workspace_id = :workspace and t.channel = w.channel and t.thread = w.thread
   )) order by c.id for update"""
-_CANDIDATES = f"""select w.query::integer, w.name, w.place, {FILING} from {_ANSWERED}
+_CANDIDATES = f"""select w.query::integer, w.place, {FILING} from {_ANSWERED}
     join {FILING_FROM} on c.workspace_id = :workspace and c.id = m.conversation_id
-  union all select w.query::integer, '', w.place, {FILING} from {_THREADED}
+  union all select w.query::integer, null, {FILING} from {_THREADED}
     join {FILING_FROM} on c.workspace_id = :workspace and c.channel = w.channel and c.thread = w.thread"""
 _LOCK_THREADS = "select pg_advisory_xact_lock(:workspace, thread) from unnest(:threads::integer[]) thread"
 _BLOCKS = "select nextval('row_id') from generate_series(1, :blocks)"
@@ -153,7 +153,7 @@ class PostgresqlTransaction(SqlTransaction):
     `locks` are row ids of identifiers to lock at once, as `BeginAgain` gave them.
     """
 
-    LAST_SAID = """select w.hint, (select h.evidence from (
+    LAST_SAID = """select w.place, (select h.evidence from (
         (select at, key from claim where workspace_id = :workspace and identifier_id = w.id and is_link
           and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
         union all
@@ -161,7 +161,7 @@ class PostgresqlTransaction(SqlTransaction):
           and not is_withdrawn and (at, key) <= (w.at, w.hint) order by at desc, key desc limit 1)
         order by at desc, key desc limit 1
       ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
-      from (select (r ->> 0) collate "C" as hint, (r ->> 1)::bigint as at, (r ->> 2)::bigint as id
+      from (select (r ->> 0)::integer as place, r ->> 1 as hint, (r ->> 2)::bigint as at, (r ->> 3)::bigint as id
         from jsonb_array_elements(:named::jsonb) r) w"""
     REACHED = f"""select {HOLDING}, k.root_id from {IDS} w
       join identifier b on b.workspace_id = :workspace and b.id = w.value
@@ -190,6 +190,7 @@ class PostgresqlTransaction(SqlTransaction):
         self._held: set[int] = set()
         self._ids = self._count()
         self._blocks: psycopg.Cursor[Any] | None = None
+        self.has_written = False
         connection.execute("begin isolation level read committed")
         self._opened = connection.execute("select pg_current_xact_id()::text")
 
@@ -214,7 +215,8 @@ class PostgresqlTransaction(SqlTransaction):
         self._take_holdings(known, holdings)
         if unlocked := set(self._base.values()) - self._held:  # somebody inserted them between the two statements
             raise BeginAgain(self._held | unlocked)
-        known.decisions = {key: decode_decision(decision) for key, decision in decisions}
+        hints = {without_nul(one.hint): one.hint for one in evidence}
+        known.decisions = {hints[key]: decode_decision(decision) for key, decision in decisions}
         self._load_repeats(known, evidence)
         return known
 
@@ -252,17 +254,14 @@ class PostgresqlTransaction(SqlTransaction):
         return found
 
     def _load_candidates(self, queries: Mapping[int, ThreadQuery], found: list[list[tuple[str, Filing]]]) -> None:
-        asked = {
-            "threads": self._json([(place, one.channel, one.thread) for place, one in queries.items()]),
-            "references": self._json(
-                [(place, one.channel, reference) for place, one in queries.items() for reference in one.references]
-            ),
-        }
+        threads = [(place, one.channel, one.thread) for place, one in queries.items()]
+        references = [(place, one.channel, name) for place, one in queries.items() for name in one.references]
+        asked = {"threads": self._json(threads), "references": self._json(references)}
         self._ask(_LOCK_CONVERSATIONS, **asked)
         rows = self._ask(_CANDIDATES, **asked).fetchall()
         # Answers first, in the order of the references; then the thread, the newest first.
-        for query, reference, _, *row in sorted(rows, key=lambda row: (not row[1], row[2], -row[3])):
-            found[query].append((reference, filing_of(tuple(row))))
+        for query, place, *row in sorted(rows, key=lambda row: (row[1] or len(references) + 1, -row[2])):
+            found[query].append((references[place - 1][2] if place else "", filing_of(row)))
 
     def new_ids(self) -> Iterator[int]:
         return self._ids
@@ -288,4 +287,5 @@ class PostgresqlTransaction(SqlTransaction):
         }
         written = {**rows, **{table: found for table, found in updates.items() if found}}
         if written:
+            self.has_written = True
             self._ask(_writes(tuple(written)), batch=self._json(written))

@@ -20,7 +20,7 @@ class SqlTransaction(Transaction):
     """One transaction of one workspace. Values of a statement are named; lists of them go in as JSON."""
 
     LAST_SAID: ClassVar[str]
-    """For each hint, moment and row id of `:named`: the hint, and the last joint evidence on that row till then."""
+    """For each place, hint, moment and row id of `:named`: the place, and the last joint evidence on that row."""
     REACHED: ClassVar[str]
     """All epochs of the identifiers with the row ids `:ids`."""
     JOINT: ClassVar[str]
@@ -67,21 +67,21 @@ class SqlTransaction(Transaction):
                 self._base[held.node.identifier] = held.id
 
     def _load_repeats(self, known: Known, evidence: Sequence[Evidence]) -> None:
-        joint = {one.hint: one for one in evidence if one.links}
+        joint = [one for one in evidence if one.links]
+        if not joint:
+            return
         named = [
-            (one.hint, stamp(one.at), self._base.get(identifier))
-            for one in joint.values()
+            (place, one.hint, stamp(one.at), self._base.get(identifier))
+            for place, one in enumerate(joint)
             for identifier, _ in one.attested
         ]
-        if not named:
-            return
-        said: dict[str, list[Evidence | None]] = {hint: [] for hint in joint}
-        for hint, last in self._ask(self.LAST_SAID, named=self._json(named)):
-            said[hint].append(decode_evidence(last) if last else None)
+        said: list[list[Evidence | None]] = [[] for _ in joint]
+        for place, last in self._ask(self.LAST_SAID, named=self._json(named)):
+            said[place].append(decode_evidence(last) if last else None)
         known.repeats = {
-            hint
-            for hint, lasts in said.items()
-            if all(last is not None and last.attested == joint[hint].attested for last in lasts)
+            one.hint
+            for one, lasts in zip(joint, said, strict=True)
+            if all(last is not None and last.attested == one.attested for last in lasts)
         }
 
     def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:

@@ -62,12 +62,12 @@ class SqliteTransaction(SqlTransaction):
 
     LAST_SAID = """select w.value ->> 0, (select h.evidence from (
         select * from (select at, key from claim where workspace_id = :workspace
-          and identifier_id = w.value ->> 2 and is_link and not is_withdrawn
-          and (at, key) <= (w.value ->> 1, w.value ->> 0) order by at desc, key desc limit 1)
+          and identifier_id = w.value ->> 3 and is_link and not is_withdrawn
+          and (at, key) <= (w.value ->> 2, w.value ->> 1) order by at desc, key desc limit 1)
         union all
         select * from (select at, key from claim where workspace_id = :workspace
-          and anchor_id = w.value ->> 2 and is_link and not is_withdrawn
-          and (at, key) <= (w.value ->> 1, w.value ->> 0) order by at desc, key desc limit 1)
+          and anchor_id = w.value ->> 3 and is_link and not is_withdrawn
+          and (at, key) <= (w.value ->> 2, w.value ->> 1) order by at desc, key desc limit 1)
         order by at desc, key desc limit 1
       ) said join hint h on h.workspace_id = :workspace and h.key = said.key)
       from json_each(:named) w"""

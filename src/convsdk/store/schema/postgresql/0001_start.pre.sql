@@ -207,3 +207,12 @@ create table checkpoint (
   primary key (workspace_id, name)
 );
 
+
+-- The token of the last transaction in each slot of a program: what was committed when its connection broke.
+create table last_transaction (
+  workspace_id bigint not null,
+  slot text collate "C" not null,
+  token text not null,
+  at timestamptz not null default now(),
+  primary key (workspace_id, slot)
+) with (fillfactor = 20); -- room for updates that touch no index
