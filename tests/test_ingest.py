@@ -259,6 +259,38 @@ def test_what_is_larger_than_a_batch_is_taken_alone():
     assert hub.tried == [["first"], ["a"], ["b", "c", "d"], ["e"]]
 
 
+@pytest.mark.parametrize(("events", "sizes"), [(200, [50, 50, 50, 50]), (70, [32, 32, 6])])
+def test_writers_share_what_waits(events, sizes):
+    """A writer leaves to the others that are free what they can take, unless that is little."""
+    hub = WatchedHub()
+    starts = [str(sum(sizes[:place])) for place in range(len(sizes))]
+    holds = [hub.hold(name) for name in starts]
+
+    async def run(ingest):
+        with ingest._changed:  # noqa: SLF001  (no writer looks before all of it waits)
+            tasks = [asyncio.create_task(ingest.receive_async("chat", [wrote(str(one))])) for one in range(events)]
+            await asyncio.sleep(0)
+        await _until_in_loop(lambda: all(hold.begun.is_set() for hold in holds))
+        for hold in holds:
+            hold.go.set()
+        await asyncio.gather(*tasks)
+
+    with Ingest(hub, writers=4) as ingest:
+        asyncio.run(run(ingest))
+
+    assert sorted(map(len, hub.tried), reverse=True) == sizes
+
+
+def test_one_writer_takes_all_that_waits():
+    """Where no other writer is free, nothing is left for one."""
+    hub = WatchedHub()
+
+    with Ingest(hub, writers=1) as ingest:
+        _behind(hub, ingest, [wrote(str(one)) for one in range(100)])
+
+    assert [len(names) for names in hub.tried] == [1, 100]
+
+
 def test_loop_is_woken_once_for_each_batch():
     """The tasks of one batch and one loop are woken with one call; each other loop gets one of its own."""
     hub = WatchedHub()

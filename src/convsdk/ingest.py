@@ -30,6 +30,8 @@ from convsdk.hub import Hub
 
 # HTTP's Retry-After knows whole seconds, and a queue that was full a minute ago is worth another look.
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
+# A transaction of fewer events is hardly cheaper.
+_SMALLEST_SHARE = 32
 # What a batch before counts for in the measured pace, against the one after it.
 _FADING = 0.75
 
@@ -272,8 +274,11 @@ class Ingest:
 
     def _pick(self) -> list[_Item]:
         """Give what may be taken now, the oldest first: nothing that touches what is under way or passed over."""
-        if len(self._under_way) >= self._writers:
+        free = self._writers - len(self._under_way)
+        if free < 1:
             return []
+        # What waits is shared out: while one writer waits for its database, another can get on with the rest.
+        most = min(self._batch, max(_SMALLEST_SHARE, -(-self._waiting // free)))
         untouchable: set[Hashable] = set().union(*self._under_way.values())
         picked: list[_Item] = []
         events = passed_over = 0
@@ -285,7 +290,7 @@ class Ingest:
                 passed_over += 1
                 continue
             events += len(one.arrivals)
-            if picked and events > self._batch:
+            if picked and events > most:
                 break
             picked.append(one)
         return picked
