@@ -43,7 +43,7 @@ from convsdk.store.rows import FILING, FILING_FROM, HINT, HINT_FROM, filing_of, 
 _OLDEST_SERVER = 140000  # 14, as libpq counts
 _CONNECT_TIMEOUT_S = 10
 _PATIENCE_S = 15  # how long a call is run again before its caller hears of it
-_FIRST_PAUSE_S = 0.002
+_FIRST_PAUSE_S = 0.004
 _LONGEST_PAUSE_S = 0.5
 _CONNECTION_EXCEPTION = "08"  # a class of codes, which poolers and proxies use
 _DOUBLES_AT = 8  # so many lost races for one key are none: it is stored already
@@ -260,8 +260,8 @@ class PostgresqlStore(SqlReads):
     def _insist(self, attempt: Callable[[], Result]) -> Result:
         """Run `attempt` until it ends well, its error is one that stays, or time is up."""
         deadline = time.monotonic() + _PATIENCE_S
-        doubles = 0
-        for turn in itertools.count(1):
+        doubles, pause = 0, _FIRST_PAUSE_S
+        while True:
             try:
                 return attempt()
             except (psycopg.Error, PoolTimeout, BeginAgain, UnicodeEncodeError) as error:
@@ -271,9 +271,9 @@ class PostgresqlStore(SqlReads):
                 if isinstance(error, psycopg.Error) and _is_lost(error):
                     self._pool.check()  # the others may be gone with it
                 # Who only needs more locks waits for them in order the next time, and rivals for nothing else.
-                longest = 0.0 if isinstance(error, BeginAgain) else min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**turn)
+                longest = 0.0 if isinstance(error, BeginAgain) else pause
             time.sleep(random.uniform(0, longest))  # noqa: S311  (keeps rivals apart, guards nothing)
-        raise AssertionError  # the loop has no end
+            pause = min(_LONGEST_PAUSE_S, pause * 2)
 
     def _error(self, error: Exception) -> ConvsdkError:
         told = _told(error)
