@@ -1,4 +1,6 @@
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -206,6 +208,37 @@ def test_lock_of_another_process_is_transient(path):
         assert error.value.retry_after_s == 1
         assert hub.find("email", "ben@shop.example") is None
         assert hub.resolve(known("ben", "2")).contact is not None
+
+
+# Writes without a pause that another could use, 250 times for 20 ms.
+GREEDY = """
+import sys, time
+from convsdk.core.storage import Batch
+from convsdk.store.sqlite import SqliteStore
+
+def work(transaction):
+    transaction.write(Batch(checkpoints={"greedy": str(time.time())}))
+    time.sleep(0.02)
+
+store = SqliteStore(sys.argv[1])
+for turn in range(250):
+    store.transact("shop", work)
+    if turn == 0:
+        print("begun", flush=True)
+store.transact("shop", lambda transaction: transaction.write(Batch(checkpoints={"done": "yes"})))
+"""
+
+
+def test_writer_gets_its_turn_beside_one_that_never_pauses(path):
+    """Between two transactions of a busy process there are microseconds, and a waiting one finds them."""
+    with subprocess.Popen([sys.executable, "-c", GREEDY, path], stdout=subprocess.PIPE) as greedy:
+        greedy.stdout.readline()
+        with closing(SqliteStore(path)) as store:
+            store.transact("shop", lambda transaction: transaction.write(Batch(checkpoints={"mine": "yes"})))
+            is_over = store.checkpoint("shop", "done")
+        greedy.kill()
+
+    assert is_over is None
 
 
 @pytest.mark.usefixtures("impatient")
