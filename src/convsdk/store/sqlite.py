@@ -135,7 +135,7 @@ class SqliteStore(SqlReads):
             time.sleep(random.uniform(0, _LOOK_S))  # noqa: S311  (keeps rivals apart, guards nothing)
 
     def _migrate(self) -> None:
-        folder = resources.files("convsdk.store").joinpath("schema")
+        folder = resources.files("convsdk.store").joinpath("schema", "sqlite")
         steps = sorted((one for one in folder.iterdir() if one.name.endswith(".sql")), key=lambda one: one.name)
         run = self._connection.execute
         if run("pragma user_version").fetchone()[0] == len(steps):
