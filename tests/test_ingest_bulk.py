@@ -236,7 +236,7 @@ def test_busy_store_is_waited_for(shop, monkeypatch):
     box(shop / "box.mbox", range(30))
     bulk("box.mbox")
     box(shop / "more.mbox", range(30, 60))
-    monkeypatch.setattr("convsdk.store.sqlite._BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("convsdk.store.sqlite._BUSY_TIMEOUT_S", -1)  # the store itself does not wait
     with closing(sqlite3.connect("shop.db", isolation_level=None)) as other:
         other.execute("begin immediate")
         monkeypatch.setattr(intake.time, "sleep", lambda seconds: other.rollback())
@@ -253,7 +253,7 @@ def test_busy_store_is_given_up_after_some_time(shop, monkeypatch):
     bulk("box.mbox")
     box(shop / "more.mbox", range(30, 60))
     pauses = []
-    monkeypatch.setattr("convsdk.store.sqlite._BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("convsdk.store.sqlite._BUSY_TIMEOUT_S", -1)  # the store itself does not wait
     monkeypatch.setattr(intake.time, "sleep", pauses.append)
     with closing(sqlite3.connect("shop.db", isolation_level=None)) as other:
         other.execute("begin immediate")
