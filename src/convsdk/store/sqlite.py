@@ -45,9 +45,12 @@ from convsdk.store.rows import (
 from convsdk.store.sqlite_transaction import KEYS, SqliteTransaction
 
 _BUSY_TIMEOUT_S = 30
-# SQLite looks for the end of another's transaction ten times a second. A process whose threads write one after the
-# other leaves gaps of microseconds, and who looks so seldom may wait for ever: so look a thousand times.
+# SQLite itself looks for the end of another's transaction ten times a second. A process whose threads write one after
+# the other leaves gaps of microseconds, and who looks so seldom may wait for ever. So look this often, and leave a gap
+# that is long enough after a turn at the file.
 _LOOK_S = 0.002
+_GAP_S = 0.003
+_TURN_S = 0.2
 
 
 _BUSY = "is busy with another writer: try again", 1
@@ -97,6 +100,7 @@ class SqliteStore(SqlReads):
         self._lock = threading.RLock()
         self._workspaces: dict[str, int] = {}
         self._opened: tuple[int, int] | None = None
+        self._turn_began = self._last_write = 0.0
         with ExitStack() as refused:
             try:
                 self._connection = sqlite3.connect(
@@ -155,6 +159,7 @@ class SqliteStore(SqlReads):
     @contextmanager
     def _writing(self) -> Iterator[None]:
         with self._lock:
+            self._make_way()
             self._in_turn("begin immediate")
             try:
                 yield
@@ -164,6 +169,17 @@ class SqliteStore(SqlReads):
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise
+            finally:
+                self._last_write = time.monotonic()
+
+    def _make_way(self) -> None:
+        """Leave other processes a gap, where this one has written without any for the length of a turn."""
+        now = time.monotonic()
+        if now - self._last_write >= _GAP_S:
+            self._turn_began = now  # they have had their gap
+        elif now - self._turn_began > _TURN_S:
+            time.sleep(_GAP_S)
+            self._turn_began = time.monotonic()
 
     def _check_place(self) -> None:
         # SQLite would go on with a file that nobody finds any more, and all that is acknowledged would end with it.
