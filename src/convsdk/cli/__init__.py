@@ -13,6 +13,9 @@ _HOME = {
         "parse": "Show what an adapter makes of the bytes in FILE, as JSON lines.",
         "ingest": "Take FILES in through a channel, into the store.",
     },
+    "convsdk.cli.serve": {
+        "serve": "Take webhooks in over HTTP, until SIGTERM or SIGINT.",
+    },
     "convsdk.cli.rejects": {
         "rejects": "List what could not be taken in, and run it again.",
     },
