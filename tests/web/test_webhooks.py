@@ -540,6 +540,29 @@ def test_poison_is_kept_aside_and_spoils_no_other(tmp_path):
     assert samples(app)["events_total", "desk", "created"] == 3
 
 
+def test_store_that_gets_busy_on_the_way_gets_the_whole_request_again(tmp_path):
+    """Where the store fails when half of a spoilt request is kept, nothing is aside, and the next try keeps all."""
+    store = PickyStore()
+    hub = shop(store)
+    app = app_of(hub, tmp_path)
+    commit, times = hub.commit, []
+
+    def failing_third(arrivals):
+        times.append(1)
+        if len(times) == 3:
+            raise TransientError("the store is busy")
+        return commit(arrivals)
+
+    hub.commit = failing_third
+    body = f"a\n{POISON}".encode()
+
+    answers = [post(app, body).status_code for _ in range(2)]
+
+    assert answers == [503, 200]
+    assert texts(hub) == ["a"]
+    assert [one.body for one in aside(tmp_path)] == [body]
+
+
 def test_same_request_again_is_the_same_reject(tmp_path):
     """A platform that does not believe the answer fills no disk."""
     app = app_of(shop(), tmp_path)
@@ -586,33 +609,66 @@ def test_ready_says_whether_the_store_answers(tmp_path):
     assert answers == [503, 200]
 
 
+def test_store_that_hangs_is_not_ready(tmp_path, monkeypatch):
+    """Readiness is told in time, also where the store takes longer."""
+    monkeypatch.setattr("convsdk.web.app._READY_S", 0.01)
+    hub = shop()
+    go = threading.Event()
+    hub.store.checkpoint = lambda *_: go.wait(PATIENCE_S)
+
+    async def run():
+        async with client(app_of(hub, tmp_path)) as one:
+            answer = await one.get("/ready")
+            go.set()
+            return answer
+
+    assert asyncio.run(run()).status_code == 503
+
+
+def test_app_starts_no_thread_before_it_is_used(tmp_path):
+    """A server may load the app and fork: threads would not be there in the children."""
+    before = set(threading.enumerate())
+    app = app_of(shop(), tmp_path)
+    after = set(threading.enumerate())
+
+    answer = post(app, b"a")
+
+    assert after == before
+    assert answer.status_code == 200
+
+
 def test_shutdown_drains(tmp_path):
-    """What is under way is kept and answered, what comes is sent away, and the shutdown waits for both."""
+    """What is under way is kept and answered, what comes is sent away, and the shutdown waits for the queue."""
     hub = shop()
     held = hold(hub)
     app = app_of(hub, tmp_path)
 
     async def run():
-        async with client(app) as one:
-            async with app.lifespan():
-                under_way = asyncio.create_task(one.post("/channels/desk", content=b"a"))
-                await until(held.begun.is_set)
-                shutdown = asyncio.create_task(app.on_shutdown[0]())
-                await until(lambda: shutdown.get_coro().cr_await is not None)
-                refused = await one.post("/channels/desk", content=b"b")
-                ready = await one.get("/ready")
-                health = await one.get("/health")
-                was_done = shutdown.done()
-                held.go.set()
-                await shutdown
-            return refused, ready, health, was_done, await under_way
+        events, told = asyncio.Queue(), []
 
-    refused, ready, health, was_done, under_way = asyncio.run(run())
+        async def tell(message):
+            told.append(message["type"])
+
+        server = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}}, events.get, tell))
+        events.put_nowait({"type": "lifespan.startup"})
+        async with client(app) as one:
+            under_way = asyncio.create_task(one.post("/channels/desk", content=b"a"))
+            await until(held.begun.is_set)
+            events.put_nowait({"type": "lifespan.shutdown"})
+            while (await one.get("/ready")).status_code != 503:
+                pass
+            refused, health = await one.post("/channels/desk", content=b"b"), await one.get("/health")
+            told_before = list(told)
+            held.go.set()
+            await server
+            return refused, health, told_before, told, await under_way
+
+    refused, health, told_before, told, under_way = asyncio.run(run())
 
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-    assert (ready.status_code, health.status_code) == (503, 200)
-    assert was_done is False
-    assert under_way.status_code == 200
+    assert (health.status_code, under_way.status_code) == (200, 200)
+    assert told_before == ["lifespan.startup.complete"]
+    assert told[1:] == ["lifespan.shutdown.complete"]
     assert texts(hub) == ["a"]
 
 
@@ -664,11 +720,16 @@ def test_two_apps_share_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["/shop", "/channels", "/a/b"])
-def test_app_works_under_a_prefix(tmp_path, prefix):
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_app_works_under_a_prefix(tmp_path, prefix, is_raw):
     """Mounted as ASGI has it (`root_path`), the app answers there, and a channel sees the whole address."""
     hub = shop()
+    app = app_of(hub, tmp_path)
 
-    answer = post(app_of(hub, tmp_path), b"a", f"{prefix}/channels/desk", root_path=prefix)
+    async def host(scope, receive, send):  # `raw_path` is optional in ASGI
+        await app({key: one for key, one in scope.items() if is_raw or key != "raw_path"}, receive, send)
+
+    answer = post(host, b"a", f"{prefix}/channels/desk", root_path=prefix)
 
     assert answer.status_code == 200
     assert hub.channels["desk"].seen[0].url == f"http://shop.example{prefix}/channels/desk"

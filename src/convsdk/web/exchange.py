@@ -68,7 +68,7 @@ async def read_request(incoming: Incoming, *, limits: Limits, clock: Clock) -> R
 
 def _url(scope: HTTPScope, host: str) -> str:
     # As it was sent, since some platforms sign it: with the prefix that the app is mounted under, and its escapes.
-    path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
+    path = (scope.get("raw_path") or quote(scope.get("root_path", "") + scope["path"]).encode()).decode("latin-1")
     query = scope["query_string"].decode("latin-1")
     return f"{scope['scheme']}://{host}{path}{'?' if query else ''}{query}"
 
