@@ -401,6 +401,7 @@ def test_reject_of_a_channel_that_is_gone_stays(run, shop):
 
     assert "no channel 'mail' is configured" in result.stdout
     assert "0000.json is no reject" in result.stderr
+    assert result.stdout.endswith("0 of 2 rejects taken in\n")
     assert len(list((shop / "rejects").iterdir())) == 2
 
 

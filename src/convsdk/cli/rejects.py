@@ -28,22 +28,23 @@ def rejects(session: Session, *, ids: tuple[str, ...], is_retry: bool, rejects: 
     was kept before is a duplicate, and no harm.
     """
     kept = Rejects(rejects)
-    names = _in_order(session, kept, ids)
+    asked = ids or tuple(kept.ids())
+    names = _in_order(session, kept, asked)
     if not is_retry:
         records = (_record(kept.read(name)) for name in names)
         session.screen.table(records, _COLUMNS, empty=f"no rejects in {rejects}")
         return
     retry = _Retry(session)
-    refused = [name for name in names if not retry.run(kept, kept.read(name))]
-    session.screen.say(f"{len(names) - len(refused)} of {len(names)} rejects taken in")
-    if refused:
+    taken = sum(retry.run(kept, kept.read(name)) for name in names)
+    session.screen.say(f"{taken} of {len(asked)} rejects taken in")
+    if taken < len(asked):
         raise click.exceptions.Exit(1)
 
 
 def _in_order(session: Session, kept: Rejects, ids: Sequence[str]) -> list[str]:
-    """Give the ids of what is asked for, the oldest first: what holds a body is not held in memory."""
+    """Give those of `ids` that can be read, the oldest first: what holds a body is not held in memory."""
     times = {}
-    for name in ids or kept.ids():
+    for name in ids:
         try:
             times[name] = kept.read(name).received_at
         except ParseError as error:  # a spoilt file keeps nobody from the others
