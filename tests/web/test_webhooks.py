@@ -3,6 +3,7 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 
@@ -144,7 +145,7 @@ def send(app, method, path, *, root_path="", **request):
     """Give the answer to one request."""
 
     async def run():
-        async with client(app, root_path=root_path) as one:
+        async with asyncio.timeout(PATIENCE_S), client(app, root_path=root_path) as one:
             return await one.request(method, path, **request)
 
     return asyncio.run(run())
@@ -626,15 +627,17 @@ def test_store_that_hangs_is_not_ready(tmp_path, monkeypatch):
 
 
 def test_app_starts_no_thread_before_it_is_used(tmp_path):
-    """A server may load the app and fork: threads would not be there in the children."""
+    """A server may load the app and fork, which threads do not survive; from its first request on it has one queue."""
     before = set(threading.enumerate())
     app = app_of(shop(), tmp_path)
     after = set(threading.enumerate())
 
-    answer = post(app, b"a")
+    answers = [post(app, content).status_code for content in (b"a", b"b")]
 
+    writers = [one for one in set(threading.enumerate()) - before if one.name.startswith("convsdk-ingest")]
     assert after == before
-    assert answer.status_code == 200
+    assert answers == [200, 200]
+    assert len(writers) == 1
 
 
 def test_shutdown_drains(tmp_path):
@@ -655,8 +658,9 @@ def test_shutdown_drains(tmp_path):
             under_way = asyncio.create_task(one.post("/channels/desk", content=b"a"))
             await until(held.begun.is_set)
             events.put_nowait({"type": "lifespan.shutdown"})
+            end = time.monotonic() + PATIENCE_S
             while (await one.get("/ready")).status_code != 503:
-                pass
+                assert time.monotonic() < end, "the app does not drain"
             refused, health = await one.post("/channels/desk", content=b"b"), await one.get("/health")
             told_before = list(told)
             held.go.set()

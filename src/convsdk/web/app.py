@@ -76,7 +76,8 @@ def create_app(
 async def _answers(hub: Hub) -> bool:
     """Say whether the store answers, by a look at a place where nothing is."""
     try:
-        await asyncio.wait_for(asyncio.to_thread(hub.store.checkpoint, hub.workspace, "ready"), _READY_S)
+        async with asyncio.timeout(_READY_S):
+            await asyncio.to_thread(hub.store.checkpoint, hub.workspace, "ready")
     except (ConvsdkError, TimeoutError) as error:
         _log.warning("not ready", why=str(error) or f"the store did not answer in {_READY_S:.0f} s")
         return False
