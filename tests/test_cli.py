@@ -350,10 +350,13 @@ def test_rejects_that_can_be_kept_by_now_are_taken_in(run, shop, monkeypatch):
     run("ingest", "mail", "bad.eml", status=1)
     monkeypatch.setenv("APP_SECRET", "another")
     run("ingest", "page", file, "--header", f"X-Hub-Signature-256: sha256={signature}", status=1)
+    refused = run("rejects", "--retry", status=1)
     monkeypatch.setenv("APP_SECRET", "hunter2-hunter2")
 
     result = run("rejects", "--retry", "--json", status=1)
 
+    assert refused.stdout.endswith("0 of 2 rejects taken in\n")
+    assert "X-Hub-Signature-256 does not match" in refused.stdout
     told = {one["channel"]: one for one in lines(result)}
     assert [one.channel for one in kept_aside()] == ["mail"]
     assert (told["page"]["problem"], sum(told["page"]["outcomes"].values())) == ("", 2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convsdk.core.ports import Envelope, Headers, Request
@@ -36,6 +36,7 @@ def test_reject_gives_the_request_back(tmp_path):
 
 
 @given(body=st.binary(), texts=st.lists(st.text(st.characters(codec=None), max_size=9), min_size=4, max_size=4))
+@example(body=b"", texts=["\ud800"] * 4)
 def test_any_request_can_be_kept(tmp_path_factory, body, texts):
     """Whatever bytes and characters a request has, half ones too, it is kept, and its body comes back."""
     rejects = Rejects(tmp_path_factory.mktemp("rejects"))
@@ -128,6 +129,7 @@ def test_reject_that_is_not_there_is_told(tmp_path, name):
     """An id that names none, or a way out of the folder, finds nothing."""
     (tmp_path / "secret.json").write_text("{}")
     rejects = Rejects(tmp_path / "rejects")
+    rejects.folder.mkdir()
 
     with pytest.raises(NotFound, match="holds no reject"):
         rejects.read(name)
