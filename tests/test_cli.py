@@ -21,6 +21,7 @@ from convsdk.cli.session import policy_of
 from convsdk.config import WorkspaceConfig
 from convsdk.core.model import Claim, Identifier, Trust
 from convsdk.core.ports import Secret
+from convsdk.rejects import Rejects
 from convsdk.store import postgresql
 
 DEMO = Path(convsdk.__file__).parent / "demo"
@@ -117,6 +118,12 @@ def mail(sender, number=1, text="Hello"):
 def mbox(*mails):
     """Build an mbox."""
     return b"\n".join(b"From x@a.example Mon Jan 12 09:00:00 2026\n" + one.replace(b"\r\n", b"\n") for one in mails)
+
+
+def kept_aside():
+    """Give what was kept aside."""
+    rejects = Rejects(Path("rejects"))
+    return [rejects.read(one) for one in rejects.ids()]
 
 
 def lines(result):
@@ -310,8 +317,95 @@ def test_ingest_keeps_refused_bytes_aside(run, shop):
     told = sorted(result.stderr.splitlines())
     assert told[0] == "absent.eml: No such file or directory"
     assert told[1].startswith("bad.eml: ")
-    assert [one.read_bytes() for one in (shop / "rejects").iterdir()] == [b"\x00\x01 nonsense"]
+    assert [one.body for one in kept_aside()] == [b"\x00\x01 nonsense"]
     assert [one["name"] for one in lines(run("contacts", "--json"))] == ["email:ann@a.example"]
+
+
+def test_rejects_are_listed_without_what_is_in_them(run, shop):
+    """A reject is told by id, channel, time and error; body, headers and address stay in its file."""
+    (shop / "bad.eml").write_bytes(b"\x00\x01 nonsense")
+    run("ingest", "mail", "bad.eml", "--header", "Authorization: hunter3", status=1)
+
+    table, (record,) = run("rejects"), lines(run("rejects", "--json"))
+
+    (kept,) = kept_aside()
+    assert table.stdout.splitlines()[0].split() == ["ID", "CHANNEL", "RECEIVED_AT", "BYTES", "ERROR"]
+    assert table.stdout.splitlines()[1].split()[:2] == [kept.id, "mail"]
+    assert sorted(record) == ["bytes", "channel", "error", "id", "method", "received_at", "sha256"]
+    assert (record["bytes"], record["error"], record["sha256"]) == (11, kept.error, kept.sha256)
+    assert "hunter3" not in table.stdout + str(record)
+
+
+def test_no_rejects_are_none(run, shop):
+    """A folder that is empty, or not there, has no rejects."""
+    assert run("rejects").stdout == "no rejects in rejects\n"
+    assert run("rejects", "--retry").stdout == "0 of 0 rejects taken in\n"
+
+
+def test_rejects_that_can_be_kept_by_now_are_taken_in(run, shop, monkeypatch):
+    """Once the cause is gone, a retry keeps what is authentic and readable, and removes it; the rest stays."""
+    file = DEMO / "messenger-question.json"
+    signature = hmac.new(b"hunter2-hunter2", file.read_bytes(), hashlib.sha256).hexdigest()
+    (shop / "bad.eml").write_bytes(b"\x00\x01 nonsense")
+    run("ingest", "mail", "bad.eml", status=1)
+    monkeypatch.setenv("APP_SECRET", "another")
+    run("ingest", "page", file, "--header", f"X-Hub-Signature-256: sha256={signature}", status=1)
+    refused = run("rejects", "--retry", status=1)
+    monkeypatch.setenv("APP_SECRET", "hunter2-hunter2")
+
+    result = run("rejects", "--retry", "--json", status=1)
+
+    assert refused.stdout.endswith("0 of 2 rejects taken in\n")
+    assert "X-Hub-Signature-256 does not match" in refused.stdout
+    told = {one["channel"]: one for one in lines(result)}
+    assert [one.channel for one in kept_aside()] == ["mail"]
+    assert (told["page"]["problem"], sum(told["page"]["outcomes"].values())) == ("", 2)
+    assert told["mail"]["problem"]
+    assert len(lines(run("conversations", "--json"))) == 1
+
+
+def test_one_reject_is_retried_by_its_id(run, shop, install):
+    """An id picks one reject out; an unknown one is told, and nothing is run."""
+    install("picky", PICKY_STORE)
+    (shop / "box.mbox").write_bytes(
+        mbox(mail("a@a.example", text="poison"), mail("b@a.example", 2, text="more poison"))
+    )
+    run("ingest", "mail", "box.mbox", "--store", "picky:", status=1)
+    first, second = (one.id for one in kept_aside())
+
+    taken = run("rejects", "--retry", first)
+    absent = run("rejects", "--retry", first, status=2)
+
+    assert taken.stdout.splitlines() == [f"{first}: 1 created", "1 of 1 rejects taken in"]
+    assert [one.id for one in kept_aside()] == [second]
+    assert f"holds no reject '{first}'" in absent.stderr
+
+
+def test_reject_that_the_store_still_refuses_stays(run, shop, install):
+    """What fails again is told with its cause and stays where it is."""
+    install("picky", PICKY_STORE)
+    (shop / "a.eml").write_bytes(mail("a@a.example", text="poison"))
+    run("ingest", "mail", "a.eml", "--store", "picky:", status=1)
+
+    result = run("rejects", "--retry", "--store", "picky:", status=1)
+
+    (kept,) = kept_aside()
+    assert result.stdout.splitlines() == [f"{kept.id}: poison cannot be kept", "0 of 1 rejects taken in"]
+
+
+def test_reject_of_a_channel_that_is_gone_stays(run, shop):
+    """Where a reject's channel is no longer configured, it is told and kept; a spoilt file hides no other."""
+    (shop / "bad.eml").write_bytes(b"\x00\x01 nonsense")
+    run("ingest", "mail", "bad.eml", status=1)
+    (shop / "rejects" / f"{'0' * 16}.json").write_text("{")
+    (shop / "convsdk.toml").write_text(CONFIG.replace("channels.mail", "channels.post"), encoding="utf-8")
+
+    result = run("rejects", "--retry", status=1)
+
+    assert "no channel 'mail' is configured" in result.stdout
+    assert "0000.json is no reject" in result.stderr
+    assert result.stdout.endswith("0 of 2 rejects taken in\n")
+    assert len(list((shop / "rejects").iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["box.mbox", "-"])
@@ -344,7 +438,9 @@ def test_mail_that_the_store_refuses_loses_none_of_its_neighbours(run, shop, ins
     assert [one["file"] for one in told if "outcome" in one] == ["box.mbox#1", "box.mbox#3"]
     (problem,) = (one for one in told if "problem" in one)
     assert (problem["file"], problem["problem"]) == ("box.mbox#2", "poison cannot be kept")
-    assert b"poison" in Path(problem["kept"]).read_bytes()
+    (kept,) = kept_aside()
+    assert b"poison" in kept.body
+    assert problem["kept"] == f"rejects/{kept.id}.json"
 
 
 def test_ingest_writes_many_mails_in_one_transaction(run, shop, install):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from convsdk.cli import intake, main, screen, sources
 from convsdk.cli.screen import Pace
 from convsdk.cli.sources import Sources
+from convsdk.rejects import Rejects
 
 CONFIG = """
 store = "sqlite:///shop.db"
@@ -200,9 +201,8 @@ def test_poisoned_and_unreadable_mails_stop_no_other(shop):
     assert kept() == [number for number in range(250) if number not in {7, 100, 249}]
     told = sorted(line.partition(":")[0] for line in first.stderr.splitlines())
     assert told == ["absent.mbox", "box.mbox#101", "box.mbox#250", "box.mbox#8"]
-    assert sorted(one.read_bytes() for one in (shop / "rejects").iterdir()) == sorted(
-        [mails[7], mails[100], mails[249]]
-    )
+    rejects = Rejects(shop / "rejects")
+    assert sorted(rejects.read(one).body for one in rejects.ids()) == sorted([mails[7], mails[100], mails[249]])
     assert [line for line in second.stderr.splitlines() if line.startswith("box.mbox")] == []
 
 

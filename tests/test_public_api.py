@@ -11,7 +11,20 @@ import convsdk.channels
 import convsdk.core
 
 PINNED = Path(__file__).with_name("public_api.txt")
-ALONE = ("backfill", "config", "errors", "hookspecs", "hub", "ingest", "plugins", "scenarios", "store", "testing")
+ALONE = (
+    "backfill",
+    "config",
+    "errors",
+    "hookspecs",
+    "hub",
+    "ingest",
+    "plugins",
+    "rejects",
+    "scenarios",
+    "store",
+    "testing",
+    "web",
+)
 
 
 def public_modules():

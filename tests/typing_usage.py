@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import assert_type
 
+from litestar import Litestar
+
 from convsdk.backfill import Progress
 from convsdk.core.events import Event
 from convsdk.core.model import Identifier, Outcome, Trust
@@ -10,6 +12,8 @@ from convsdk.desk import Received
 from convsdk.errors import ConvsdkError, PermanentError, TransientError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
+from convsdk.rejects import Reject, Rejects
+from convsdk.web import create_app
 
 
 def identifiers(identifier: Identifier) -> None:
@@ -43,3 +47,10 @@ async def ingest(ingest: Ingest) -> None:
     """A thread and a coroutine get the same."""
     assert_type(ingest.receive("chat", []), tuple[Received, ...])
     assert_type(await ingest.receive_async("chat", []), tuple[Received, ...])
+
+
+def web(hub: Hub, rejects: Rejects) -> None:
+    """A host gets an ASGI app; what was kept aside can be read."""
+    assert_type(create_app(hub), Litestar)
+    for name in rejects.ids():
+        assert_type(rejects.read(name), Reject)

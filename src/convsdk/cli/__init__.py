@@ -13,6 +13,12 @@ _HOME = {
         "parse": "Show what an adapter makes of the bytes in FILE, as JSON lines.",
         "ingest": "Take FILES in through a channel, into the store.",
     },
+    "convsdk.cli.serve": {
+        "serve": "Take webhooks in over HTTP, until SIGTERM or SIGINT.",
+    },
+    "convsdk.cli.rejects": {
+        "rejects": "List what could not be taken in, and run it again.",
+    },
     "convsdk.cli.records": {
         "contacts": "List contacts.",
         "contact": "Show one contact, given by id or as kind:value.",

@@ -1,6 +1,5 @@
 """The commands that read raw bytes: `parse` and `ingest`."""
 
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from attrs import evolve
 
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress
 from convsdk.cli.screen import Screen, plain
-from convsdk.cli.session import Session, common_options
+from convsdk.cli.session import Session, common_options, rejects_option
 from convsdk.cli.sources import Piece, Sources
 from convsdk.config import load_config
 from convsdk.core.events import Event
@@ -29,6 +28,7 @@ from convsdk.core.ports import Channel, Headers, Request, Secret
 from convsdk.desk import Received
 from convsdk.errors import ConfigError, Forbidden, ParseError, TransientError
 from convsdk.hub import Hub
+from convsdk.rejects import Rejects
 
 _NAME = "parse"
 _PLACEHOLDER = "CONVSDK_NO_SECRET"
@@ -110,7 +110,7 @@ def _required_secrets(channel_type: type[Channel]) -> list[str]:
 @click.argument("channel")
 @click.argument("files", nargs=-1, required=True)
 @_headers
-@click.option("--rejects", type=click.Path(path_type=Path), default=Path("rejects"), help="Where refused bytes go.")
+@rejects_option
 @click.option("--bulk", "is_bulk", is_flag=True, help="Large batches, told progress, and a checkpoint to go on from.")
 @common_options
 def ingest(
@@ -120,7 +120,8 @@ def ingest(
 
     A FILE is one request's body, a mail, an mbox, which is split into its mails, JSON lines (.jsonl), a request's
     body each, or a folder: a Maildir, or one with .eml files; - is standard input. What the channel or the store
-    refuses is copied to the folder for rejects and told on standard error, and the exit status is 1.
+    refuses is kept in the folder for rejects and told on standard error, and the exit status is 1: 'convsdk rejects'
+    lists it and runs it again.
 
     With --bulk, the same command goes on where it was when it ended, however it ended. Where the files have changed
     in what was taken in before, it begins anew, and knows again what is in the store.
@@ -128,7 +129,7 @@ def ingest(
     hub = session.hub(channel=channel)
     with Sources(files) as sources:
         intake = _Intake(
-            hub, hub.channel(channel), headers=headers, rejects=rejects, sources=sources, screen=session.screen
+            hub, hub.channel(channel), headers=headers, rejects=Rejects(rejects), sources=sources, screen=session.screen
         )
         try:
             with session.screen.progress(f"into {channel}", sources.total, is_told=is_bulk) as tell:
@@ -146,7 +147,7 @@ class _Intake:
     """Where pieces are handed in: takes them into the hub, and keeps what cannot be taken aside."""
 
     def __init__(
-        self, hub: Hub, channel: Channel, *, headers: Headers, rejects: Path, sources: Sources, screen: Screen
+        self, hub: Hub, channel: Channel, *, headers: Headers, rejects: Rejects, sources: Sources, screen: Screen
     ) -> None:
         self.outcomes: Counter[str] = Counter()
         self.problems = 0
@@ -197,14 +198,17 @@ class _Intake:
         if piece.body is None:
             self._report(piece, piece.problem)
             return ()
-        headers = _with_type(self._headers, piece.place.path)
-        request = Request(received_at=piece.received_at, body=piece.body, headers=headers)
+        request = self._request(piece, piece.body)
         try:
             self._channel.verify(request)
             return tuple(self._channel.parse(request))
         except (ParseError, Forbidden) as error:
-            self._keep(piece, piece.body, error)
+            self._keep(piece, request, error)
             return ()
+
+    def _request(self, piece: Piece, body: bytes) -> Request:
+        headers = _with_type(self._headers, piece.place.path)
+        return Request(received_at=piece.received_at, body=body, headers=headers)
 
     def settle(self, progress: Progress) -> None:
         """Tell and count what became of a batch."""
@@ -216,13 +220,11 @@ class _Intake:
                 if self._screen.is_json:
                     self._screen.json(received_record(received) | {"file": piece.source})
             if one.error:
-                self._keep(piece, piece.place.read(), one.error)
+                self._keep(piece, self._request(piece, piece.place.read()), one.error)
 
-    def _keep(self, piece: Piece, body: bytes, error: Exception) -> None:
-        self._rejects.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = self._rejects / f"{hashlib.sha256(body).hexdigest()[:12]}-{Path(piece.source).name}"
-        kept.write_bytes(body)
-        self._report(piece, str(error), str(kept))
+    def _keep(self, piece: Piece, request: Request, error: Exception) -> None:
+        kept = self._rejects.keep(self._channel.name, request, error)
+        self._report(piece, str(error), str(self._rejects.path(kept.id)))
 
     def _report(self, piece: Piece, problem: str, kept: str = "") -> None:
         self.problems += 1

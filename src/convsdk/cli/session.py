@@ -183,6 +183,11 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     return with_session
 
 
+rejects_option = click.option(
+    "--rejects", type=click.Path(path_type=Path), default=Path("rejects"), show_default=True, help="Folder for rejects."
+)
+
+
 def _log_to_stderr() -> None:
     # structlog's own default is standard output, where it would stand between a command's JSON lines.
     structlog.configure(

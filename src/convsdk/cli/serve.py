@@ -1,0 +1,82 @@
+"""The command `serve`: the web app by itself, on uvicorn."""
+
+import signal
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from convsdk.cli.session import Session, common_options, rejects_option
+from convsdk.errors import ConfigError
+
+_BACKLOG = 2048  # uvicorn's own
+# Longer than a slow body may take: what is under way when the signal comes is answered.
+_GRACE_S = 30
+
+
+@click.command
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
+)
+@rejects_option
+@common_options
+def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
+    """Take webhooks in over HTTP, until SIGTERM or SIGINT.
+
+    Each configured channel has its address, /channels/NAME. What is under way at the signal is kept and answered. What
+    cannot be taken in goes to the folder for rejects: see 'convsdk rejects'.
+    """
+    try:
+        import uvicorn  # noqa: PLC0415  (the extra may be missing)
+
+        from convsdk.web import create_app  # noqa: PLC0415  (as above)
+    except ImportError as error:
+        raise ConfigError(f"'convsdk serve' needs the extra 'web' ({error}): pip install 'convsdk[web]'") from error
+    hub = session.hub()
+    if not hub.channels:
+        raise ConfigError(f"workspace {hub.workspace!r} has no channels to serve: add [channels.NAME]")
+    config = uvicorn.Config(
+        create_app(hub, rejects=rejects),
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # it has the queries, which can hold a token; the app's own log has none
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    with closing(_listen(host, port)) as listening:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
+        session.screen.facts(
+            {
+                "url": _url(listening),
+                "workspace": hub.workspace,
+                "channels": sorted(hub.channels),
+                "rejects": str(rejects),
+            }
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        why = str(error.strerror).partition(" (while")[0]  # Python adds the address once more
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on ({why}): end what does, or give another --host or --port"
+        ) from error
+
+
+def _url(listening: socket.socket) -> str:
+    host, port, *_ = listening.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    # uvicorn has its own handlers while it serves, and raises the signal again afterwards: that shall end the program
+    # by the way that closes the store.
+    raise SystemExit(0)

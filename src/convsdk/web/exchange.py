@@ -1,0 +1,102 @@
+"""Between HTTP and a channel: how a request is read, how large and how slow it may be, and how an answer is written."""
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import structlog
+from attrs import field, frozen
+from attrs.validators import gt
+from litestar import Request as HttpRequest
+from litestar import Response as HttpResponse
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException, InternalServerException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.types import HTTPScope
+
+from convsdk.core.ports import Clock, Headers, Request, Response
+
+Incoming = HttpRequest[Any, Any, State]
+
+_PLAIN = {"content-type": Response().media_type}  # what is not found looks alike, whatever it is
+_log = structlog.get_logger(__name__)
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What one request may cost: bytes of its body, and seconds until all of it has come."""
+
+    body_bytes: int = field(default=1_048_576, validator=gt(0))
+    body_time_s: float = field(default=10.0, validator=gt(0))
+
+
+class UnreadError(Exception):
+    """A body did not come as it may: too large, too slow, or not to its end. `status` is what its sender is told."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+async def read_request(incoming: Incoming, *, limits: Limits, clock: Clock) -> Request:
+    """Give the request as a channel sees it; raise `UnreadError` where its body goes beyond `limits`.
+
+    The size counts as it comes, whether or not the sender has announced it, and nothing is read beyond it. The time is
+    that of the whole body: a sender that drips a byte now and then is not waited for.
+    """
+    try:
+        async with asyncio.timeout(limits.body_time_s):
+            body = await incoming.body()
+    except TimeoutError:
+        raise UnreadError("slow", 408) from None
+    except RequestEntityTooLarge:
+        raise UnreadError("oversized", 413) from None
+    except InternalServerException:  # Litestar's word for a sender that hung up
+        raise UnreadError("gone", 400) from None
+    return Request(
+        received_at=clock(),
+        body=body,
+        method=incoming.method,
+        url=_url(incoming.scope, incoming.headers.get("host", "")),
+        query=_query(incoming.scope["query_string"]),
+        headers=Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.scope["headers"]),
+    )
+
+
+def _url(scope: HTTPScope, host: str) -> str:
+    # As it was sent, since some platforms sign it: with the prefix that the app is mounted under, and its escapes.
+    path = (scope.get("raw_path") or quote(scope.get("root_path", "") + scope["path"]).encode()).decode("latin-1")
+    query = scope["query_string"].decode("latin-1")
+    return f"{scope['scheme']}://{host}{path}{'?' if query else ''}{query}"
+
+
+def _query(query: bytes) -> Mapping[str, str]:
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return dict(reversed(pairs))  # of a repeated parameter the first, as of a header field
+
+
+def write_response(incoming: Incoming, response: Response, *, is_last: bool) -> HttpResponse[bytes]:
+    """Give the answer as HTTP; after the `is_last` one, the sender has to make a new connection.
+
+    Who was answered before the body was read could else send all of it, and the next request would wait behind it.
+    """
+    has_connections = incoming.scope["http_version"].startswith("1")
+    closing = {"connection": "close"} if is_last and has_connections else {}
+    return HttpResponse(
+        content=response.body,
+        status_code=response.status,
+        headers={"content-type": response.media_type} | dict(response.headers) | closing,
+    )
+
+
+def write_error(_: Incoming, error: Exception) -> HttpResponse[bytes]:
+    """Give the answer to what no handler could answer: its status, and nothing about why."""
+    if isinstance(error, HTTPException):
+        return HttpResponse(content=b"", status_code=error.status_code, headers=_PLAIN | (error.headers or {}))
+    # Its text, or a traceback with values, could hold what a customer wrote.
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    _log.error("a request failed", error=type(error).__name__, at=f"{at.filename}:{at.lineno}")
+    return HttpResponse(content=b"", status_code=500, headers=_PLAIN)

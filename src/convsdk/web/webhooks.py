@@ -1,0 +1,183 @@
+"""From a webhook request to its answer: what is taken, what is refused, and what is kept aside.
+
+::
+
+    read ──> challenge, verify, parse ──> queue ──commit──> 2xx
+     │ 404 408 413     │ 403   │            │ 503
+                               └─> rejects ─┘ 2xx
+
+A 2xx says: this is on disk, do not send it again. Either the events are in the store, or the request is among the
+rejects, where the operator can run it again. Its sender could do nothing but send the same bytes: platforms repeat
+what gets any other answer for a day or more, and some then switch the webhook off, and with it all other messages.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from functools import cached_property
+from time import perf_counter
+
+import structlog
+from attrs import frozen
+
+from convsdk.core.events import Event
+from convsdk.core.ports import Channel, Request, Response
+from convsdk.errors import ConvsdkError, Forbidden, ParseError, PermanentError, TransientError
+from convsdk.hub import Hub
+from convsdk.ingest import Ingest
+from convsdk.rejects import Rejects
+from convsdk.web.exchange import UnreadError
+from convsdk.web.metrics import NO_CHANNEL, Metrics
+
+_RETRY_S = 5.0  # where the store names no pause
+_REPAIR_S = 60.0  # where somebody has to act first
+# Below, a hand-over to a thread costs more than it frees: checking and parsing so much takes a millisecond or two.
+_LARGE_BYTES = 65_536
+
+_log = structlog.get_logger(__name__)
+
+
+class Fate(StrEnum):
+    """What became of a request."""
+
+    TAKEN = "taken"
+    CHALLENGE = "challenge"
+    ASIDE = "aside"
+    FORBIDDEN = "forbidden"
+    UNKNOWN = "unknown"
+    OVERSIZED = "oversized"
+    SLOW = "slow"
+    GONE = "gone"
+    BUSY = "busy"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@frozen(kw_only=True)
+class Settled:
+    """What became of a request, what its sender is told, and what the log is told beside (`why`).
+
+    `is_read` says whether the body was read to its end.
+    """
+
+    fate: Fate
+    response: Response
+    why: str = ""
+    is_read: bool = True
+
+
+def _later(fate: Fate, pause_s: float, *, why: str = "", is_read: bool = True) -> Settled:
+    retry_after = str(max(1, math.ceil(pause_s)))  # HTTP knows whole seconds
+    response = Response(status=503, headers=(("retry-after", retry_after),))
+    return Settled(fate=fate, response=response, why=why, is_read=is_read)
+
+
+class Webhooks:
+    """Takes requests to the channels of `hub`. `ingest` is the queue to use (None: one of its own)."""
+
+    def __init__(self, *, hub: Hub, ingest: Ingest | None, rejects: Rejects) -> None:
+        self.metrics = Metrics(waiting=lambda: self._ingest.waiting)
+        self.is_draining = False
+        self._hub = hub
+        self._given = ingest
+        self._rejects = rejects
+
+    @cached_property
+    def _ingest(self) -> Ingest:
+        # Not before it is needed: a server may load the app and fork, which threads do not survive.
+        return self._given or Ingest(self._hub)
+
+    async def drain(self) -> None:
+        """Refuse what comes from now on, and return when everything that was taken is in the store."""
+        self.is_draining = True
+        if self._given is None:
+            await asyncio.to_thread(self._ingest.close)
+
+    async def take(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
+        """Take what `read` gives in through the channel `name`; counted and told to the log, whatever comes of it."""
+        label = name if name in self._hub.channels else NO_CHANNEL
+        began = perf_counter()
+        settled = None
+        try:
+            settled = await self._settle(name, read)
+        finally:  # a channel with a bug, too, or a sender that hung up
+            self._tell(label, settled, took_s=perf_counter() - began)
+        return settled
+
+    def _tell(self, label: str, settled: Settled | None, *, took_s: float) -> None:
+        fate = settled.fate if settled else Fate.FAILED
+        self.metrics.count_request(label, fate)
+        why = {"why": settled.why} if settled and settled.why else {}
+        log = _log.error if fate is Fate.FAILED else _log.info
+        log("webhook", channel=label, outcome=fate.value, duration_ms=round(took_s * 1000, 1), **why)
+
+    async def _settle(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
+        if self.is_draining:
+            return _later(Fate.DRAINING, _RETRY_S, is_read=False)
+        channel = self._hub.channels.get(name)
+        if channel is None:
+            return Settled(fate=Fate.UNKNOWN, response=Response(status=404), is_read=False)
+        try:
+            return await self._take(channel, await read())
+        except UnreadError as error:
+            return Settled(fate=Fate(error.reason), response=Response(status=error.status), is_read=False)
+        except Forbidden as error:
+            return Settled(fate=Fate.FORBIDDEN, response=Response(status=403), why=str(error))
+        except TransientError as error:
+            pause_s = _RETRY_S if error.retry_after_s is None else error.retry_after_s
+            return _later(Fate.BUSY, pause_s, why=str(error))
+        except ConvsdkError as error:  # such as a disk that was taken away: nothing is lost, the platform comes again
+            return _later(Fate.FAILED, _REPAIR_S, why=str(error))
+
+    async def _take(self, channel: Channel, request: Request) -> Settled:
+        try:
+            found = await _read(channel, request)
+        except ParseError as error:
+            return await self._set_aside(channel, request, error)
+        if isinstance(found, Response):
+            return Settled(fate=Fate.CHALLENGE, response=found)
+        unkept = await self._keep(channel, found)
+        if unkept is not None:
+            return await self._set_aside(channel, request, unkept)
+        return Settled(fate=Fate.TAKEN, response=channel.answer(found))
+
+    async def _keep(self, channel: Channel, events: Sequence[Event]) -> Exception | None:
+        """Keep `events`, and give the error of one that cannot be kept: by halves, as it spoils no other."""
+        began = perf_counter()
+        try:
+            received = await self._ingest.receive_async(channel.name, events)
+        except (PermanentError, ValueError) as error:
+            if len(events) == 1:
+                return error
+            middle = len(events) // 2
+            errors = [await self._keep(channel, part) for part in (events[:middle], events[middle:])]
+            return errors[0] or errors[1]
+        if received:
+            self.metrics.count_commit(channel.name, received, took_s=perf_counter() - began)
+        return None
+
+    async def _set_aside(self, channel: Channel, request: Request, error: Exception) -> Settled:
+        try:
+            kept = await asyncio.to_thread(self._rejects.keep, channel.name, request, error)
+        except OSError as problem:
+            raise TransientError(
+                f"{self._rejects.folder}: what cannot be taken in cannot be kept aside either ({problem.strerror}): "
+                "let the folder be written to",
+                retry_after_s=_REPAIR_S,
+            ) from problem
+        self.metrics.count_reject(channel.name)
+        return Settled(fate=Fate.ASIDE, response=channel.answer(()), why=f"reject {kept.id}")
+
+
+async def _read(channel: Channel, request: Request) -> Response | Sequence[Event]:
+    """Give the answer to a set-up handshake, or the events of an authentic request."""
+
+    def read() -> Response | Sequence[Event]:
+        if response := channel.challenge(request):
+            return response
+        channel.verify(request)
+        return channel.parse(request)
+
+    # Pure functions that compute: a large body would keep all other requests of the process waiting.
+    return await asyncio.to_thread(read) if len(request.body) > _LARGE_BYTES else read()

@@ -1,0 +1,186 @@
+import collections
+import hashlib
+import hmac
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from convsdk.cli import main
+from convsdk.store import open_store
+
+PATIENCE_S = 20
+SECRET = "hunter2-hunter2"
+CONFIG = """
+store = "sqlite:///shop.db"
+[channels.page]
+type = "messenger"
+app_secret = { env = "APP_SECRET" }
+verify_token = { env = "APP_SECRET" }
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """Give a folder with a configuration in it, and work there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APP_SECRET", SECRET)
+    (tmp_path / "convsdk.toml").write_text(CONFIG, encoding="utf-8")
+    return tmp_path
+
+
+@contextmanager
+def served(folder, *arguments):
+    """Run `convsdk serve` as a user does; give the process and its URL."""
+    command = [sys.executable, "-c", "from convsdk.cli import main; main()", "serve", "--port=0", "--json", *arguments]
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        try:
+            yield process, json.loads(process.stdout.readline())["url"]
+        finally:
+            process.kill()
+
+
+def webhook(number):
+    """Give the body of a webhook with one message, and the header that signs it."""
+    item = {"sender": {"id": "7001"}, "recipient": {"id": "1001"}, "timestamp": 1458692752478 + number}
+    entry = {"id": "1001", "messaging": [item | {"message": {"mid": f"m{number}", "text": f"hello {number}"}}]}
+    body = json.dumps({"object": "page", "entry": [entry]}).encode()
+    return body, sign(body)
+
+
+def sign(body):
+    """Give the header that signs `body`."""
+    return {"X-Hub-Signature-256": f"sha256={hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}"}
+
+
+def texts(url="sqlite:///shop.db"):
+    """Give the texts of all messages in the store."""
+    with closing(open_store(url)) as store:
+        filings = store.filings("default", identifiers=None, before=None, limit=100)
+        found = [store.messages("default", filing.id, before=None, limit=100) for filing in filings]
+        return sorted(one.text for messages in found for one in messages)
+
+
+def begin(place, body, headers):
+    """Send a request up to its body, and give its connection once the server asks for that."""
+    wire = socket.create_connection(place, timeout=PATIENCE_S)
+    fields = headers | {"Host": "shop.example", "Content-Length": len(body), "Expect": "100-continue"}
+    lines = ["POST /channels/page HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    wire.sendall("\r\n".join(lines).encode())
+    assert wire.recv(1000).startswith(b"HTTP/1.1 100")
+    return wire
+
+
+def read_all(wire):
+    """Give what comes until the server ends the connection."""
+    return b"".join(iter(lambda: wire.recv(1000), b""))
+
+
+def wait_until_closed(place):
+    """Wait until nobody listens any more."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(place, timeout=PATIENCE_S).close()
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:
+            continue
+    pytest.fail("the server still listens")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_server_after_what_is_under_way(shop, number):
+    """Requests that have begun are kept and answered, no other is let in, and the program ends well."""
+    with served(shop) as (process, url):
+        place = (urlsplit(url).hostname, urlsplit(url).port)
+        bodies = [webhook(each) for each in range(3)]
+        wires = [begin(place, *each) for each in bodies]
+        process.send_signal(number)
+        wait_until_closed(place)
+        for wire, (body, _) in zip(wires, bodies, strict=True):
+            wire.sendall(body)
+        answers = [read_all(wire).split(b"\r\n")[0] for wire in wires]
+        status = process.wait(PATIENCE_S)
+        for wire in wires:
+            wire.close()
+
+    assert answers == [b"HTTP/1.1 200 OK"] * 3
+    assert status == 0
+    assert texts() == ["hello 0", "hello 1", "hello 2"]
+    assert not list(shop.glob("shop.db-*")), "the store was not closed"
+
+
+def test_served_webhook_is_in_the_store_and_its_secrets_are_in_no_log(shop):
+    """A webhook over HTTP is kept by the time of the answer; the log has a line for it, and neither query nor body."""
+    body, headers = webhook(1)
+
+    with served(shop) as (_process, url):
+        answer = httpx.post(f"{url}/channels/page?token=t0k3n", content=body, headers=headers)
+        kept = texts()
+        refused = httpx.post(f"{url}/channels/page", content=b"nonsense")
+        aside = httpx.post(f"{url}/channels/page", content=b"{}", headers=sign(b"{}"))
+        ready = httpx.get(f"{url}/ready")
+
+    log = (shop / "log").read_text()
+    assert [one.status_code for one in (answer, refused, aside, ready)] == [200, 403, 200, 200]
+    assert "server" not in answer.headers
+    assert kept == ["hello 1"]
+    assert [line.partition("outcome=")[2].split()[0] for line in log.splitlines()] == ["taken", "forbidden", "aside"]
+    assert not any(word in log for word in ("t0k3n", "hello", SECRET, headers["X-Hub-Signature-256"]))
+    assert CliRunner().invoke(main, ["rejects", "--json"]).stdout.count('"channel": "page"') == 1
+
+
+def test_body_without_an_end_is_cut_off(shop):
+    """A sender that goes on beyond the limit gets a 413 and no more attention."""
+    with served(shop) as (_process, url):
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=PATIENCE_S) as wire:
+            wire.sendall(b"POST /channels/page HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            chunk = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
+            with pytest.raises(OSError, match=r"Broken pipe|reset"):
+                collections.deque((wire.sendall(chunk) for _ in range(100_000)), maxlen=0)
+        health = httpx.get(f"{url}/health")
+
+    assert health.status_code == 200
+    assert "outcome=oversized" in (shop / "log").read_text()
+
+
+def test_port_in_use_is_told(shop):
+    """A port that somebody else has is named, with the remedy."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(main, ["serve", "--port", str(port)])
+
+    assert result.exit_code == 2
+    assert f"127.0.0.1:{port} cannot be listened on (Address already in use): end what does" in result.stderr
+
+
+def test_missing_extra_is_told(shop, monkeypatch):
+    """Without the extra, the error says how to install it."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+
+    result = CliRunner().invoke(main, ["serve"])
+
+    assert result.exit_code == 2
+    assert "pip install 'convsdk[web]'" in result.stderr
+
+
+def test_nothing_to_serve_is_told(shop):
+    """A workspace without channels is a mistake, and no server."""
+    (shop / "convsdk.toml").unlink()
+
+    result = CliRunner().invoke(main, ["serve"])
+
+    assert result.exit_code == 2
+    assert "has no channels to serve: add [channels.NAME]" in result.stderr
