@@ -133,7 +133,7 @@ class PostgresqlDatabase(Place):
 
     @property
     def _connection(self) -> Any:  # noqa: ANN401  (psycopg is imported by who uses it)
-        import psycopg  # noqa: PLC0415
+        import psycopg  # noqa: PLC0415  (only who measures PostgreSQL needs it)
 
         if self._connected is None:
             self._connected = psycopg.connect(self.url, autocommit=True)

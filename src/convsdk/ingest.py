@@ -1,8 +1,8 @@
 """Group commit in front of a `Hub`: what many callers bring at the same time is kept in one transaction.
 
 A transaction costs a sync to disk, however little it writes. Callers wait for it, and what comes in meanwhile waits
-for the next one, which takes all of it: the longer a transaction takes, the more callers share the one after it. No
-timer holds anything back.
+for the next one, which takes its share of it: the longer a transaction takes, the more callers share the one after it.
+No timer holds anything back.
 
 ::
 

@@ -16,7 +16,6 @@ from importlib.resources.abc import Traversable
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
@@ -34,11 +33,11 @@ from convsdk.store.postgresql_transaction import (
     KEYS,
     BeginAgain,
     PostgresqlTransaction,
+    parameters,
     placeholders,
-    without_nul,
 )
 from convsdk.store.reads import ALWAYS, Row, SqlReads
-from convsdk.store.rows import FILING, FILING_FROM, HINT, HINT_FROM, filing_of, hint_of, stamp, time_of
+from convsdk.store.rows import FILING, FILING_FROM, HINT, HINT_FROM, filing_of, hint_of, notice_of, stamp
 
 _OLDEST_SERVER = 140000  # 14, as libpq counts
 _CONNECT_TIMEOUT_S = 10
@@ -283,7 +282,7 @@ class PostgresqlStore(SqlReads):
         return PermanentError(f"{self._place}: {told}; nothing of this batch was written", code=code)
 
     def _all(self, statement: str, values: Mapping[str, Any]) -> list[Row]:
-        given = {name: without_nul(value) if isinstance(value, str) else value for name, value in values.items()}
+        given = parameters(**values)
 
         def attempt() -> list[Row]:
             with self._pool.connection() as connection:
@@ -353,10 +352,7 @@ class PostgresqlStore(SqlReads):
               order by o.xact, o.id limit :most""",
             self._named(workspace, since=since, most=limit),
         )
-        return [
-            Notice(id=row[0], type=row[1], version=row[2], at=time_of(row[3]), payload=msgspec.json.decode(row[4]))
-            for row in rows
-        ]
+        return [notice_of(row) for row in rows]
 
 
 def _configure(connection: psycopg.Connection[Any]) -> None:

@@ -32,10 +32,11 @@ from convsdk.store.rows import (
     RULING_FROM,
     decode_decision,
     filing_of,
+    keys_of,
     text_of,
 )
 from convsdk.store.sql_transaction import Row, SqlTransaction
-from convsdk.store.tables import COLUMNS
+from convsdk.store.tables import COLUMNS, UPSERTS
 
 _IDS_OF_A_BLOCK = 32  # what the sequence steps by
 _IDS_OF_A_HINT = 6  # about how many one needs
@@ -84,16 +85,6 @@ _CANDIDATES = f"""select w.query::integer, w.place, {FILING} from {_ANSWERED}
 _LOCK_THREADS = "select pg_advisory_xact_lock(:workspace, thread) from unnest(:threads::integer[]) thread"
 _BLOCKS = "select nextval('row_id') from generate_series(1, :blocks)"
 
-_UPSERTS = {
-    "identifier": """on conflict (workspace_id, id) do update set since = excluded.since,
-      since_hint = excluded.since_hint, contact_id = excluded.contact_id, trust = excluded.trust,
-      is_owned = excluded.is_owned, is_founder = excluded.is_founder""",
-    "conversation": """on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
-      visitor_id = excluded.visitor_id, filed_id = excluded.filed_id, last_at = excluded.last_at,
-      trust = excluded.trust, status = excluded.status, messages = excluded.messages, unread = excluded.unread,
-      assignee = excluded.assignee""",
-    "checkpoint": "on conflict (workspace_id, name) do update set position = excluded.position",
-}
 _UPDATES = {
     "root": """update contact set root_id = (r ->> 1)::bigint from given, jsonb_array_elements(d -> 'root') r
       where workspace_id = :workspace and id = (r ->> 0)::bigint""",
@@ -128,6 +119,11 @@ def without_nul(text: str) -> str:
     return _NUL.sub("\\1\\\\ufffd", text) if r"\u0000" in text else text.replace("\0", "\ufffd")
 
 
+def parameters(**values: Any) -> dict[str, Any]:  # noqa: ANN401  (SQL values)
+    """Give the values of a statement as PostgreSQL can hold them."""
+    return {name: without_nul(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
 @lru_cache(maxsize=512)  # as above: a batch writes to one of few sets of tables
 def _writes(tables: tuple[str, ...]) -> str:
     """Give the one statement that writes rows to `tables`."""
@@ -143,7 +139,7 @@ def _insert(table: str) -> str:
     )
     return (
         f"insert into {table} (workspace_id, {', '.join(name for name, _ in columns)})"
-        f" select :workspace, {values} from given, jsonb_array_elements(d -> '{table}') r {_UPSERTS.get(table, '')}"
+        f" select :workspace, {values} from given, jsonb_array_elements(d -> '{table}') r {UPSERTS.get(table, '')}"
     )
 
 
@@ -199,16 +195,13 @@ class PostgresqlTransaction(SqlTransaction):
         return str(self._opened.fetchone()[0])  # type: ignore[index]  # it has one row
 
     def _ask(self, statement: str, **values: Any) -> psycopg.Cursor[Any]:  # noqa: ANN401  (SQL values)
-        return self._connection.execute(placeholders(statement), {"workspace": self._workspace, **values})
-
-    def _json(self, value: object) -> str:
-        return without_nul(text_of(value))
+        return self._connection.execute(placeholders(statement), parameters(workspace=self._workspace, **values))
 
     def load(self, evidence: Sequence[Evidence]) -> Known:
         named = {one for each in evidence for one in each.identifiers}
-        locked = self._ask(_LOCK, keys=self._keys(named), ids=self._json(list(self._wanted)))
+        locked = self._ask(_LOCK, keys=keys_of(named), ids=text_of(list(self._wanted)))
         holdings = self._holdings(named)
-        decisions = self._ask(_DECISIONS, hints=self._json([one.hint for one in evidence]))
+        decisions = self._ask(_DECISIONS, hints=text_of([one.hint for one in evidence]))
         self._blocks = self._ask_for_ids(len(evidence) * _IDS_OF_A_HINT)
         known = Known()
         self._held.update(number for (number,) in locked)
@@ -221,11 +214,11 @@ class PostgresqlTransaction(SqlTransaction):
         return known
 
     def _holdings(self, identifiers: Collection[Identifier]) -> psycopg.Cursor[Any]:
-        return self._ask(_HOLDINGS, keys=self._keys(identifiers))
+        return self._ask(_HOLDINGS, keys=keys_of(identifiers))
 
     def _reach(self, identifiers: Collection[Identifier]) -> list[int]:
         """Lock all that evidence leads to, until no more has come to it."""
-        keys = self._keys(identifiers)
+        keys = keys_of(identifiers)
         while True:
             reached = {number for (number,) in self._ask(_REACH, keys=keys)}
             more = reached - self._held
@@ -237,7 +230,7 @@ class PostgresqlTransaction(SqlTransaction):
               and id = any(array(select value from {ids} w)) order by id for update {wait}"""
             statement = statement.format(ids=IDS, wait="" if is_in_order else "nowait")
             try:
-                self._ask(statement, ids=self._json(sorted(more))).fetchall()
+                self._ask(statement, ids=text_of(sorted(more))).fetchall()
             except psycopg.errors.LockNotAvailable:
                 raise BeginAgain(self._held | more) from None
             self._held |= more
@@ -256,7 +249,7 @@ class PostgresqlTransaction(SqlTransaction):
     def _load_candidates(self, queries: Mapping[int, ThreadQuery], found: list[list[tuple[str, Filing]]]) -> None:
         threads = [(place, one.channel, one.thread) for place, one in queries.items()]
         references = [(place, one.channel, name) for place, one in queries.items() for name in one.references]
-        asked = {"threads": self._json(threads), "references": self._json(references)}
+        asked = {"threads": text_of(threads), "references": text_of(references)}
         self._ask(_LOCK_CONVERSATIONS, **asked)
         rows = self._ask(_CANDIDATES, **asked).fetchall()
         # Answers first, in the order of the references; then the thread, the newest first.
@@ -288,4 +281,4 @@ class PostgresqlTransaction(SqlTransaction):
         written = {**rows, **{table: found for table, found in updates.items() if found}}
         if written:
             self.has_written = True
-            self._ask(_writes(tuple(written)), batch=self._json(written))
+            self._ask(_writes(tuple(written)), batch=text_of(written))

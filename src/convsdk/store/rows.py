@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from convsdk.core.events import Notice
 from convsdk.core.fold import Evidence
 from convsdk.core.identifiers import FORM_VERSION
 from convsdk.core.inbox import ConversationStatus, Filing
@@ -140,6 +141,11 @@ def filing_of(row: Sequence[Any]) -> Filing:
         unread=unread,
         assignee=assignee,
     )
+
+
+def notice_of(row: Sequence[Any]) -> Notice:
+    """Give the notice in a row of (id, type, version, at, payload)."""
+    return Notice(id=row[0], type=row[1], version=row[2], at=time_of(row[3]), payload=msgspec.json.decode(row[4]))
 
 
 def hint_of(row: tuple[Any, ...]) -> HintRecord:

@@ -9,7 +9,7 @@ from convsdk.core.fold import Evidence, Moment
 from convsdk.core.model import Identifier, Node, Trust
 from convsdk.core.resolver import Holding, Known
 from convsdk.core.storage import Batch, Transaction, cuts
-from convsdk.store.rows import decode_evidence, holding_of, ruling_of, stamp, time_of
+from convsdk.store.rows import decode_evidence, holding_of, ruling_of, stamp, text_of, time_of
 from convsdk.store.tables import named_in, rows_in
 
 Row = Sequence[Any]
@@ -39,10 +39,6 @@ class SqlTransaction(Transaction):
         """Run a statement, and give its rows."""
 
     @abstractmethod
-    def _json(self, value: object) -> str:
-        """Give a value as the JSON text of a parameter."""
-
-    @abstractmethod
     def _holdings(self, identifiers: Collection[Identifier]) -> Iterable[Row]:
         """Give all epochs of `identifiers`."""
 
@@ -53,9 +49,6 @@ class SqlTransaction(Transaction):
     @abstractmethod
     def _write(self, rows: Mapping[str, Sequence[Row]], batch: Batch) -> None:
         """Write `rows` into their tables, and the roots and the withdrawals of `batch`."""
-
-    def _keys(self, identifiers: Iterable[Identifier]) -> str:
-        return self._json([(one.kind, one.scope, one.value) for one in identifiers])
 
     def _take_holdings(self, known: Known, rows: Iterable[Row]) -> None:
         for *row, root in rows:
@@ -76,7 +69,7 @@ class SqlTransaction(Transaction):
             for identifier, _ in one.attested
         ]
         said: list[list[Evidence | None]] = [[] for _ in joint]
-        for place, last in self._ask(self.LAST_SAID, named=self._json(named)):
+        for place, last in self._ask(self.LAST_SAID, named=text_of(named)):
             said[place].append(decode_evidence(last) if last else None)
         known.repeats = {
             one.hint
@@ -86,7 +79,7 @@ class SqlTransaction(Transaction):
 
     def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
         reached = self._reach(identifiers)
-        ids = self._json(reached)
+        ids = text_of(reached)
         holdings, evidence, rulings = (self._ask(one, ids=ids) for one in (self.REACHED, self.JOINT, self.RULINGS))
         self._take_holdings(known, holdings)
         joint = [decode_evidence(one) for (one,) in evidence]
@@ -106,7 +99,7 @@ class SqlTransaction(Transaction):
             )
             for trust, may_create in product(Trust, (False, True))
         ]
-        for number, at, key, trust, may_create in self._ask(self.ALONE, stretches=self._json(stretches)):
+        for number, at, key, trust, may_create in self._ask(self.ALONE, stretches=text_of(stretches)):
             anchor, is_creating = names[number], bool(may_create)
             known.add(Evidence(hint=key, at=time_of(at), anchor=anchor, trust=Trust(trust), may_create=is_creating))
 

@@ -16,8 +16,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from typing import Any
 
-import msgspec
-
 from convsdk.core.events import Notice
 from convsdk.core.fold import Moment
 from convsdk.core.inbox import Filing
@@ -31,7 +29,7 @@ from convsdk.core.storage import (
     Transaction,
 )
 from convsdk.errors import ConfigError, ConvsdkError, PermanentError, TransientError
-from convsdk.store.reads import Row, SqlReads
+from convsdk.store.reads import ALWAYS, Row, SqlReads
 from convsdk.store.rows import (
     FILING,
     FILING_FROM,
@@ -39,8 +37,8 @@ from convsdk.store.rows import (
     HINT_FROM,
     filing_of,
     hint_of,
+    notice_of,
     stamp,
-    time_of,
 )
 from convsdk.store.sqlite_transaction import KEYS, SqliteTransaction
 
@@ -248,7 +246,7 @@ class SqliteStore(SqlReads):
     def filings(
         self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
     ) -> list[Filing]:
-        at, key = (stamp(before[0]), before[1]) if before else (2**62, "")
+        at, key = (stamp(before[0]), before[1]) if before else (ALWAYS, "")
         asked = "" if identifiers is None else f"and c.filed_id in (select b.id from {self._bases})"
         rows = self._all(
             f"""select {FILING} from {FILING_FROM}
@@ -264,7 +262,4 @@ class SqliteStore(SqlReads):
               where workspace_id = :workspace and id > :since order by id limit :most""",
             self._named(workspace, since=since, most=limit),
         )
-        return [
-            Notice(id=row[0], type=row[1], version=row[2], at=time_of(row[3]), payload=msgspec.json.decode(row[4]))
-            for row in rows
-        ]
+        return [notice_of(row) for row in rows]

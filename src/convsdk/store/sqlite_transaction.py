@@ -9,24 +9,27 @@ from convsdk.core.inbox import Filing
 from convsdk.core.model import Identifier
 from convsdk.core.resolver import Known
 from convsdk.core.storage import Batch, ThreadQuery
-from convsdk.store.rows import FILING, FILING_FROM, HOLDING, RULING, RULING_FROM, decode_decision, filing_of, text_of
+from convsdk.store.rows import (
+    FILING,
+    FILING_FROM,
+    HOLDING,
+    RULING,
+    RULING_FROM,
+    decode_decision,
+    filing_of,
+    keys_of,
+    text_of,
+)
 from convsdk.store.sql_transaction import Row, SqlTransaction
-from convsdk.store.tables import COLUMNS
+from convsdk.store.tables import COLUMNS, UPSERTS
 
 KEYS = "(select value ->> 0 as kind, value ->> 1 as scope, value ->> 2 as value from json_each(:keys))"
 
 _INSERT = {
     table: f"insert into {table} (workspace_id, {', '.join(names)}) values (?{', ?' * len(names)})"
+    f" {UPSERTS.get(table, '')}"
     for table, names in ((table, [one.split()[0] for one in columns.split(", ")]) for table, columns in COLUMNS.items())
 }
-_INSERT["identifier"] += """ on conflict (workspace_id, id) do update set since = excluded.since,
-  since_hint = excluded.since_hint, contact_id = excluded.contact_id, trust = excluded.trust,
-  is_owned = excluded.is_owned, is_founder = excluded.is_founder"""
-_INSERT["conversation"] += """ on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
-  visitor_id = excluded.visitor_id, filed_id = excluded.filed_id, last_at = excluded.last_at, trust = excluded.trust,
-  status = excluded.status, messages = excluded.messages, unread = excluded.unread, assignee = excluded.assignee"""
-_INSERT["checkpoint"] += " on conflict (workspace_id, name) do update set position = excluded.position"
-
 _GROW = """update conversation set last_at = ?, status = ?, messages = ?, unread = ?, assignee = ?
   where workspace_id = ? and id = ?"""
 
@@ -101,9 +104,6 @@ class SqliteTransaction(SqlTransaction):
     def _ask(self, statement: str, **values: Any) -> sqlite3.Cursor:  # noqa: ANN401  (SQL values)
         return self._run(statement, {"workspace": self._workspace, **values})
 
-    def _json(self, value: object) -> str:
-        return text_of(value)
-
     def load(self, evidence: Sequence[Evidence]) -> Known:
         known = Known()
         self._take_holdings(known, self._holdings({one for each in evidence for one in each.identifiers}))
@@ -145,7 +145,7 @@ class SqliteTransaction(SqlTransaction):
                 select r.b_id from reach cross join ruling r on r.workspace_id = :workspace and r.a_id = reach.id
                   where r.kind = 'merge' and not r.is_withdrawn
               ) select id from reach""",
-            keys=self._keys(identifiers),
+            keys=keys_of(identifiers),
         )
         return [number for (number,) in rows]
 

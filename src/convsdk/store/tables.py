@@ -37,6 +37,18 @@ COLUMNS = {
     "checkpoint": "name text, position text",
 }
 
+# What a row does that is there already.
+UPSERTS = {
+    "identifier": """on conflict (workspace_id, id) do update set since = excluded.since,
+      since_hint = excluded.since_hint, contact_id = excluded.contact_id, trust = excluded.trust,
+      is_owned = excluded.is_owned, is_founder = excluded.is_founder""",
+    "conversation": """on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
+      visitor_id = excluded.visitor_id, filed_id = excluded.filed_id, last_at = excluded.last_at,
+      trust = excluded.trust, status = excluded.status, messages = excluded.messages, unread = excluded.unread,
+      assignee = excluded.assignee""",
+    "checkpoint": "on conflict (workspace_id, name) do update set position = excluded.position",
+}
+
 
 def named_in(batch: Batch) -> set[Identifier]:
     """Give every identifier whose row the rows of `batch` point at."""
