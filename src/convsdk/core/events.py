@@ -15,7 +15,8 @@ class MessageReceived:
 
     `external_id` is the platform's id of the message, the same at every redelivery. `thread` is the platform's key
     of the conversation; where there is none, the conversation is found by who wrote. `references` are external ids
-    of earlier messages that this one answers, the nearest first. `reply_to` is the one message that it quotes.
+    of earlier messages that this one answers, the nearest first. `block` is the block of the bot automation that it
+    answers, and `choice` the value of the button that was pressed there.
     """
 
     external_id: str
@@ -30,15 +31,21 @@ class MessageReceived:
     direction: Direction = Direction.INBOUND
     is_automatic: bool = False
     detail: dict[str, Any] = field(factory=dict)
+    block: str = ""
+    choice: str = ""
 
 
 @frozen(kw_only=True)
 class Identified:
-    """Somebody said, or a site stated, who is there; nothing was written."""
+    """Somebody said, or a site stated, who is there; nothing was written.
+
+    `block` is the block of the bot automation that it answers, where it is a form.
+    """
 
     external_id: str
     hint: IdentityHint
     thread: str = ""
+    block: str = ""
 
 
 @frozen(kw_only=True)
@@ -58,6 +65,7 @@ class FormRejected:
     hint: IdentityHint
     problems: tuple[FieldProblem, ...]
     thread: str = ""
+    block: str = ""
 
 
 class DeliveryStatus(Enum):
