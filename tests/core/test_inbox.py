@@ -137,6 +137,16 @@ def test_answer_is_read():
 
 
 @pytest.mark.parametrize(
+    ("direction", "is_automatic"), [(Direction.OUTBOUND, True), (Direction.LINE, False), (Direction.NOTE, False)]
+)
+def test_what_nobody_answered_stays_unread(direction, is_automatic):
+    """An automatic answer, a line or a note says nothing of whether somebody has read what was there."""
+    one = after(filing(unread=4), direction=direction, is_automatic=is_automatic)
+
+    assert one.unread == 4
+
+
+@pytest.mark.parametrize(
     ("direction", "is_automatic", "status"),
     [
         (Direction.INBOUND, False, ConversationStatus.OPEN),

@@ -24,6 +24,7 @@ class Filing:
 
     `identifier` is set once, by the first message that names somebody, and never changes: the contact is looked up
     through it, so that merging and unmerging move no conversation. `opened` is the moment that an epoch is chosen by.
+    `bot` is where its bot automation stands, as JSON text (empty: none began).
     """
 
     id: int
@@ -39,6 +40,7 @@ class Filing:
     messages: int = 0
     unread: int = 0
     assignee: str = ""
+    bot: str = ""
 
     @property
     def is_verified(self) -> bool:
@@ -68,6 +70,7 @@ class Filing:
         """Give the conversation after one more message: filed if it was nameless, reopened if a person wrote."""
         is_inbound = direction is Direction.INBOUND
         reopens = is_inbound and not is_automatic
+        is_answered = direction is Direction.OUTBOUND and not is_automatic
         is_filed = self.identifier is not None or evidence.anchor is None
         # Written out: `evolve` takes four times as long, and this runs once for every message.
         return Filing(
@@ -82,8 +85,9 @@ class Filing:
             trust=self.trust if is_filed else evidence.trust,
             status=ConversationStatus.OPEN if reopens else self.status,
             messages=self.messages + 1,
-            unread=self.unread + 1 if is_inbound else 0,
+            unread=0 if is_answered else self.unread + is_inbound,
             assignee=self.assignee,
+            bot=self.bot,
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from enum import Enum, IntEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import evolve, field, frozen
 from attrs.validators import instance_of, max_len, min_len
@@ -273,7 +273,11 @@ class Attachment:
 
 @frozen(kw_only=True)
 class Message:
-    """One inbound or outbound message, unique by channel and external id."""
+    """One inbound or outbound message, unique by channel and external id.
+
+    `detail` is what more there is to it, as plain JSON values: who wrote it (`by`), or the `block` of a bot automation
+    that it came from and what that shows.
+    """
 
     id: int
     conversation: int
@@ -285,6 +289,7 @@ class Message:
     html: str = ""
     attachments: tuple[Attachment, ...] = ()
     status: str = ""
+    detail: dict[str, Any] | None = None
 
 
 Item = TypeVar("Item")

@@ -85,9 +85,17 @@ class Visit:
     contact: int | None
 
 
+@frozen
+class Memo:
+    """A text that is kept under a kind and a key, and when it was written: a browser's session, who is on duty."""
+
+    text: str
+    at: datetime
+
+
 @define
 class Batch:
-    """Everything that one transaction writes."""
+    """Everything that one transaction writes. `memos` are by kind and key."""
 
     changes: Changes = field(factory=Changes)
     hints: list[HintRecord] = field(factory=list)
@@ -100,6 +108,7 @@ class Batch:
     withdrawals: list[Withdrawal] = field(factory=list)
     notices: list[Notice] = field(factory=list)
     checkpoints: dict[str, str] = field(factory=dict)
+    memos: dict[tuple[str, str], Memo] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -151,6 +160,14 @@ class Transaction(ABC):
         Those that hold its references, in their order, each with the reference; then those of its thread, the newest
         first, each with an empty string.
         """
+
+    @abstractmethod
+    def memo(self, kind: str, key: str) -> Memo | None:
+        """Give the memo of that kind and key, or None; nobody else writes it until this transaction ends."""
+
+    @abstractmethod
+    def forget_memos(self, kind: str, *, before: datetime) -> int:
+        """Delete the memos of that kind that were last written before a moment; say how many there were."""
 
     @abstractmethod
     def new_ids(self) -> Iterator[int]:
@@ -251,8 +268,21 @@ class Store(ABC):
         """Give the conversation of that id."""
 
     @abstractmethod
-    def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
-        """Give the messages of a conversation with an id below `before`, the newest first."""
+    def thread(self, workspace: str, channel: str, thread: str, *, limit: int) -> list[Filing]:
+        """Give the conversations of a thread of `channel`, the newest first."""
+
+    @abstractmethod
+    def messages(
+        self, workspace: str, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
+    ) -> list[Message]:
+        """Give the messages of a conversation, the newest first.
+
+        Of those with an id below `before` the newest `limit`; with `after`, of those above it the oldest.
+        """
+
+    @abstractmethod
+    def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
+        """Give the memo of that kind and key, or None."""
 
     @abstractmethod
     def checkpoint(self, workspace: str, name: str) -> str | None:

@@ -5,6 +5,7 @@ import threading
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field
@@ -20,6 +21,7 @@ from convsdk.core.storage import (
     Batch,
     ContactRecord,
     HintRecord,
+    Memo,
     NamedTogether,
     Result,
     RulingRecord,
@@ -54,6 +56,7 @@ class _Tables:
     withdrawals: dict[int, Withdrawal] = field(factory=dict)
     notices: dict[int, Notice] = field(factory=dict)
     checkpoints: dict[str, str] = field(factory=dict)
+    memos: dict[tuple[str, str], Memo] = field(factory=dict)
     ids: Iterator[int] = field(factory=lambda: itertools.count(1))
 
     def known(self, identifiers: Iterable[Identifier]) -> Known:
@@ -170,6 +173,17 @@ class _MemoryTransaction(Transaction):
         threaded = [("", one) for one in newest if (one.channel, one.thread) == (query.channel, query.thread)]
         return answered + threaded
 
+    def memo(self, kind: str, key: str) -> Memo | None:
+        return self._tables.memos.get((kind, key))
+
+    def forget_memos(self, kind: str, *, before: datetime) -> int:
+        memos = self._tables.memos
+        old = {key: memo for key, memo in memos.items() if key[0] == kind and memo.at < before}
+        self._undo.append(lambda: memos.update(old))
+        for key in old:
+            del memos[key]
+        return len(old)
+
     def new_ids(self) -> Iterator[int]:
         return self._tables.ids
 
@@ -191,6 +205,7 @@ class _MemoryTransaction(Transaction):
             (tables.filings, batch.filings),
             (tables.notices, {one.id: one for one in batch.notices}),
             (tables.checkpoints, batch.checkpoints),
+            (tables.memos, batch.memos),
         ):
             self._put_all(table, values)
         for withdrawal in batch.withdrawals:
@@ -379,14 +394,32 @@ class MemoryStore(Store):
         with self._lock:
             return self._workspaces[workspace].filings.get(conversation)
 
-    def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
+    def thread(self, workspace: str, channel: str, thread: str, *, limit: int) -> list[Filing]:
         with self._lock:
-            found = [
-                one
-                for one in self._workspaces[workspace].messages.values()
-                if one.conversation == conversation and (before is None or one.id < before)
-            ]
+            filings = self._workspaces[workspace].filings.values()
+            found = [one for one in filings if (one.channel, one.thread) == (channel, thread)]
             return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    def messages(
+        self, workspace: str, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
+    ) -> list[Message]:
+        with self._lock:
+            found = sorted(
+                (
+                    one
+                    for one in self._workspaces[workspace].messages.values()
+                    if one.conversation == conversation
+                    and (before is None or one.id < before)
+                    and (after is None or one.id > after)
+                ),
+                key=lambda one: one.id,
+                reverse=True,
+            )
+            return found[:limit] if after is None else found[-limit:]
+
+    def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
+        with self._lock:
+            return self._workspaces[workspace].memos.get((kind, key))
 
     def checkpoint(self, workspace: str, name: str) -> str | None:
         with self._lock:

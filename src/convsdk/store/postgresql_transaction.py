@@ -13,7 +13,7 @@ for each statement, which costs the driver an eighth of what arrays cost it.
 
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,16 +23,18 @@ from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
 from convsdk.core.model import Identifier
 from convsdk.core.resolver import Known
-from convsdk.core.storage import Batch, ThreadQuery
+from convsdk.core.storage import Batch, Memo, ThreadQuery
 from convsdk.store.rows import (
     FILING,
     FILING_FROM,
     HOLDING,
+    MEMO,
     RULING,
     RULING_FROM,
     decode_decision,
     filing_of,
     keys_of,
+    memo_of,
     text_of,
 )
 from convsdk.store.sql_transaction import Row, SqlTransaction
@@ -82,7 +84,7 @@ _CANDIDATES = f"""select w.query::integer, w.place, {FILING} from {_ANSWERED}
     join {FILING_FROM} on c.workspace_id = :workspace and c.id = m.conversation_id
   union all select w.query::integer, null, {FILING} from {_THREADED}
     join {FILING_FROM} on c.workspace_id = :workspace and c.channel = w.channel and c.thread = w.thread"""
-_LOCK_THREADS = "select pg_advisory_xact_lock(:workspace, thread) from unnest(:threads::integer[]) thread"
+_LOCK_NAMES = "select pg_advisory_xact_lock(:workspace, name) from unnest(:names::integer[]) name"
 _BLOCKS = "select nextval('row_id') from generate_series(1, :blocks)"
 
 _UPDATES = {
@@ -241,8 +243,7 @@ class PostgresqlTransaction(SqlTransaction):
         # A conversation that is there is locked; where there is none, whoever would open it locks the thread's name.
         empty = {place: queries[place] for place, one in enumerate(found) if not one}
         if empty:
-            names = {zlib.crc32(f"{one.channel}\0{one.thread}".encode()) - 2**31 for one in empty.values()}
-            self._ask(_LOCK_THREADS, threads=sorted(names))
+            self._lock_names(f"{one.channel}\0{one.thread}" for one in empty.values())
             self._load_candidates(empty, found)
         return found
 
@@ -255,6 +256,15 @@ class PostgresqlTransaction(SqlTransaction):
         # Answers first, in the order of the references; then the thread, the newest first.
         for query, place, *row in sorted(rows, key=lambda row: (row[1] or len(references) + 1, -row[2])):
             found[query].append((references[place - 1][2] if place else "", filing_of(row)))
+
+    def memo(self, kind: str, key: str) -> Memo | None:
+        self._lock_names([f"memo\0{kind}\0{key}"])
+        return memo_of(self._ask(MEMO, kind=kind, key=key).fetchone())
+
+    def _lock_names(self, names: Iterable[str]) -> None:
+        """Lock what may not be there yet, by its name; a lock that others take as well by chance does no harm."""
+        numbers = {zlib.crc32(without_nul(name).encode()) - 2**31 for name in names}
+        self._ask(_LOCK_NAMES, names=sorted(numbers))
 
     def new_ids(self) -> Iterator[int]:
         return self._ids

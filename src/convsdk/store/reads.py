@@ -6,6 +6,7 @@ Statements name their values `:like_this`. What a database says in its own words
 import json
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from convsdk.core.consent import ConsentRecord, ConsentState, ListState, Membership
@@ -14,7 +15,7 @@ from convsdk.core.inbox import Filing
 from convsdk.core.model import Direction, Identifier, Message, Node, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding
-from convsdk.core.storage import ContactRecord, HintRecord, NamedTogether, RulingRecord, Store, Visit
+from convsdk.core.storage import ContactRecord, HintRecord, Memo, NamedTogether, RulingRecord, Store, Visit
 from convsdk.errors import PermanentError
 from convsdk.store.rows import (
     EPOCH_AT,
@@ -24,13 +25,16 @@ from convsdk.store.rows import (
     HINT_FROM,
     HOLDER_AT,
     HOLDING,
+    MEMO,
     RULING,
     RULING_FROM,
     decode_attachments,
+    decode_detail,
     filing_of,
     hint_of,
     holding_of,
     keys_of,
+    memo_of,
     ruling_of,
     stamp,
     time_of,
@@ -291,18 +295,30 @@ class SqlReads(Store):
         )
         return filing_of(row) if row else None
 
-    def messages(self, workspace: str, conversation: int, *, before: int | None, limit: int) -> list[Message]:
+    def thread(self, workspace: str, channel: str, thread: str, *, limit: int) -> list[Filing]:
         rows = self._all(
-            """select id, conversation_id, channel, external_id, direction, at, text, html, attachments, status
-              from message where workspace_id = :workspace and conversation_id = :conversation and id < :before
-              order by id desc limit :most""",
+            f"""select {FILING} from {FILING_FROM} where c.workspace_id = :workspace and c.channel = :channel
+              and c.thread = :thread order by c.id desc limit :most""",
+            {"workspace": self._workspace(workspace), "channel": channel, "thread": thread, "most": limit},
+        )
+        return [filing_of(row) for row in rows]
+
+    def messages(
+        self, workspace: str, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
+    ) -> list[Message]:
+        rows = self._all(
+            f"""select id, conversation_id, channel, external_id, direction, at, text, html, attachments, status, detail
+              from message where workspace_id = :workspace and conversation_id = :conversation
+              and id < :before and id > :after order by id {"desc" if after is None else "asc"} limit :most""",
             {
                 "workspace": self._workspace(workspace),
                 "conversation": conversation,
                 "before": ALWAYS if before is None else before,
+                "after": -1 if after is None else after,
                 "most": limit,
             },
         )
+        rows.sort(key=itemgetter(0), reverse=True)
         return [
             Message(
                 id=row[0],
@@ -315,9 +331,13 @@ class SqlReads(Store):
                 html=row[7],
                 attachments=decode_attachments(row[8]),
                 status=row[9],
+                detail=decode_detail(row[10]) if row[10] else None,
             )
             for row in rows
         ]
+
+    def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
+        return memo_of(self._one(MEMO, {"workspace": self._workspace(workspace), "kind": kind, "key": key}))
 
     def checkpoint(self, workspace: str, name: str) -> str | None:
         row = self._one(

@@ -22,6 +22,7 @@ from convsdk.core.model import (
 from convsdk.core.resolver import Holding
 from convsdk.core.storage import (
     HintRecord,
+    Memo,
     RulingRecord,
 )
 
@@ -31,6 +32,7 @@ _MICROSECOND = timedelta(microseconds=1)
 encode = msgspec.json.Encoder().encode
 decode_evidence = msgspec.json.Decoder(Evidence).decode
 decode_decision = msgspec.json.Decoder(Decision).decode
+decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
 decode_attachments = msgspec.json.Decoder(tuple[Attachment, ...]).decode
 
 HOLDING = (
@@ -38,7 +40,7 @@ HOLDING = (
     " i.spelling"
 )
 FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.subject,
-  n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee"""
+  n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee, c.bot"""
 FILING_FROM = """conversation c
   left join identifier n on n.workspace_id = c.workspace_id and n.id = c.identifier_id
   left join identifier v on v.workspace_id = c.workspace_id and v.id = c.visitor_id"""
@@ -51,6 +53,8 @@ RULING = "r.id, r.kind, a.kind, a.scope, a.value, b.kind, b.scope, b.value, r.at
 RULING_FROM = """ruling r
   join identifier a on a.workspace_id = r.workspace_id and a.id = r.a_id
   join identifier b on b.workspace_id = r.workspace_id and b.id = r.b_id"""
+
+MEMO = "select text, at from memo where workspace_id = :workspace and kind = :kind and key = :key"
 
 # The epoch that an identifier (the row `base`) was in at a moment, and the contact that it is on: for correlated use.
 EPOCH_AT = """(select e.epoch from identifier e
@@ -125,7 +129,7 @@ def row_of(held: Holding) -> tuple[Any, ...]:
 def filing_of(row: Sequence[Any]) -> Filing:
     """Give the conversation in a row of `FILING`."""
     number, channel, thread, opened_at, opened_by, last_at, subject = row[:7]
-    trust, status, messages, unread, assignee = row[13:18]
+    trust, status, messages, unread, assignee, bot = row[13:19]
     return Filing(
         id=number,
         channel=channel,
@@ -140,7 +144,13 @@ def filing_of(row: Sequence[Any]) -> Filing:
         messages=messages,
         unread=unread,
         assignee=assignee,
+        bot=bot,
     )
+
+
+def memo_of(row: Sequence[Any] | None) -> Memo | None:
+    """Give the memo in a row of `MEMO`."""
+    return Memo(row[0], time_of(row[1])) if row else None
 
 
 def notice_of(row: Sequence[Any]) -> Notice:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise, product
 from typing import Any, ClassVar
 
@@ -76,6 +77,10 @@ class SqlTransaction(Transaction):
             for one, lasts in zip(joint, said, strict=True)
             if all(last is not None and last.attested == one.attested for last in lasts)
         }
+
+    def forget_memos(self, kind: str, *, before: datetime) -> int:
+        statement = "delete from memo where workspace_id = :workspace and kind = :kind and at < :before returning 1"
+        return len(list(self._ask(statement, kind=kind, before=stamp(before))))
 
     def load_history(self, known: Known, identifiers: Collection[Identifier], pending: Sequence[Evidence] = ()) -> None:
         reached = self._reach(identifiers)

@@ -8,16 +8,18 @@ from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
 from convsdk.core.model import Identifier
 from convsdk.core.resolver import Known
-from convsdk.core.storage import Batch, ThreadQuery
+from convsdk.core.storage import Batch, Memo, ThreadQuery
 from convsdk.store.rows import (
     FILING,
     FILING_FROM,
     HOLDING,
+    MEMO,
     RULING,
     RULING_FROM,
     decode_decision,
     filing_of,
     keys_of,
+    memo_of,
     text_of,
 )
 from convsdk.store.sql_transaction import Row, SqlTransaction
@@ -30,7 +32,8 @@ _INSERT = {
     f" {UPSERTS.get(table, '')}"
     for table, names in ((table, [one.split()[0] for one in columns.split(", ")]) for table, columns in COLUMNS.items())
 }
-_GROW = """update conversation set last_at = ?, status = ?, messages = ?, unread = ?, assignee = ?
+_GROW = """update conversation set last_at = ?, status = ?, messages = ?, unread = ?, assignee = ?,
+  bot = ?
   where workspace_id = ? and id = ?"""
 
 # How a withdrawal is written, by whether it is of a ruling.
@@ -181,6 +184,9 @@ class SqliteTransaction(SqlTransaction):
         filing = filing_of(row)
         self._filings[filing.id] = filing
         return filing
+
+    def memo(self, kind: str, key: str) -> Memo | None:
+        return memo_of(self._ask(MEMO, kind=kind, key=key).fetchone())
 
     def new_ids(self) -> Iterator[int]:
         if self._ids is None:

@@ -30,11 +30,12 @@ COLUMNS = {
     "withdrawal": "id bigint, target text, is_ruling boolean, at bigint, by text, is_undone boolean",
     "conversation": "id bigint, channel text, thread text, subject text, identifier_id bigint, visitor_id bigint, "
     "filed_id bigint, opened_at bigint, opened_by text, last_at bigint, trust integer, status text, "
-    "messages integer, unread integer, assignee text",
+    "messages integer, unread integer, assignee text, bot text",
     "message": "id bigint, conversation_id bigint, channel text, external_id text, direction text, at bigint, "
-    "text text, html text, attachments jsonb, status text",
+    "text text, html text, attachments jsonb, status text, detail jsonb",
     "outbox": "id bigint, type text, version integer, at bigint, payload jsonb",
     "checkpoint": "name text, position text",
+    "memo": "kind text, key text, text text, at bigint",
 }
 
 # What a row does that is there already.
@@ -45,8 +46,9 @@ UPSERTS = {
     "conversation": """on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
       visitor_id = excluded.visitor_id, filed_id = excluded.filed_id, last_at = excluded.last_at,
       trust = excluded.trust, status = excluded.status, messages = excluded.messages, unread = excluded.unread,
-      assignee = excluded.assignee""",
+      assignee = excluded.assignee, bot = excluded.bot""",
     "checkpoint": "on conflict (workspace_id, name) do update set position = excluded.position",
+    "memo": "on conflict (workspace_id, kind, key) do update set text = excluded.text, at = excluded.at",
 }
 
 
@@ -79,7 +81,8 @@ def rows_in(
         "outbox": [(one.id, one.type, one.version, stamp(one.at), Raw(encode(one.payload))) for one in batch.notices],
     }
     # Nearly every batch is messages of known people alone, and has nothing of these.
-    if batch.rulings or batch.checkpoints or batch.traits or batch.consents or batch.memberships or batch.withdrawals:
+    said = (batch.rulings, batch.traits, batch.consents, batch.memberships, batch.withdrawals, batch.checkpoints)
+    if batch.memos or any(said):
         rows.update(_said(batch, base, new_ids()))
     return {table: found for table, found in rows.items() if found}
 
@@ -132,6 +135,7 @@ def _conversation(one: Filing, base: Mapping[Identifier, int]) -> Row:
         one.messages,
         one.unread,
         one.assignee,
+        one.bot,
     )
 
 
@@ -147,6 +151,7 @@ def _message(one: Message) -> Row:
         one.html,
         Raw(encode(one.attachments)),
         one.status,
+        Raw(encode(one.detail)) if one.detail else None,
     )
 
 
@@ -184,4 +189,5 @@ def _said(batch: Batch, base: Mapping[Identifier, int], ids: Iterator[int]) -> d
             (next(ids), one.target, one.is_ruling, stamp(one.at), one.by, one.is_undone) for one in batch.withdrawals
         ],
         "checkpoint": list(batch.checkpoints.items()),
+        "memo": [(*key, one.text, stamp(one.at)) for key, one in sorted(batch.memos.items())],
     }

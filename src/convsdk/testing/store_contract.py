@@ -26,7 +26,7 @@ from convsdk.core.consent import ConsentState, ListState
 from convsdk.core.events import Event, MessageReceived, Notice
 from convsdk.core.model import Attachment, Claim, Decision, Direction, Identifier, IdentityHint, Message, Outcome, Trust
 from convsdk.core.resolver import Known
-from convsdk.core.storage import Batch, ContactRecord, Store, Transaction
+from convsdk.core.storage import Batch, ContactRecord, Memo, Store, ThreadQuery, Transaction
 from convsdk.errors import ConvsdkError
 from convsdk.hub import Hub
 from convsdk.store.memory import MemoryStore
@@ -397,6 +397,98 @@ class StoreContract:
             assert store.checkpoint(_SHOP, "import") == _ODD_TEXT
             assert store.checkpoint("another", "import") is None
 
+    def test_a_memo_is_kept_by_its_kind_and_key(self) -> None:
+        """The next memo of a kind and key takes the place of the one before; a transaction that fails leaves both."""
+        with self._store() as store:
+            first, second = Memo(_ODD_TEXT, NOON), Memo("", NOON + timedelta(days=1))
+
+            _remember(store, {("session", _ODD_TEXT): first, ("duty", "a"): first})
+            _remember(store, {("session", _ODD_TEXT): second})
+            with _failing(store, after_writes=1), pytest.raises(_Failure):
+                _remember(store, {("session", _ODD_TEXT): first})
+
+            assert store.memo(_SHOP, "session", _ODD_TEXT) == second
+            assert store.transact(_SHOP, lambda one: one.memo("duty", "a")) == first
+            assert store.memo(_SHOP, "session", "a") is None
+            assert store.memo("another", "duty", "a") is None
+
+    def test_old_memos_of_a_kind_are_forgotten(self) -> None:
+        """What was last written before a moment goes, of that kind and workspace alone."""
+        with self._store() as store:
+            old, new = Memo("old", NOON), Memo("new", NOON + timedelta(days=1))
+            _remember(store, {("session", "1"): old, ("session", "2"): new, ("duty", "1"): old})
+
+            gone = store.transact(_SHOP, lambda one: one.forget_memos("session", before=new.at))
+
+            assert gone == 1
+            assert [store.memo(_SHOP, "session", key) for key in ("1", "2")] == [None, new]
+            assert store.memo(_SHOP, "duty", "1") == old
+
+    def test_nobody_changes_a_memo_that_a_transaction_has_read(self) -> None:
+        """Writers that count up in a memo, each on what it read, lose none."""
+        with self._store() as store:
+
+            def count(transaction: Transaction) -> None:
+                memo = transaction.memo("counter", "a")
+                number = int(memo.text) + 1 if memo else 1
+                transaction.write(Batch(memos={("counter", "a"): Memo(str(number), NOON)}))
+
+            def count_ten(_worker: int) -> None:
+                for _ in range(10):
+                    store.transact(_SHOP, count)
+
+            _at_once(4, count_ten)
+
+            assert store.memo(_SHOP, "counter", "a") == Memo("40", NOON)
+
+    def test_what_more_there_is_to_a_message_and_a_conversation_is_kept(self) -> None:
+        """The detail of a message, and where the bot automation of its conversation stands, come back as they were."""
+        with self._store() as store:
+            (received,) = _hub(store).receive("chat", [_message("1", "ann")])
+            filing = store.filing(_SHOP, received.conversation or 0)
+            assert filing is not None
+            detail = {"block": _ODD_TEXT, "choices": [{"value": 1}], "none": None}
+
+            def add(transaction: Transaction) -> None:
+                (found,) = transaction.candidates([ThreadQuery(channel="chat", thread=filing.thread)])
+                said = _outbound(next(transaction.new_ids()), filing.id, detail)
+                filings = {filing.id: evolve(found[0][1], bot=_ODD_TEXT, messages=2)}
+                transaction.write(Batch(filings=filings, messages=[said]))
+
+            store.transact(_SHOP, add)
+
+            assert store.filing(_SHOP, filing.id) == evolve(filing, bot=_ODD_TEXT, messages=2)
+            assert [one.detail for one in store.messages(_SHOP, filing.id, limit=5)] == [detail, None]
+
+    def test_a_thread_gives_its_conversations(self) -> None:
+        """The conversations of one thread of one channel come newest first, and no more than asked for."""
+        with self._store() as store:
+            hub = _hub(store)
+            events = [evolve(_message(f"{turn}", name), thread="t") for turn, name in enumerate(("ann", "ben", "cat"))]
+
+            opened = [one.conversation for one in hub.receive("chat", events)]
+            hub.receive("chat", [_message("other", "ann")])
+            hub.receive("mail", [evolve(_message("mail", "ann"), thread="t")])
+
+            assert [one.id for one in store.thread(_SHOP, "chat", "t", limit=_MANY)] == opened[::-1]
+            assert [one.id for one in store.thread(_SHOP, "chat", "t", limit=1)] == opened[-1:]
+            assert store.thread("another", "chat", "t", limit=1) == []
+
+    def test_messages_are_read_from_either_side(self) -> None:
+        """`before` gives the newest below a message, `after` the oldest above it; both lists have the newest first."""
+        with self._store() as store:
+            hub = _hub(store)
+            (*_, last) = hub.receive("chat", [_message(f"{turn}", "ann") for turn in range(5)])
+            number = last.conversation or 0
+            ids = [one.id for one in store.messages(_SHOP, number, limit=_MANY)][::-1]
+
+            older = store.messages(_SHOP, number, before=ids[3], limit=2)
+            newer = store.messages(_SHOP, number, after=ids[0], limit=2)
+
+            assert [one.id for one in older] == [ids[2], ids[1]]
+            assert [one.id for one in newer] == [ids[2], ids[1]]
+            assert store.messages(_SHOP, number, after=ids[-1], limit=2) == []
+
     def test_concurrent_writers_lose_nothing(self) -> None:
         """Threads that write about the same people at once give the people that one thread gives."""
         with self._store() as store:
@@ -552,6 +644,23 @@ def _proven(id: str, name: str, **fields: Any) -> IdentityHint:  # noqa: A002, A
 
 def _message(external_id: str, name: str) -> MessageReceived:
     return MessageReceived(external_id=external_id, hint=_hint("", name, trust=Trust.CHANNEL), at=NOON, text=name)
+
+
+def _remember(store: Store, memos: dict[tuple[str, str], Memo]) -> None:
+    store.transact(_SHOP, lambda one: one.write(Batch(memos=memos)))
+
+
+def _outbound(number: int, conversation: int, detail: dict[str, Any]) -> Message:
+    return Message(
+        id=number,
+        conversation=conversation,
+        channel="chat",
+        external_id=f"out/{number}",
+        direction=Direction.OUTBOUND,
+        at=NOON,
+        text="",
+        detail=detail,
+    )
 
 
 def _write_message(store: Store, conversation: int, channel: str, external_id: str) -> None:
