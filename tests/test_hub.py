@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from servers import STORES, fresh_store
 
+from convsdk.channels.chat import ChatChannel, ChatSettings
 from convsdk.core.consent import ConsentState, ListState
 from convsdk.core.events import (
     ConsentSignalled,
@@ -31,7 +32,7 @@ from convsdk.core.model import (
 )
 from convsdk.core.ports import Channel, Response
 from convsdk.core.profile import Reach
-from convsdk.errors import ConfigError, Conflict, Forbidden, NotFound, ParseError
+from convsdk.errors import ConfigError, Conflict, Forbidden, NotFound, ParseError, UnsupportedError
 from convsdk.hub import Hub
 from convsdk.store import open_store
 from convsdk.testing.builders import NOON, FakeClock, hint, request
@@ -1157,6 +1158,69 @@ def test_proof_that_was_taken_back_opens_nothing(hub):
 
 
 # -- notes, consent, lists
+
+
+def chatting(store, clock):
+    """Give a hub with a channel that the widget shows, and one conversation on it."""
+    hub = Hub(store, channels=[ChatChannel("chat", ChatSettings())], clock=clock)
+    (received,) = hub.receive("chat", [wrote("1", "ann")])
+    return hub, received.conversation
+
+
+def test_answer_is_in_the_conversation(store, clock):
+    """Who answers first takes the conversation, which a line says, and has read it."""
+    hub, conversation = chatting(store, clock)
+    clock.advance(seconds=60)
+
+    hub.reply(conversation, "Hello!", by="kim")
+    hub.reply(conversation, "Anything else?", by="lee")
+
+    filing = hub.conversation(conversation).filing
+    assert (filing.assignee, filing.unread, filing.messages, filing.last_at) == ("kim", 0, 4, clock())
+    told = [(one.direction, one.text, one.detail) for one in hub.messages(conversation)]
+    assert told[::-1][1:] == [
+        (Direction.OUTBOUND, "Hello!", {"by": "kim"}),
+        (Direction.LINE, "assigned to kim", None),
+        (Direction.OUTBOUND, "Anything else?", {"by": "lee"}),
+    ]
+    told = [one.type for one in hub.store.notices("default", since=0, limit=50)]
+    assert told[-3:] == ["message.sent", "conversation.assigned", "message.sent"]
+
+
+def test_answer_with_the_same_id_is_one(store, clock):
+    """Whoever does not know whether an answer was kept sends it again, and nothing is said twice."""
+    hub, conversation = chatting(store, clock)
+
+    ids = [hub.reply(conversation, "Hello!", by="kim", reply_id="a") for _ in range(2)]
+
+    assert ids == ["reply/a", "reply/a"]
+    assert [one.text for one in hub.messages(conversation)] == ["assigned to kim", "Hello!", "text of 1"]
+
+
+def test_only_what_a_widget_shows_is_answered_there(hub):
+    """An answer that nobody would ever read is refused, and so is one to a conversation that is not there."""
+    (received,) = hub.receive("till", [wrote("1", "ann")])
+
+    with pytest.raises(UnsupportedError, match=r"on 'till', where no widget shows it"):
+        hub.reply(received.conversation, "Hello!", by="kim")
+    with pytest.raises(NotFound):
+        hub.reply(10**9, "Hello!", by="kim")
+
+
+def test_agents_are_on_duty_until_they_said(store, clock):
+    """An agent is there from the moment that says so until the one that was named, or until taken off."""
+    hub = Hub(store, clock=clock)
+
+    hub.be_on_duty("kim", clock() + timedelta(hours=8))
+    hub.be_on_duty("lee", clock() + timedelta(hours=1))
+    hub.be_on_duty("max", clock() + timedelta(hours=8))
+    hub.be_on_duty("max", None)
+    at_first = hub.on_duty()
+    clock.advance(seconds=3600)
+
+    assert at_first == ("kim", "lee")
+    assert hub.on_duty() == ("kim",)
+    assert Hub(store, workspace="another", clock=clock).on_duty() == ()
 
 
 def test_note_by_staff_is_in_the_conversation(hub):

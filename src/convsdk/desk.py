@@ -1,7 +1,7 @@
 """What becomes of the events of one transaction: whose each is, its conversation, and what is to be written."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -105,6 +105,41 @@ def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery 
     thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
     references = event.references if isinstance(event, MessageReceived) else ()
     return ThreadQuery(channel=channel, thread=thread, references=references)
+
+
+def answer(filing: Filing, text: str, *, by: str, at: datetime, external_id: str, ids: Iterator[int]) -> Batch:
+    """Give what is written when the agent `by` answers: the first who does takes the conversation."""
+    sent = _sent(filing, text, number=next(ids), external_id=external_id, at=at, detail={"by": by})
+    told = {"conversation": filing.id, "direction": Direction.OUTBOUND.value}
+    batch = Batch(messages=[sent], notices=[Notice(id=next(ids), type="message.sent", at=at, payload=told)])
+    grown = evolve(filing, messages=filing.messages + 1, unread=0, last_at=max(filing.last_at, at))
+    batch.filings[filing.id] = grown if filing.assignee else _assign(batch, grown, to=by, at=at, ids=ids)
+    return batch
+
+
+def _assign(batch: Batch, filing: Filing, *, to: str, at: datetime, ids: Iterator[int]) -> Filing:
+    """Give the conversation as `to` takes it, with a line in it that says so."""
+    sent = _sent(filing, f"assigned to {to}", number=next(ids), external_id=f"assigned/{filing.id}/{to}", at=at)
+    batch.messages.append(evolve(sent, direction=Direction.LINE, status=""))
+    told = {"conversation": filing.id, "assignee": to}
+    batch.notices.append(Notice(id=next(ids), type="conversation.assigned", at=at, payload=told))
+    return evolve(filing, assignee=to, messages=filing.messages + 1)
+
+
+def _sent(
+    filing: Filing, text: str, *, number: int, external_id: str, at: datetime, detail: dict[str, Any] | None = None
+) -> Message:
+    return Message(
+        id=number,
+        conversation=filing.id,
+        channel=filing.channel,
+        external_id=external_id,
+        direction=Direction.OUTBOUND,
+        at=at,
+        text=text,
+        status="sent",
+        detail=detail,
+    )
 
 
 class Desk:

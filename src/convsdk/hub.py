@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from attrs import evolve, frozen
 
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
@@ -44,13 +45,30 @@ from convsdk.core.model import (
 from convsdk.core.ports import Channel, Clock, Request, Response
 from convsdk.core.profile import Reach, TraitClaim, reach, shown_traits
 from convsdk.core.resolver import Known, NewContact, cookie_contact, needs_history, refold
-from convsdk.core.storage import Batch, ContactRecord, HintRecord, Store, Transaction, Withdrawal
-from convsdk.desk import Arrival, Desk, Received, consent_changed, hint_of, thread_query
-from convsdk.errors import ConfigError, Conflict, NotFound
+from convsdk.core.storage import (
+    Batch,
+    ContactRecord,
+    HintRecord,
+    Memo,
+    Store,
+    ThreadQuery,
+    Transaction,
+    Withdrawal,
+)
+from convsdk.desk import Arrival, Desk, Received, answer, consent_changed, hint_of, thread_query
+from convsdk.errors import ConfigError, Conflict, NotFound, UnsupportedError
 from convsdk.store import open_store
 
 _Spoken = list[tuple[Moment, int | None]]
 """The visits of a cookie: when, and the contact that each spoke for."""
+
+_DUTY = ("duty", "agents")
+
+
+def _duty(memo: Memo | None, now: datetime) -> dict[str, datetime]:
+    """Give who is on duty, and until when."""
+    known = msgspec.json.decode(memo.text, type=dict[str, datetime]) if memo else {}
+    return {agent: until for agent, until in known.items() if until > now}
 
 
 @frozen(kw_only=True)
@@ -549,10 +567,13 @@ class Hub:
     def _conversation(self, filing: Filing) -> Conversation:
         return Conversation(filing=filing, contact=self._attribute(filing.identifier, filing.visitor, filing.opened))
 
-    def messages(self, conversation: int, *, before: int | None = None, limit: int = 50) -> Page[Message]:
-        """Give messages of a conversation, the newest first; the cursor goes back in time."""
-        messages = self.store.messages(self.workspace, conversation, before=before, limit=limit)
-        return Page(tuple(messages), messages[-1].id if len(messages) == limit else None)
+    def messages(
+        self, conversation: int, *, before: int | None = None, after: int | None = None, limit: int = 50
+    ) -> Page[Message]:
+        """Give messages of a conversation, the newest first; the cursor goes back in time, or with `after` forth."""
+        messages = self.store.messages(self.workspace, conversation, before=before, after=after, limit=limit)
+        is_full = len(messages) == limit
+        return Page(tuple(messages), messages[-1 if after is None else 0].id if is_full else None)
 
     def suggestions(self, contact: int | None = None) -> list[Suggestion]:
         """Give the pairs of contacts that may be one person, of one contact or of all: for a human to look at."""
@@ -639,6 +660,48 @@ class Hub:
             return number
 
         return self.store.transact(self.workspace, work)
+
+    def reply(self, conversation: int, text: str, *, by: str, reply_id: str = "") -> str:
+        """Answer a conversation that the chat widget shows, where it is read; give the message's external id.
+
+        The first who answers takes the conversation, and its bot automation says no more. The same `reply_id` again
+        changes nothing. Raises `UnsupportedError` for another channel.
+        """
+        filing = self.conversation(conversation).filing
+        channel = self.channels.get(filing.channel)
+        if channel is None or channel.widget is None:
+            raise UnsupportedError(f"conversation {conversation} is on {filing.channel!r}, where no widget shows it")
+        external_id = f"reply/{reply_id or secrets.token_hex(8)}"
+        query = ThreadQuery(channel=filing.channel, thread=filing.thread, references=(external_id,))
+        at = self._clock()
+
+        def work(transaction: Transaction) -> None:
+            (found,) = transaction.candidates([query])
+            if not any(reference for reference, _ in found):
+                locked = next(one for _, one in found if one.id == conversation)
+                transaction.write(
+                    answer(locked, text, by=by, at=at, external_id=external_id, ids=transaction.new_ids())
+                )
+
+        self.store.transact(self.workspace, work)
+        return external_id
+
+    def be_on_duty(self, agent: str, until: datetime | None) -> None:
+        """Say until when `agent` is there to answer; None ends it now."""
+
+        def work(transaction: Transaction) -> None:
+            now = self._clock()
+            duty = _duty(transaction.memo(*_DUTY), now)
+            duty.pop(agent, None)
+            if until is not None:
+                duty[agent] = until
+            transaction.write(Batch(memos={_DUTY: Memo(msgspec.json.encode(duty).decode(), now)}))
+
+        self.store.transact(self.workspace, work)
+
+    def on_duty(self) -> tuple[str, ...]:
+        """Give the names of the agents who are there to answer now."""
+        return tuple(sorted(_duty(self.store.memo(self.workspace, *_DUTY), self._clock())))
 
     def record_consent(
         self,

@@ -22,7 +22,7 @@ from convsdk.core.model import (
     Trait,
     Trust,
 )
-from convsdk.core.ports import Capabilities, Channel, Headers, Outbound, Request, Response, Secret
+from convsdk.core.ports import Capabilities, Channel, Headers, Outbound, Request, Response, Secret, Widget
 from convsdk.errors import UnsupportedError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -272,3 +272,32 @@ def test_page_is_iterated_over_its_items():
 
     assert list(page) == [1, 2]
     assert page.next is None
+
+
+# -- the widget
+
+
+def test_channel_is_shown_by_no_widget_unless_it_says_how():
+    """Most channels have their own surface."""
+    assert Pigeon("loft", {}).widget is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"origins": ("shop.example",)}, r"write it as 'https://shop.example'"),
+        ({"origins": ("https://shop.example/",)}, r"write it as 'https://shop.example'"),
+        ({"origins": ("https://*.shop.example",)}, r"write it as 'https://shop.example'"),
+        ({"color": "blue"}, r"write it as '#0b57d0'"),
+    ],
+)
+def test_widget_refuses_what_no_browser_would_match(setting, told):
+    """A slip in an origin or a colour is told when the widget is set up, with how to write it."""
+    with pytest.raises(ValueError, match=told):
+        Widget(**setting)
+
+
+@pytest.mark.parametrize("origin", ["https://shop.example", "http://127.0.0.1:8000", "http://[::1]:8000"])
+def test_widget_takes_origins_as_browsers_send_them(origin):
+    """An origin is a scheme, a host and perhaps a port."""
+    assert Widget(origins=(origin,)).origins == (origin,)

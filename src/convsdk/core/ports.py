@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import builtins
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import field, frozen
+from attrs.validators import ge, le, max_len
 
 from convsdk.core.events import Event
 from convsdk.errors import UnsupportedError
 
 if TYPE_CHECKING:
     import httpx
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 Clock = Callable[[], datetime]
 """Gives the present moment, aware. A test hands in its own."""
@@ -118,6 +123,43 @@ class Capabilities:
     max_text: int | None = None
 
 
+def _are_origins(_: object, __: object, value: tuple[str, ...]) -> None:
+    for origin in value:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"origins has {origin!r}, which is no origin: write it as 'https://shop.example'")
+
+
+def _is_color(_: object, __: object, value: str) -> None:
+    if not _COLOR.fullmatch(value):
+        raise ValueError(f"color is {value!r}: write it as '#0b57d0'")
+
+
+@frozen(kw_only=True)
+class Widget:
+    """How the chat widget shows a channel, and on which pages.
+
+    `origins` are those of the pages that may, beside the app's own. `identify` names the channel that reads what the
+    page says about its visitor (empty: it may say nothing). `title`, `greeting` and `color` are what visitors see.
+    `file_bytes` is how large an attachment may be (0: none are taken), and `file_types` its media types.
+    """
+
+    origins: tuple[str, ...] = field(default=(), validator=_are_origins)
+    identify: str = ""
+    title: str = field(default="", validator=max_len(100))
+    greeting: str = field(default="", validator=max_len(1000))
+    color: str = field(default="#0b57d0", validator=_is_color)
+    file_bytes: int = field(default=10_485_760, validator=[ge(0), le(104_857_600)])
+    # Nothing that a browser would run, such as HTML or SVG.
+    file_types: tuple[str, ...] = (
+        "image/png",
+        "image/jpeg",
+        "image/gif",
+        "image/webp",
+        "application/pdf",
+        "text/plain",
+    )
+
+
 @frozen(kw_only=True)
 class Outbound:
     """A message to deliver: to whom on the platform, what, and in which thread."""
@@ -154,6 +196,11 @@ class Channel(ABC):
 
     def __repr__(self) -> str:
         return f"<{self.type} channel {self.name!r}>"
+
+    @property
+    def widget(self) -> Widget | None:
+        """Give how the chat widget shows this channel; None, as mostly, where it does not."""
+        return None
 
     def verify(self, request: Request) -> None:  # noqa: B027  (a channel with nothing to verify says so in `can`)
         """Raise `Forbidden` where the request is not authentic. Fail closed, compare in constant time."""

@@ -28,7 +28,7 @@ from attrs import asdict, field, frozen
 
 from convsdk.channels.chat.parse import Form, read, sent_id
 from convsdk.core.events import Event, FormRejected
-from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret
+from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret, Widget
 from convsdk.errors import Forbidden
 from convsdk.hookspecs import Context, hookimpl
 
@@ -54,12 +54,14 @@ class ChatSettings:
 
     `secret`: where it is set, each request carries `X-Convsdk-Signature: sha256=` and the HMAC-SHA256 of the raw
     body in hexadecimal digits. `country`: in which national phone numbers are read. `forms`: the forms by name;
-    without any, a form of any name requires the e-mail address and takes the other fields.
+    without any, a form of any name requires the e-mail address and takes the other fields. `widget`: how the chat
+    widget shows it.
     """
 
     secret: Secret | None = field(default=None, validator=_is_secret)
     country: str = field(default="", validator=_is_country)
     forms: Mapping[str, Form] = field(factory=dict)
+    widget: Widget = field(factory=Widget)
 
 
 class ChatChannel(Channel):
@@ -70,6 +72,10 @@ class ChatChannel(Channel):
     can: ClassVar[Capabilities] = Capabilities(verifies=True, attachments=True)
 
     config: ChatSettings
+
+    @property
+    def widget(self) -> Widget:
+        return self.config.widget
 
     def verify(self, request: Request) -> None:
         if self.config.secret is None:
