@@ -26,8 +26,9 @@ from typing import ClassVar
 import msgspec
 from attrs import asdict, field, frozen
 
-from convsdk.channels.chat.parse import Form, read, sent_id
+from convsdk.channels.chat.parse import read, sent_id
 from convsdk.core.events import Event, FormRejected
+from convsdk.core.forms import Form
 from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret, Widget
 from convsdk.errors import Forbidden
 from convsdk.hookspecs import Context, hookimpl

@@ -4,14 +4,13 @@ import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import msgspec
-from attrs import field, frozen
-from attrs.validators import in_
 from msgspec import Meta, Struct
 
 from convsdk.core.events import Event, FieldProblem, FormRejected, Identified, MessageReceived
+from convsdk.core.forms import Form, form_named
 from convsdk.core.identifiers import EmailAddress, PhoneNumber, trim
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
 from convsdk.errors import ParseError
@@ -19,35 +18,9 @@ from convsdk.errors import ParseError
 _REJECTED = "#rejected"
 """Ends the external id of a rejected form, so that the corrected one, sent under the same id, is no duplicate."""
 
-Presence = Literal["required", "optional", "removed"]
-
 _LONGEST = {"email": 320, "phone": 64, "account": 255, "name": 255}
 _LABELS = {"email": "e-mail address", "phone": "phone number", "account": "company", "name": "name"}
 _TRAITS = {"account": "company", "name": "name"}
-
-
-def _asks_for_address(_: object, __: object, value: object) -> None:
-    if value != "required":
-        given = "optional or removed" if value in {"optional", "removed"} else "something else"
-        raise ValueError(f"email is {given}, but every form asks for it: set email = 'required'")
-
-
-_is_presence = in_(get_args(Presence))
-
-
-@frozen(kw_only=True)
-class Form:
-    """Which fields a form has. The e-mail address is always one and always required; to leave it out is an error."""
-
-    email: Presence = field(default="removed", validator=_asks_for_address)
-    phone: Presence = field(default="optional", validator=_is_presence)
-    account: Presence = field(default="optional", validator=_is_presence)
-    name: Presence = field(default="optional", validator=_is_presence)
-
-    def presence(self, name: str) -> Presence:
-        """Give what the form says of the field `name`; one that it does not know is as one that was removed."""
-        found: Presence = getattr(self, name) if name in _LABELS else "removed"
-        return found
 
 
 _Key = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -168,7 +141,7 @@ def _identity(given: _Identity) -> dict[str, str]:
 
 
 def _submission(item: _Submission, at: datetime, country: str, forms: Mapping[str, Form]) -> Identified | FormRejected:
-    form = forms.get(item.form) if forms else Form(email="required")
+    form = form_named(forms, item.form)
     values = {name: trim(one) if isinstance(one, str) else one for name, one in item.fields.items()}
     values = {name: value for name, value in values.items() if value not in (None, "")}
     problems = tuple(_problems(form, values, country)) if form else (_NO_SUCH_FORM,)
