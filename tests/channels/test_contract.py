@@ -120,7 +120,7 @@ def identification(name, **content):
 
 EXPIRES = int(NOON.timestamp()) + 300
 CLAIMS = {"exp": EXPIRES, "aud": "convsdk", "visitor": "v1", "sub": "u1", "email": "ann@shop.example"}
-MAC = hmac.new(SECRET.encode(), f"u1:{EXPIRES}".encode(), hashlib.sha256).hexdigest()
+MAC = hmac.new(SECRET.encode(), f"convsdk\nv1\n{EXPIRES}\nu1".encode(), hashlib.sha256).hexdigest()
 
 
 class TestJsIdentify(ChannelContract):
