@@ -130,6 +130,7 @@ class TestJsIdentify(ChannelContract):
     settings_cases = (
         ({"secrets": (Secret("a-short-one"),)}, "secrets"),
         ({"secrets": ("not-a-secret-but-a-text-of-good-length",)}, "secrets"),
+        ({"secrets": (Secret("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZI\n"),)}, "secrets"),
         ({"namespace": "x" * 256}, "namespace"),
         ({"leeway_s": -1}, "leeway_s"),
         ({"require_signature": True}, "require_signature"),

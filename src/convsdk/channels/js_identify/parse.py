@@ -20,6 +20,7 @@ from convsdk.errors import ParseError
 
 _LONGEST_TOKEN = 8192
 _LONGEST_VALUE = 320
+_LONGEST_LIFE_S = 24 * 3600
 _CONTACT_POINTS = {"email", "phone", "external_id"}
 
 _Key = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -204,6 +205,9 @@ def _signature_proof(given: _Body, at: datetime, keys: Keys) -> _Proof:
 def _check_expiry(expires: float, at: datetime, leeway_s: int) -> None:
     if at.timestamp() >= expires + leeway_s:
         raise _BadSignatureError("expired")
+    # A backend that counts in milliseconds would sign for ever, and nobody would notice.
+    if expires > at.timestamp() + _LONGEST_LIFE_S + leeway_s:
+        raise _BadSignatureError("endless")
 
 
 def _claims(given: _Body, proof: _Proof, namespace: str) -> Iterator[Claim]:
