@@ -1,19 +1,24 @@
 import contextlib
 import io
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from attrs import frozen
 
 from convsdk import hookspecs
+from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.config import load_config
-from convsdk.core.model import Rule
+from convsdk.core.model import Claim, Rule, Trait, Trust
+from convsdk.core.ports import Secret
 from convsdk.plugins import load_plugins
+from convsdk.testing import request
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -125,3 +130,70 @@ def test_command_of_the_documentation_exists(command):
     answer = subprocess.run([program, command, "--help"], capture_output=True, text=True, check=False, timeout=60)
 
     assert answer.returncode == 0, answer.stderr
+
+
+SITE_SECRET = "a-secret-of-the-site-that-is-long-enough"
+USER = {"id": 7, "email": "zoe@shop.example", "email_verified": True, "name": "Zo\u00eb \u2713", "company": "Shop/Co"}
+PROVEN_BY_TOKEN = {
+    Claim("external_id", "7", Trust.PROVEN, scope="shop"),
+    Claim("email", "zoe@shop.example", Trust.PROVEN),
+    Trait("name", "Zo\u00eb \u2713", Trust.PROVEN),
+    Trait("company", "Shop/Co", Trust.PROVEN),
+}
+RECORD = json.dumps(USER)  # that is a literal of JavaScript and Ruby, too
+ISSUERS = {
+    "js": (["node", "--input-type=module"], f'process.stdout.write(chatToken("{SITE_SECRET}", "v1", {RECORD}));'),
+    "php": (["php"], f"echo chat_token('{SITE_SECRET}', 'v1', json_decode('{RECORD}', true));"),
+    "ruby": (["ruby"], f'print chat_token("{SITE_SECRET}", "v1", {RECORD})'),
+}
+
+
+def _snippets(language, name):
+    """Give the blocks of the identification page that define `name`."""
+    blocks = _blocks(ROOT / "docs/identification.md")
+    return [block for block in blocks if block.language == language and name in block.text]
+
+
+def _python_of_the_site(block, name):
+    namespace = {}
+    _run(block, ROOT / "docs/identification.md", namespace)
+    return namespace[name](SITE_SECRET, "v1", USER)
+
+
+def _identified(**content):
+    """Give what a channel with the settings of the page makes of a call that this visitor's page makes now."""
+    settings = JsIdentifySettings(secrets=(Secret(SITE_SECRET),), audience="shop", namespace="shop")
+    now = request(json={"id": "i1", "visitor": "v1", **content}, received_at=datetime.now(UTC))
+    (event,) = JsIdentifyChannel("shop-site", settings).parse(now)
+    return event.hint
+
+
+@pytest.mark.parametrize("block", _snippets("python", "chat_token"), ids=["pyjwt", "standard library"])
+def test_token_made_as_the_python_of_the_page_does_is_believed(block):
+    """Both ways to make a token in Python prove the whole record."""
+    hint = _identified(token=_python_of_the_site(block, "chat_token"))
+
+    assert {*hint.identifiers, *hint.traits} == PROVEN_BY_TOKEN
+
+
+@pytest.mark.parametrize("language", ISSUERS)
+def test_token_made_as_the_page_does_in_other_languages_is_believed(language):
+    """The page's snippets for Node, PHP and Ruby prove the whole record, too."""
+    program, call = ISSUERS[language]
+    if not shutil.which(program[0]):
+        pytest.skip(f"{program[0]} is not installed, so the snippet in {language} is not run")
+    (block,) = _snippets(language, "base64url")
+
+    made = subprocess.run(program, input=block.text + call, capture_output=True, text=True, check=True, timeout=60)
+
+    hint = _identified(token=made.stdout)
+    assert (made.stderr, {*hint.identifiers, *hint.traits}) == ("", PROVEN_BY_TOKEN)
+
+
+def test_hmac_made_as_the_page_does_is_believed():
+    """The page's HMAC proves the account."""
+    (block,) = _snippets("python", "chat_signature")
+
+    hint = _identified(**_python_of_the_site(block, "chat_signature"))
+
+    assert hint.identifiers == (Claim("external_id", "7", Trust.PROVEN, scope="shop"),)

@@ -120,7 +120,7 @@ def identification(name, **content):
 
 EXPIRES = int(NOON.timestamp()) + 300
 CLAIMS = {"exp": EXPIRES, "aud": "convsdk", "visitor": "v1", "sub": "u1", "email": "ann@shop.example"}
-MAC = hmac.new(SECRET.encode(), f"u1:{EXPIRES}".encode(), hashlib.sha256).hexdigest()
+MAC = hmac.new(SECRET.encode(), f"convsdk\nv1\n{EXPIRES}\nu1".encode(), hashlib.sha256).hexdigest()
 
 
 class TestJsIdentify(ChannelContract):
@@ -130,6 +130,7 @@ class TestJsIdentify(ChannelContract):
     settings_cases = (
         ({"secrets": (Secret("a-short-one"),)}, "secrets"),
         ({"secrets": ("not-a-secret-but-a-text-of-good-length",)}, "secrets"),
+        ({"secrets": (Secret("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZI\n"),)}, "secrets"),
         ({"namespace": "x" * 256}, "namespace"),
         ({"leeway_s": -1}, "leeway_s"),
         ({"require_signature": True}, "require_signature"),

@@ -37,9 +37,22 @@ def token(*, key=SECRET, algorithm="HS256", headers=None, without=(), **changes)
     return jwt.encode(claims, key, algorithm=algorithm, headers=headers)
 
 
-def signature(external_id="u1", expires=EPOCH_S + 60, key=SECRET):
+def signature(external_id="u1", *, expires=EPOCH_S + 60, visitor="v1", audience="convsdk", key=SECRET):
     """Give a good HMAC."""
-    return hmac.new(key.encode(), f"{external_id}:{expires}".encode(), hashlib.sha256).hexdigest()
+    signed = f"{audience}\n{visitor}\n{expires}\n{external_id}"
+    return hmac.new(key.encode(), signed.encode(), hashlib.sha256).hexdigest()
+
+
+def encoded(raw):
+    """Give bytes as a part of a token."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def handmade(*, header=b'{"alg":"HS256"}', also=b"", key=SECRET):
+    """Give a token with this header and `also` at the end of its claims, signed by HMAC-SHA256 whatever they say."""
+    good = {"exp": EPOCH_S + 60, "aud": "convsdk", "visitor": "v1", "sub": "u1"}
+    signed = f"{encoded(header)}.{encoded(json.dumps(good).encode()[:-1] + also + b'}')}"
+    return f"{signed}.{encoded(hmac.new(key.encode(), signed.encode(), hashlib.sha256).digest())}"
 
 
 def identify(*, settings=None, body=None, **content):
@@ -142,9 +155,52 @@ def test_token_of_an_older_secret_is_good(kid):
     assert claims(event)["external_id"] == ("u1", Trust.PROVEN)
 
 
-def test_token_within_the_leeway_is_good():
-    """Clocks may differ by the leeway."""
-    assert claims(identify(token=token(exp=EPOCH_S - 9)))["external_id"] == ("u1", Trust.PROVEN)
+@pytest.mark.parametrize("exp", [EPOCH_S - 9, EPOCH_S - 9.5, EPOCH_S + 86_410])
+def test_token_within_the_leeway_is_good(exp):
+    """Clocks may differ by the leeway, at either end of a token's life, whole seconds or not."""
+    assert claims(identify(token=token(exp=exp)))["external_id"] == ("u1", Trust.PROVEN)
+
+
+def test_claim_that_is_there_twice_counts_as_the_last():
+    """Of two claims of one name, the last counts (RFC 7519, section 4), for the visitor as for anything else."""
+    twice = b',"email":"ann@shop.example","email_verified":true,"email_verified":false'
+
+    assert claims(identify(token=handmade(also=twice)))["email"] == ("ann@shop.example", Trust.ASSERTED)
+    assert claims(identify(token=handmade(also=b',"visitor":"v2"'))) == {}
+
+
+def test_header_cannot_bring_a_key():
+    """Only the secrets sign: what a header says about its key is not looked at, whether the token is good or not."""
+    header = b'{"alg":"HS256","kid":"../../dev/null","jku":"https://evil.example","jwk":{"kty":"oct","k":"AAAA"}}'
+
+    assert claims(identify(token=handmade(header=header)))["external_id"] == ("u1", Trust.PROVEN)
+    assert [claims(identify(token=handmade(header=header, key=key))) for key in ("", "\0\0\0")] == [{}, {}]
+
+
+def test_secret_that_was_taken_out_signs_no_more():
+    """At the end of a rotation, tokens and HMACs of the old secret prove nothing."""
+    rotated = {"secrets": (Secret(SECRET),)}
+    mac = {"external_id": "u1", "expires": EPOCH_S + 60, "signature": signature(key=OLDER)}
+
+    assert claims(identify(settings=rotated, token=token(key=OLDER))) == {}
+    assert claims(identify(settings=rotated, **mac)) == {"external_id": ("u1", Trust.ASSERTED)}
+
+
+def test_bad_token_is_not_made_up_for_by_a_good_hmac():
+    """A request with a token stands or falls with it."""
+    event = identify(token=token(key=FOREIGN), external_id="u1", expires=EPOCH_S + 60, signature=signature())
+
+    assert claims(event) == {"external_id": ("u1", Trust.ASSERTED)}
+
+
+def test_token_without_an_account_proves_its_address_only():
+    """The page's word about the account is no better for standing beside a token."""
+    event = identify(token=token(without=["sub"], email_verified=True), external_id="u9")
+
+    assert claims(event) == {
+        "external_id": ("u9", Trust.ASSERTED),
+        "email": ("ann@shop.example", Trust.PROVEN),
+    }
 
 
 def unsigned_token():
@@ -152,20 +208,19 @@ def unsigned_token():
     return jwt.encode({"exp": EPOCH_S + 60, "aud": "convsdk", "visitor": "v1", "sub": "u1"}, None, algorithm="none")
 
 
-def deep_token():
-    """Give a token whose header is nested too deeply."""
-    header = base64.urlsafe_b64encode(b'{"alg":"HS256","x":' + b"[" * 5000).rstrip(b"=").decode()
-    return f"{header}.e30.x"
-
-
 BAD_TOKENS = {
     "foreign": (token(key=FOREIGN), "signature"),
     "expired": (token(exp=EPOCH_S - 10), "expired"),
     "without expiry": (token(without=["exp"]), "claims"),
-    "endless": (token(exp=1e400), "claims"),
+    "in milliseconds": (token(exp=(EPOCH_S + 60) * 1000), "endless"),
+    "for more than a day": (token(exp=EPOCH_S + 86_411), "endless"),
+    "infinite": (token(exp=1e400), "claims"),
     "not a number": (token(exp=float("nan")), "claims"),
     "huge": (token(exp=10**400), "claims"),
+    "more digits than a number may have": (handmade(also=b',"exp":' + b"9" * 5000), "malformed"),
     "text as expiry": (token(exp="9999999999"), "claims"),
+    "digits beyond ASCII as expiry": (token(exp="\u0661\u0667"), "claims"),
+    "truth as expiry": (token(exp=True), "claims"),
     "early": (token(nbf=EPOCH_S + 11), "early"),
     "without audience": (token(without=["aud"]), "claims"),
     "other audience": (token(aud="other"), "audience"),
@@ -175,10 +230,22 @@ BAD_TOKENS = {
     "surrogate visitor": (token(visitor="\ud800"), "visitor"),
     "number as subject": (token(sub=1), "malformed"),
     "other algorithm": (token(key=SECRET * 2, algorithm="HS512"), "malformed"),
+    "algorithm of public keys": (handmade(header=b'{"alg":"RS256"}'), "malformed"),
+    "algorithm in small letters": (handmade(header=b'{"alg":"hs256"}'), "malformed"),
+    "algorithms": (handmade(header=b'{"alg":["HS256"]}'), "malformed"),
+    "algorithm that is there twice": (handmade(header=b'{"alg":"HS256","alg":"none"}'), "malformed"),
+    "without algorithm": (handmade(header=b"{}"), "malformed"),
     "no algorithm": (unsigned_token(), "malformed"),
+    "no algorithm, signed": (handmade(header=b'{"alg":"none"}'), "malformed"),
+    "no signature": (token().rpartition(".")[0] + ".", "signature"),
+    "empty key": (handmade(key=""), "signature"),
+    "number as key id": (handmade(header=b'{"alg":"HS256","kid":1}'), "malformed"),
+    "extension": (handmade(header=b'{"alg":"HS256","crit":["exp"],"exp":1}'), "malformed"),
+    "content elsewhere": (handmade(header=b'{"alg":"HS256","b64":false,"crit":["b64"]}'), "malformed"),
     "no token": ("a.b", "malformed"),
     "beyond ASCII": ("ü.ü.ü", "malformed"),
-    "deep": (deep_token(), "malformed"),
+    "deep header": (handmade(header=b'{"alg":"HS256","x":' + b"[" * 5000), "malformed"),
+    "deep claims": (handmade(also=b',"x":' + b"[" * 2500 + b"]" * 2500), "malformed"),
     "long": ("x" * 9000, "malformed"),
 }
 
@@ -195,9 +262,13 @@ def test_bad_token_counts_as_unsigned_and_is_logged(name):
     assert logs == [{"event": "signature not believed", "channel": "site", "reason": reason, "log_level": "warning"}]
 
 
-def test_no_token_is_good_without_an_audience():
-    """Where no audience is configured, no token is believed."""
-    assert claims(identify(token=token(aud=""), settings={"audience": ""})) == {}
+def test_nothing_is_good_without_an_audience():
+    """Where no audience is configured, neither a token nor an HMAC is believed."""
+    nowhere = {"audience": ""}
+    mac = {"external_id": "u1", "expires": EPOCH_S + 60, "signature": signature(audience="")}
+
+    assert claims(identify(settings=nowhere, token=token(aud=""))) == {}
+    assert claims(identify(settings=nowhere, **mac)) == {"external_id": ("u1", Trust.ASSERTED)}
 
 
 def test_lone_surrogate_in_a_token_is_left_out():
@@ -215,19 +286,19 @@ def test_hmac_within_the_leeway_is_good():
     assert claims(event) == {"external_id": ("u1", Trust.PROVEN)}
 
 
-@pytest.mark.parametrize("key", [SECRET, OLDER])
-def test_hmac_proves_the_external_id_only(key):
-    """The HMAC of id and expiry proves the id; the rest stays a claim."""
+@pytest.mark.parametrize(("external_id", "key"), [("u1", SECRET), ("u1", OLDER), ("Zoë:7/1", SECRET)])
+def test_hmac_proves_the_external_id_only(external_id, key):
+    """The HMAC proves the id, whatever is in it; the rest stays a claim."""
     event = identify(
-        external_id="u1",
+        external_id=external_id,
         email="ann@shop.example",
         expires=EPOCH_S + 60,
-        signature=signature(key=key),
+        signature=signature(external_id, key=key),
         traits={"name": "Ann"},
     )
 
     assert claims(event) == {
-        "external_id": ("u1", Trust.PROVEN),
+        "external_id": (external_id, Trust.PROVEN),
         "email": ("ann@shop.example", Trust.ASSERTED),
     }
     assert event.hint.traits == (Trait("name", "Ann", Trust.ASSERTED),)
@@ -238,9 +309,13 @@ def test_hmac_proves_the_external_id_only(key):
     [
         ({"signature": signature(key=FOREIGN)}, "signature"),
         ({"signature": signature("u2")}, "signature"),
+        ({"signature": signature(visitor="v2")}, "signature"),
+        ({"signature": signature(audience="other")}, "signature"),
+        ({"signature": signature().upper()}, "signature"),
         ({"signature": "ü"}, "signature"),
         ({"expires": EPOCH_S + 61}, "signature"),
         ({"expires": EPOCH_S - 10, "signature": signature(expires=EPOCH_S - 10)}, "expired"),
+        ({"expires": 10**400, "signature": signature(expires=10**400)}, "endless"),
         ({"external_id": " ", "signature": signature(" ")}, "claims"),
         ({"expires": None}, "claims"),
         ({"external_id": None}, "claims"),
@@ -281,7 +356,9 @@ def test_required_signature_is_met_by_a_good_token():
         {"secrets": ("a-secret-that-is-long-enough-but-plain-text",)},
         {"leeway_s": -1},
         {"namespace": "x" * 256},
+        {"secrets": (Secret("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQ\n-----END PUBLIC KEY-----"),)},
         {"require_signature": True, "secrets": ()},
+        {"require_signature": True, "audience": ""},
     ],
 )
 def test_unusable_setting_is_refused(settings):
@@ -307,6 +384,8 @@ def test_unusable_setting_is_refused(settings):
         b'{"id":"i","visitor":"\\ud800"}',
         b'{"id":"i","visitor":"v","email":1}',
         b'{"id":"i","visitor":"v","expires":1e400}',
+        b'{"id":"i","visitor":"v","expires":' + b"9" * 5000 + b"}",
+        b'{"id":"i","visitor":"v","unknown":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
 def test_anything_else_is_a_parse_error(body):

@@ -115,7 +115,7 @@ def test_mail_that_nobody_wrote_makes_no_contact(sign):
 
 
 CLAIMS = {"exp": EXPIRES, "aud": "convsdk", "visitor": "v1", "sub": "u1", "email": "ann@shop.example"}
-MAC = hmac.new(SECRET.encode(), f"u1:{EXPIRES}".encode(), hashlib.sha256).hexdigest()
+MAC = hmac.new(SECRET.encode(), f"convsdk\nv1\n{EXPIRES}\nu1".encode(), hashlib.sha256).hexdigest()
 
 
 @pytest.mark.parametrize(

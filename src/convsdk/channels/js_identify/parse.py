@@ -20,6 +20,7 @@ from convsdk.errors import ParseError
 
 _LONGEST_TOKEN = 8192
 _LONGEST_VALUE = 320
+_LONGEST_LIFE_S = 24 * 3600
 _CONTACT_POINTS = {"email", "phone", "external_id"}
 
 _Key = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -128,18 +129,18 @@ def _decoded(body: bytes) -> _Body:
 
 
 def _proof(given: _Body, at: datetime, keys: Keys) -> _Proof | None:
+    if not given.token and not given.signature:
+        return None
+    if not keys.audience:
+        raise _BadSignatureError("audience")
     if given.token:
         return _token_proof(_token(given.token, keys), given.visitor, at, keys.leeway_s)
-    if given.signature:
-        return _signature_proof(given, at, keys)
-    return None
+    return _signature_proof(given, at, keys)
 
 
 def _token(token: str, keys: Keys) -> _Token:
     if len(token) > _LONGEST_TOKEN:
         raise _BadSignatureError("malformed")
-    if not keys.audience:
-        raise _BadSignatureError("audience")
     for secret in keys.secrets:
         try:
             return msgspec.convert(_payload(token, secret, keys.audience), _Token)
@@ -172,8 +173,7 @@ def _payload(token: str, secret: Secret, audience: str) -> dict[str, Any]:
 
 
 def _token_proof(token: _Token, visitor: str, at: datetime, leeway_s: int) -> _Proof:
-    if at.timestamp() >= token.exp + leeway_s:
-        raise _BadSignatureError("expired")
+    _check_expiry(token.exp, at, leeway_s)
     if at.timestamp() < token.nbf - leeway_s:
         raise _BadSignatureError("early")
     # A token that was stolen, or is shared by mistake, is worth nothing in another browser.
@@ -192,14 +192,22 @@ def _signature_proof(given: _Body, at: datetime, keys: Keys) -> _Proof:
     external_id = _clean(given.external_id)
     if given.external_id is None or external_id is None or given.expires is None:
         raise _BadSignatureError("claims")
-    signed = f"{given.external_id}:{given.expires}".encode()
+    # The external id comes last: it alone may hold a line feed, so that no two ways to fill the lines are one text.
+    signed = f"{keys.audience}\n{given.visitor}\n{given.expires}\n{given.external_id}".encode()
     sent = (given.signature or "").encode()
     expected = (hmac.new(secret.reveal().encode(), signed, hashlib.sha256) for secret in keys.secrets)
     if not any(hmac.compare_digest(one.hexdigest().encode(), sent) for one in expected):
         raise _BadSignatureError("signature")
-    if at.timestamp() >= given.expires + keys.leeway_s:
-        raise _BadSignatureError("expired")
+    _check_expiry(given.expires, at, keys.leeway_s)
     return _Proof(claims={"external_id": (external_id, Trust.PROVEN)})
+
+
+def _check_expiry(expires: float, at: datetime, leeway_s: int) -> None:
+    if at.timestamp() >= expires + leeway_s:
+        raise _BadSignatureError("expired")
+    # A backend that counts in milliseconds would sign for ever, and nobody would notice.
+    if expires > at.timestamp() + _LONGEST_LIFE_S + leeway_s:
+        raise _BadSignatureError("endless")
 
 
 def _claims(given: _Body, proof: _Proof, namespace: str) -> Iterator[Claim]:
