@@ -1,7 +1,7 @@
 """What becomes of the events of one transaction: whose each is, its conversation, and what is to be written."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,7 @@ from convsdk.core.model import (
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Known, decide
 from convsdk.core.storage import Batch, HintRecord, ThreadQuery, Transaction
+from convsdk.replies import Bots, run_bot
 
 # A hint's id takes 512 characters, the channel's name among them; a Message-ID can have more.
 _LONGEST_EXTERNAL_ID = 255
@@ -107,47 +108,13 @@ def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery 
     return ThreadQuery(channel=channel, thread=thread, references=references)
 
 
-def answer(filing: Filing, text: str, *, by: str, at: datetime, external_id: str, ids: Iterator[int]) -> Batch:
-    """Give what is written when the agent `by` answers: the first who does takes the conversation."""
-    sent = _sent(filing, text, number=next(ids), external_id=external_id, at=at, detail={"by": by})
-    told = {"conversation": filing.id, "direction": Direction.OUTBOUND.value}
-    batch = Batch(messages=[sent], notices=[Notice(id=next(ids), type="message.sent", at=at, payload=told)])
-    grown = evolve(filing, messages=filing.messages + 1, unread=0, last_at=max(filing.last_at, at))
-    batch.filings[filing.id] = grown if filing.assignee else _assign(batch, grown, to=by, at=at, ids=ids)
-    return batch
-
-
-def _assign(batch: Batch, filing: Filing, *, to: str, at: datetime, ids: Iterator[int]) -> Filing:
-    """Give the conversation as `to` takes it, with a line in it that says so."""
-    sent = _sent(filing, f"assigned to {to}", number=next(ids), external_id=f"assigned/{filing.id}/{to}", at=at)
-    batch.messages.append(evolve(sent, direction=Direction.LINE, status=""))
-    told = {"conversation": filing.id, "assignee": to}
-    batch.notices.append(Notice(id=next(ids), type="conversation.assigned", at=at, payload=told))
-    return evolve(filing, assignee=to, messages=filing.messages + 1)
-
-
-def _sent(
-    filing: Filing, text: str, *, number: int, external_id: str, at: datetime, detail: dict[str, Any] | None = None
-) -> Message:
-    return Message(
-        id=number,
-        conversation=filing.id,
-        channel=filing.channel,
-        external_id=external_id,
-        direction=Direction.OUTBOUND,
-        at=at,
-        text=text,
-        status="sent",
-        detail=detail,
-    )
-
-
 class Desk:
     """Takes the events of one transaction, one after the other, and gathers what is to be written."""
 
-    def __init__(self, transaction: Transaction, policy: Policy, known: Known) -> None:
+    def __init__(self, transaction: Transaction, policy: Policy, known: Known, bots: Bots | None = None) -> None:
         self.batch = Batch()
         self._policy = policy
+        self._bots = bots or Bots()
         self._known = known
         self._ids = transaction.new_ids()
         self._by_message: dict[tuple[str, str], int] = {}
@@ -161,6 +128,8 @@ class Desk:
         decision = self.decide(arrival.hint, evidence, arrival.channel, filing.id if filing else None)
         if filing and isinstance(event, MessageReceived):
             self._notify("message.received", event.at, conversation=filing.id, direction=event.direction.value)
+        if filing and self._bots.flows:
+            run_bot(self._bots, event, filing, evidence, decision.contact, batch=self.batch, ids=self._ids)
         return Received(event=event, decision=decision, conversation=filing.id if filing else None)
 
     def decide(

@@ -55,8 +55,9 @@ from convsdk.core.storage import (
     Transaction,
     Withdrawal,
 )
-from convsdk.desk import Arrival, Desk, Received, answer, consent_changed, hint_of, thread_query
+from convsdk.desk import Arrival, Desk, Received, consent_changed, hint_of, thread_query
 from convsdk.errors import ConfigError, Conflict, NotFound, UnsupportedError
+from convsdk.replies import Bots, answer
 from convsdk.store import open_store
 
 _Spoken = list[tuple[Moment, int | None]]
@@ -158,6 +159,7 @@ class Hub:
         self.store = open_store(store) if isinstance(store, str) else store
         self.workspace = workspace
         self.channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
+        self._flows = {name: channel.bot for name, channel in self.channels.items() if channel.bot}
         self.policy = policy or Policy()
         self._amend_hint = amend_hint
         self._clock = clock
@@ -212,18 +214,40 @@ class Hub:
 
         `checkpoints` are positions by the name of a long work, written in that transaction as well.
         """
+        bots = self._bots(arrivals) if self._flows else None
 
         def work(transaction: Transaction) -> tuple[Received, ...]:
             known = self._load(transaction, [one.evidence for one in arrivals])
             asked = [one.query for one in arrivals if one.query]
             found = iter(transaction.candidates(asked) if asked else [])
-            desk = Desk(transaction, self.policy, known)
+            desk = Desk(transaction, self.policy, known, bots)
             received = tuple(desk.take(one, next(found) if one.query else []) for one in arrivals)
             desk.batch.checkpoints.update(checkpoints or {})
             transaction.write(desk.batch)
             return received
 
         return self.store.transact(self.workspace, work)
+
+    def _bots(self, arrivals: Sequence[Arrival]) -> Bots:
+        """Give the bot automations, and what those of `arrivals` may know."""
+        proven = [one for one in arrivals if one.channel in self._flows and one.evidence.trust is Trust.PROVEN]
+        return Bots(
+            flows=self._flows,
+            has_agents=bool(self.on_duty()),
+            known={one.evidence.hint: self._known_fields(one.evidence) for one in proven},
+            how_made=lambda contact: self.contact(contact).how,
+        )
+
+    def _known_fields(self, evidence: Evidence) -> dict[str, str]:
+        """Give what the contact of a proven hint has of a form's fields: nothing that was only claimed."""
+        number = self.store.find(self.workspace, evidence.anchor) if evidence.anchor else None
+        if number is None:
+            return {}
+        contact = self.contact(number)
+        held = {one.node.identifier.kind: one.spelling for one in contact.identifiers if one.trust > Trust.ASSERTED}
+        traits = {"account": "company", "name": "name"}
+        described = {name: contact.traits[trait].value for name, trait in traits.items() if trait in contact.traits}
+        return {name: value for name, value in (held | described).items() if name in {"email", "phone", *traits}}
 
     def receive_many(
         self, channel: str, events: Iterable[Event | Parcel], *, name: str = "", batch_size: int = BATCH_SIZE

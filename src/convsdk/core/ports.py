@@ -13,6 +13,8 @@ from attrs import field, frozen
 from attrs.validators import ge, le, max_len
 
 from convsdk.core.events import Event
+from convsdk.core.flow import Flow
+from convsdk.core.forms import Form
 from convsdk.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -200,6 +202,16 @@ class Channel(ABC):
     @property
     def widget(self) -> Widget | None:
         """Give how the chat widget shows this channel; None, as mostly, where it does not."""
+        return None
+
+    @property
+    def forms(self) -> Mapping[str, Form]:
+        """Give the forms that its bot automation can ask for, by name."""
+        return {}
+
+    @property
+    def bot(self) -> Flow | None:
+        """Give the bot automation that talks to its visitors, if any."""
         return None
 
     def verify(self, request: Request) -> None:  # noqa: B027  (a channel with nothing to verify says so in `can`)

@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 from litestar import Litestar, get, route
 from litestar import Response as HttpResponse
+from litestar.datastructures import State
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from convsdk.core.ports import Clock
@@ -14,8 +15,13 @@ from convsdk.errors import ConvsdkError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
 from convsdk.rejects import Rejects
+from convsdk.web.chat import Chat
 from convsdk.web.exchange import Incoming, Limits, read_request, write_error, write_response
+from convsdk.web.files import Files
+from convsdk.web.live import Live
+from convsdk.web.pages import Pages
 from convsdk.web.webhooks import Webhooks
+from convsdk.web.widget import Widgets
 
 _REJECTS = 1000
 _READY_S = 2.0
@@ -27,6 +33,7 @@ def create_app(
     *,
     ingest: Ingest | None = None,
     rejects: Path | str = "rejects",
+    files: Path | str = "files",
     limits: Limits | None = None,
     clock: Clock = lambda: datetime.now(UTC),
 ) -> Litestar:
@@ -64,12 +71,18 @@ def create_app(
     async def tell_metrics() -> HttpResponse[bytes]:
         return HttpResponse(webhooks.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
+    live = Live(hub)
+    kept = Files(Path(files))
+    chat = Chat(hub, receive=webhooks.receive, files=kept, clock=clock)
+    widgets = Widgets(hub, chat=chat, live=live, files=kept, limits=within)
     return Litestar(
-        [take_webhook, tell_health, tell_readiness, tell_metrics],
-        on_shutdown=[webhooks.drain],
+        [take_webhook, tell_health, tell_readiness, tell_metrics, widgets.router()],
+        on_shutdown=[live.close, webhooks.drain],
+        middleware=[Pages(widgets.widget)],
         exception_handlers={Exception: write_error},
         openapi_config=None,
         logging_config=None,  # it would set up logging for the whole process, which is the host's
+        state=State({"live": live}),
     )
 
 

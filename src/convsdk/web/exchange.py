@@ -26,10 +26,20 @@ _log = structlog.get_logger(__name__)
 
 @frozen(kw_only=True)
 class Limits:
-    """What one request may cost: bytes of its body, and seconds until all of it has come."""
+    """What may be asked of the app.
+
+    A request: `body_bytes` and `body_time_s`, the seconds until all of it has come (`file_time_s` for an upload). A
+    visitor of a widget, and an address or IPv6 network: requests that write in a minute; ten times as many that read.
+    `streams`: open event streams, and of one visitor `visitor_streams`.
+    """
 
     body_bytes: int = field(default=1_048_576, validator=gt(0))
     body_time_s: float = field(default=10.0, validator=gt(0))
+    file_time_s: float = field(default=120.0, validator=gt(0))
+    visitor_per_minute: int = field(default=60, validator=gt(0))
+    address_per_minute: int = field(default=300, validator=gt(0))
+    streams: int = field(default=5000, validator=gt(0))
+    visitor_streams: int = field(default=10, validator=gt(0))
 
 
 class UnreadError(Exception):

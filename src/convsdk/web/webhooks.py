@@ -23,6 +23,7 @@ from attrs import frozen
 
 from convsdk.core.events import Event
 from convsdk.core.ports import Channel, Request, Response
+from convsdk.desk import Received
 from convsdk.errors import ConvsdkError, Forbidden, ParseError, PermanentError, TransientError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
@@ -93,6 +94,15 @@ class Webhooks:
         self.is_draining = True
         if self._given is None:
             await asyncio.to_thread(self._ingest.close)
+
+    def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
+        """Keep what came by another way than a webhook. Blocks, for a thread; raises what `Ingest.receive` does."""
+        if self.is_draining:
+            raise TransientError("the server shuts down: try again", retry_after_s=_RETRY_S)
+        began = perf_counter()
+        received = self._ingest.receive(channel, events)
+        self.metrics.count_commit(channel, received, took_s=perf_counter() - began)
+        return received
 
     async def take(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
         """Take what `read` gives in through the channel `name`; counted and told to the log, whatever comes of it."""

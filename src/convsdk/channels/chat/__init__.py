@@ -78,6 +78,10 @@ class ChatChannel(Channel):
     def widget(self) -> Widget:
         return self.config.widget
 
+    @property
+    def forms(self) -> Mapping[str, Form]:
+        return self.config.forms
+
     def verify(self, request: Request) -> None:
         if self.config.secret is None:
             return

@@ -1,0 +1,163 @@
+"""What is said back in a conversation, by an agent or by its bot automation: as what one transaction writes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+from attrs import evolve, field, frozen
+
+from convsdk.core.bot import BotState, advance
+from convsdk.core.events import Event, Identified, MessageReceived, Noted, Notice
+from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
+from convsdk.core.fold import Evidence
+from convsdk.core.inbox import Filing
+from convsdk.core.model import Direction, Message, Trust
+from convsdk.core.profile import TraitClaim
+from convsdk.core.storage import Batch
+
+OPENED = "chat_opened"
+"""The kind of `Noted` that says that a visitor opened the chat."""
+
+_log = structlog.get_logger(__name__)
+
+
+@frozen(kw_only=True)
+class Bots:
+    """The bot automations of a hub's channels, and what they may know of the moment.
+
+    `known` is what the contacts of proven hints have of a form's fields, `how_made` gives how a contact came to be.
+    """
+
+    flows: Mapping[str, Flow] = field(factory=dict)
+    has_agents: bool = False
+    known: Mapping[str, Mapping[str, str]] = field(factory=dict)
+    how_made: Callable[[int], str] = field(default=lambda _: "")
+
+
+def answer(filing: Filing, text: str, *, by: str, at: datetime, external_id: str, ids: Iterator[int]) -> Batch:
+    """Give what is written when the agent `by` answers: the first who does takes the conversation."""
+    talk = _Talk(Batch(), filing, at=at, ids=ids)
+    talk.send(text, external_id=external_id, detail={"by": by})
+    talk.filing = evolve(talk.filing, unread=0)
+    if not filing.assignee:
+        talk.assign(by)
+    return talk.end()
+
+
+def run_bot(
+    bots: Bots,
+    event: Event,
+    filing: Filing,
+    evidence: Evidence,
+    contact: int | None,
+    *,
+    batch: Batch,
+    ids: Iterator[int],
+) -> None:
+    """Let the bot automation of a conversation go on, where an event is one for it, and write what it does."""
+    given = _given(event)
+    flow = bots.flows.get(filing.channel)
+    if given is None or flow is None or filing.assignee:  # people answer: it says no more
+        return
+    state = msgspec.json.decode(filing.bot, type=BotState) if filing.bot else None
+    facts = Facts(
+        at=evidence.at,
+        has_agents=bots.has_agents,
+        is_known=contact is not None,
+        is_proven=evidence.trust is Trust.PROVEN,
+        known=bots.known.get(evidence.hint, {}),
+    )
+    turn = advance(flow, state, given, facts)
+    if turn.state is None or turn.state == state:
+        return
+    talk = _Talk(batch, evolve(filing, bot=msgspec.json.encode(turn.state).decode()), at=evidence.at, ids=ids)
+    for number, effect in enumerate(turn.effects):
+        _carry_out(talk, effect, evidence, contact, bots, external_id=f"bot/{evidence.hint}/{number}")
+    talk.end()
+
+
+def _given(event: Event) -> Given | None:
+    if isinstance(event, MessageReceived) and event.direction is Direction.INBOUND and not event.is_automatic:
+        return Given(kind="message", text=event.text, choice=event.choice, block=event.block)
+    if isinstance(event, Identified) and event.block:
+        return Given(kind="form", block=event.block)
+    if isinstance(event, Noted) and event.kind == OPENED:
+        return Given(kind="opened")
+    return None
+
+
+def _carry_out(
+    talk: "_Talk", effect: Effect, evidence: Evidence, contact: int | None, bots: Bots, *, external_id: str
+) -> None:
+    if isinstance(effect, Say):
+        talk.send(effect.text, external_id=external_id, detail=effect.detail)
+    elif isinstance(effect, Learn):
+        talk.learn(effect, evidence)
+    elif isinstance(effect, Enter):
+        if contact is not None:
+            is_new = any(one.id == contact for one in talk.batch.changes.contacts)
+            how = talk.batch.hints[-1].how if is_new else bots.how_made(contact)
+            talk.notify("automation.entered", automation=effect.automation, contact=contact, how=how)
+    elif isinstance(effect, HandOver):
+        if effect.reason:
+            _log.error("a bot automation gave up", conversation=talk.filing.id, reason=effect.reason)
+        talk.notify("conversation.handed_over", to=effect.to)
+        if effect.to:
+            talk.assign(effect.to)
+
+
+class _Talk:
+    """Gathers in `batch` what is said in one conversation at one moment."""
+
+    def __init__(self, batch: Batch, filing: Filing, *, at: datetime, ids: Iterator[int]) -> None:
+        self.batch = batch
+        self.filing = filing
+        self._at = at
+        self._ids = ids
+
+    def send(self, text: str, *, external_id: str, detail: dict[str, Any]) -> None:
+        self._write(Direction.OUTBOUND, text, external_id=external_id, status="sent", detail=detail)
+        self.notify("message.sent", direction=Direction.OUTBOUND.value)
+
+    def assign(self, to: str) -> None:
+        self.filing = evolve(self.filing, assignee=to)
+        number = next(self._ids)
+        self._write(Direction.LINE, f"assigned to {to}", external_id=f"assigned/{number}")
+        self.notify("conversation.assigned", assignee=to)
+
+    def learn(self, said: Learn, evidence: Evidence) -> None:
+        about = evidence.anchor or evidence.visitor or self.filing.identifier
+        if about is not None:
+            claim = TraitClaim(
+                identifier=about,
+                name=said.trait,
+                value=said.value,
+                trust=Trust.ASSERTED,
+                at=self._at,
+                hint=evidence.hint,
+            )
+            self.batch.traits.append(claim)
+
+    def notify(self, kind: str, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
+        told = {"conversation": self.filing.id, **payload}
+        self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=self._at, payload=told))
+
+    def end(self) -> Batch:
+        self.batch.filings[self.filing.id] = self.filing
+        return self.batch
+
+    def _write(self, direction: Direction, text: str, **fields: Any) -> None:  # noqa: ANN401  (a message's fields)
+        message = Message(
+            id=next(self._ids),
+            conversation=self.filing.id,
+            channel=self.filing.channel,
+            direction=direction,
+            at=self._at,
+            text=text,
+            **fields,
+        )
+        self.batch.messages.append(message)
+        last_at = max(self.filing.last_at, self._at)
+        self.filing = evolve(self.filing, messages=self.filing.messages + 1, last_at=last_at)

@@ -1,0 +1,148 @@
+"""What every request to a widget passes: which page sends it, how often, and whose browser it is; and its refusals."""
+
+import asyncio
+import ipaddress
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from litestar import Response as HttpResponse
+from litestar.datastructures import Cookie
+from litestar.exceptions import HTTPException
+
+from convsdk.core.ports import Channel
+from convsdk.errors import ConvsdkError, Forbidden, NotFound, ParseError, TransientError, UnsupportedError
+from convsdk.hub import Hub
+from convsdk.web.chat import Chat, Visit
+from convsdk.web.exchange import Incoming, Limits, UnreadError, write_error
+from convsdk.web.pages import is_allowed
+from convsdk.web.throttle import Throttle
+
+PRIVATE = {"cache-control": "no-store"}
+_BUSY_S = 5.0
+_CODES = {400: "unreadable", 404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}
+_log = structlog.get_logger(__name__)
+
+
+class RefusedError(Exception):
+    """A request is refused: its status, a code for a program, and words for whoever writes one."""
+
+    def __init__(self, status: int, code: str, text: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class Door:
+    """What every request to a widget of one hub passes: which page sends it, how often, and whose browser it is."""
+
+    def __init__(self, hub: Hub, chat: Chat, limits: Limits) -> None:
+        self._hub = hub
+        self._chat = chat
+        self._writes = Throttle(limits.visitor_per_minute)
+        self._address_writes = Throttle(limits.address_per_minute)
+        self._address_reads = Throttle(limits.address_per_minute * 10)
+
+    async def visit(self, request: Incoming, *, is_write: bool = False) -> Visit:
+        """Give the visit of a request; raise `RefusedError` where its page, or its pace, is not allowed."""
+        channel = self._channel(request)
+        address = _network(request)
+        _require_pace(self._address_writes if is_write else self._address_reads, address)
+        visit = await asyncio.to_thread(self._chat.visit, channel, _token(request, channel.name))
+        if is_write and visit.session:
+            _require_pace(self._writes, visit.session.visitor)
+        return visit
+
+    async def own_visit(self, request: Incoming, *, is_write: bool = False) -> Visit:
+        """Give the visit of a request that needs a session."""
+        visit = await self.visit(request, is_write=is_write)
+        if visit.session is None:
+            raise RefusedError(401, "no_session", "this browser has no session: POST to /session first")
+        return visit
+
+    def _channel(self, request: Incoming) -> Channel:
+        name = request.path_params["channel"]
+        channel = self._hub.channels.get(name)
+        if channel is None or channel.widget is None:
+            raise RefusedError(404, "not_found", "there is no such widget: name a channel that has one")
+        if not is_allowed(channel.widget, request.headers):
+            raise RefusedError(403, "origin", "this page may not use the widget: add its origin to the channel's")
+        return channel
+
+
+def _require_pace(throttle: Throttle, key: str) -> None:
+    wait_s = throttle.wait_s(key)
+    if wait_s:
+        raise RefusedError(429, "too_many", "too many requests: wait, and try again", retry_after_s=wait_s)
+
+
+def _network(request: Incoming) -> str:
+    """Give whom an address belongs to: of IPv6, one customer has more addresses than could be counted."""
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host  # noqa: PLR2004
+
+
+def _cookie_name(channel: str) -> str:
+    # Browsers take this name from the very host alone, so that no neighbour can put a session of its own there.
+    return f"__Host-convsdk-{channel}"
+
+
+def cookie(channel: str, token: str, age_s: int) -> Cookie:
+    """Give the cookie that holds the token of a visitor, or with an age of 0 takes it away."""
+    return Cookie(
+        key=_cookie_name(channel), value=token, max_age=age_s, path="/", secure=True, httponly=True, samesite="lax"
+    )
+
+
+def _token(request: Incoming, channel: str) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token if scheme.lower() == "bearer" else request.cookies.get(_cookie_name(channel), "")
+
+
+def write_refusal(request: Incoming, error: Exception) -> HttpResponse[Any]:
+    """Give the answer to what was refused, or could not be answered."""
+    refused = _refusal(error)
+    if refused is None:
+        return write_error(request, error)
+    headers = dict(PRIVATE)
+    if refused.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(refused.retry_after_s)))
+    content = {"error": {"code": refused.code, "message": str(refused)}}
+    return HttpResponse(content, status_code=refused.status, headers=headers)
+
+
+def _refusal(error: Exception) -> RefusedError | None:
+    """Give what is told of an error; None where the server is to blame."""
+    match error:
+        case RefusedError():
+            return error
+        case UnreadError():
+            return RefusedError(error.status, error.reason, "the body did not come as it may")
+        case ParseError():
+            return RefusedError(400, "unreadable", str(error))
+        case NotFound() | UnsupportedError():
+            return RefusedError(404, "not_found", str(error))
+        case Forbidden():
+            return RefusedError(403, "forbidden", "this is not allowed")
+        case TransientError():
+            pause_s = _BUSY_S if error.retry_after_s is None else error.retry_after_s
+            return RefusedError(503, "busy", "try again later", retry_after_s=pause_s)
+        case ConvsdkError():
+            _log.error("a request of a widget failed", why=str(error))
+            return RefusedError(503, "failed", "try again later", retry_after_s=60)
+        case HTTPException(status_code=status) if status < 500:  # noqa: PLR2004
+            return RefusedError(status, _CODES.get(status, "refused"), _told(error))
+    return None
+
+
+def _told(error: HTTPException) -> str:
+    """Give which parts of a request were not as they should be, and nothing that stood there."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    keys = sorted({str(one.get("key", "")) for one in extra if isinstance(one, Mapping)} - {""})
+    return f"not as the API's document says: {', '.join(keys)}" if keys else "not as the API's document says"

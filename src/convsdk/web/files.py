@@ -1,0 +1,97 @@
+"""Attachments: a folder with two files for each, its bytes and what is known of it."""
+
+import re
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from attrs import evolve, frozen
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_LONGEST_NAME = 150
+
+
+@frozen(kw_only=True)
+class File:
+    """An attachment: who brought it (`visitor`), and once it was sent, in which conversation it stands."""
+
+    id: str
+    channel: str
+    visitor: str
+    name: str
+    media_type: str
+    size: int
+    conversation: int | None = None
+
+
+class TooLargeError(Exception):
+    """More bytes came than a file may have."""
+
+
+class Files:
+    """The attachments in `folder`, which is made when it is needed, for its owner only.
+
+    Any number of processes may share a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def keep(
+        self, chunks: AsyncIterable[bytes], *, channel: str, visitor: str, name: str, media_type: str, most: int
+    ) -> File:
+        """Keep what comes in `chunks`, up to `most` bytes; raise `TooLargeError` where there are more."""
+        number = secrets.token_hex(16)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        size = 0
+        try:
+            with self.path(number).open("xb") as file:
+                async for chunk in _at_most(chunks, most):
+                    size += file.write(chunk)  # into the system's cache: no disk is waited for
+            kept = File(id=number, channel=channel, visitor=visitor, name=_name(name), media_type=media_type, size=size)
+            self._note(kept)
+        except BaseException:
+            self.path(number).unlink(missing_ok=True)
+            raise
+        return kept
+
+    def find(self, number: str) -> File | None:
+        """Give the attachment with that id, or None."""
+        if not _ID.fullmatch(number):
+            return None
+        with suppress(FileNotFoundError):
+            return msgspec.json.decode(self._notes(number).read_bytes(), type=File)
+        return None
+
+    def path(self, number: str) -> Path:
+        """Give the file with the bytes of an attachment."""
+        return self.folder / number
+
+    def place(self, file: File, conversation: int) -> None:
+        """Say in which conversation an attachment stands: who may read that may read it."""
+        self._note(evolve(file, conversation=conversation))
+
+    def _notes(self, number: str) -> Path:
+        return self.folder / f"{number}.json"
+
+    def _note(self, file: File) -> None:
+        fresh = self.folder / f".{file.id}.{secrets.token_hex(4)}"
+        fresh.write_bytes(msgspec.json.encode(file))
+        fresh.replace(self._notes(file.id))
+
+
+async def _at_most(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[bytes]:
+    left = most
+    async for chunk in chunks:
+        left -= len(chunk)
+        if left < 0:
+            raise TooLargeError
+        yield chunk
+
+
+def _name(given: str) -> str:
+    """Give a name that is one, and no path, in every system: what it ends in says what it is, and stays."""
+    plain = re.sub(r"[^\w.() -]", "_", Path(given.replace("\\", "/")).name).strip(". ")
+    return plain[-_LONGEST_NAME:] or "file"

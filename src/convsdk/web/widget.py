@@ -1,0 +1,303 @@
+"""The addresses of the chat widget: between HTTP and `chat.py`.
+
+A browser is known by its cookie: made here, first-party, `HttpOnly`, and set once its visitor opens the chat or writes,
+or the site says that it may. A page of another site gets the token itself, since browsers keep no cookie for it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Self
+from urllib.parse import quote
+
+from attrs import evolve
+from litestar import Response as HttpResponse
+from litestar import Router, delete, get, post
+from litestar.datastructures import Cookie
+from litestar.params import Parameter
+from litestar.response import File as FileResponse
+from litestar.response import Stream as StreamResponse
+
+from convsdk.core.events import FieldProblem
+from convsdk.core.model import Attachment
+from convsdk.core.ports import Widget
+from convsdk.hub import Hub
+from convsdk.web.chat import FILE, Chat, Introduced, Said, Seen, Submitted, Visit
+from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, write_refusal
+from convsdk.web.exchange import Incoming, Limits
+from convsdk.web.files import Files, TooLargeError
+from convsdk.web.live import Live
+from convsdk.web.pages import is_cross_site
+from convsdk.web.views import (
+    Accepted,
+    Begin,
+    EntryView,
+    FileRules,
+    HistoryView,
+    Position,
+    Problems,
+    SessionView,
+    Typing,
+    Uploaded,
+    WidgetView,
+)
+
+_INLINE = {"image/png", "image/jpeg", "image/gif", "image/webp"}
+# What was uploaded is shown by itself or not at all: it runs nothing, loads nothing, and is taken for nothing else.
+_FILE_HEADERS = {
+    "content-security-policy": "default-src 'none'; sandbox",
+    "x-content-type-options": "nosniff",
+    "cache-control": "private, max-age=86400",
+    "cross-origin-resource-policy": "cross-origin",
+}
+_STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+_Id = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
+
+
+class Widgets:
+    """The widgets of one hub's channels. `live` tells what is new, `files` keeps attachments."""
+
+    def __init__(self, hub: Hub, *, chat: Chat, live: Live, files: Files, limits: Limits) -> None:
+        self._hub = hub
+        self._chat = chat
+        self._live = live
+        self._files = files
+        self._limits = limits
+        self._door = Door(hub, chat, limits)
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self  # Litestar copies its handlers, and with them what they are bound to
+
+    def widget(self, channel: str) -> Widget | None:
+        """Give how a channel is shown, or None where no widget shows it."""
+        found = self._hub.channels.get(channel)
+        return found.widget if found else None
+
+    def router(self) -> Router:
+        """Give the addresses."""
+        return Router(
+            "/widget/{channel:str}",
+            route_handlers=[
+                get("/")(self.show),
+                post("/session")(self.begin),
+                delete("/session", status_code=204)(self.end),
+                post("/identity")(self.identify),
+                get("/conversations")(self.conversations),
+                get("/messages")(self.messages),
+                post("/messages")(self.say),
+                post("/forms")(self.submit),
+                post("/seen", status_code=204)(self.see),
+                post("/typing", status_code=204)(self.type),
+                post("/files", request_max_body_size=None)(self.upload),
+                get("/files/{number:str}")(self.download),
+                get("/events")(self.listen),
+            ],
+            exception_handlers={Exception: write_refusal},
+            request_max_body_size=self._limits.body_bytes,
+            tags=["widget"],
+        )
+
+    async def _view(self, visit: Visit, request: Incoming, *, keep: bool = True) -> SessionView:
+        assert visit.session is not None  # noqa: S101  (for the type checker: who asks has one)
+        session = visit.session
+        conversation, unread = await asyncio.to_thread(lambda: (self._chat.current(visit), self._chat.unread(visit)))
+        has_token = not keep or is_cross_site(request.headers)
+        return SessionView(
+            visitor=session.public,
+            is_proven=session.is_proven(self._chat.now()),
+            conversation=conversation,
+            unread=unread,
+            token=visit.token if has_token else None,
+        )
+
+    def _cookies(self, visit: Visit, request: Incoming, *, keep: bool = True) -> list[Cookie]:
+        """Give the cookie of a visit: sent with each answer to a write, so that its time begins anew."""
+        if not keep or is_cross_site(request.headers) or "authorization" in request.headers:
+            return []
+        age_s = int(self._chat.visitors.keep.total_seconds())
+        return [cookie(visit.channel.name, visit.token, age_s)]
+
+    async def _accepted(self, visit: Visit, request: Incoming, client_id: str) -> HttpResponse[Accepted]:
+        self._live.wake()
+        shown = await self._view(visit, request)
+        content = Accepted(accepted=(client_id,), conversation=shown.conversation, session=shown)
+        return HttpResponse(content, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
+
+    async def show(self, request: Incoming) -> HttpResponse[WidgetView]:
+        """Tell how the widget looks. Sets no cookie."""
+        visit = await self._door.visit(request)
+        widget = visit.channel.widget or Widget()
+        content = WidgetView(
+            title=widget.title,
+            greeting=widget.greeting,
+            color=widget.color,
+            forms=dict(visit.channel.forms),
+            attachments=FileRules(max_bytes=widget.file_bytes, types=widget.file_types if widget.file_bytes else ()),
+            has_agents=bool(await asyncio.to_thread(self._hub.on_duty)),
+            session=await self._view(visit, request) if visit.session else None,
+        )
+        return HttpResponse(content, headers=PRIVATE)
+
+    async def begin(self, request: Incoming, data: Begin) -> HttpResponse[SessionView]:
+        """Begin a session, or go on with the one that this browser has; its time begins anew."""
+        visit = await self._door.visit(request, is_write=True)
+        visit = await asyncio.to_thread(self._chat.begin, visit)
+        if data.is_open:
+            await asyncio.to_thread(self._chat.open, visit)
+            self._live.wake()
+        shown = await self._view(visit, request, keep=data.keep)
+        sent = self._cookies(visit, request, keep=data.keep)
+        return HttpResponse(shown, status_code=200, cookies=sent, headers=PRIVATE)
+
+    async def end(self, request: Incoming) -> HttpResponse[None]:
+        """End the session of this browser: its visitor logged out, or wants nothing kept."""
+        visit = await self._door.visit(request, is_write=True)
+        await asyncio.to_thread(self._chat.reset, visit)
+        if visit.session:
+            self._live.tell((visit.channel.name, visit.session.visitor), "session")
+        return HttpResponse(None, status_code=204, cookies=[cookie(visit.channel.name, "", 0)], headers=PRIVATE)
+
+    async def identify(self, request: Incoming, data: Introduced) -> HttpResponse[SessionView]:
+        """Take what the page says of who is there. The answer is the same whether or not anybody is known by it."""
+        before = await self._door.own_visit(request, is_write=True)
+        visit = await asyncio.to_thread(self._chat.identify, before, data)
+        if before.session and visit.token != before.token:
+            self._live.tell((visit.channel.name, before.session.visitor), "session")
+        self._live.wake()
+        shown = await self._view(visit, request, keep="authorization" not in request.headers)
+        return HttpResponse(shown, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
+
+    async def conversations(self, request: Incoming) -> HttpResponse[dict[str, list[EntryView]]]:
+        """List the conversations that this visitor may read, the newest first."""
+        visit = await self._door.own_visit(request)
+        current, entries = await asyncio.to_thread(lambda: (self._chat.current(visit), self._chat.entries(visit)))
+        views = [
+            EntryView(
+                id=one.filing.id,
+                channel=one.filing.channel,
+                subject=one.filing.subject,
+                last_at=one.filing.last_at,
+                is_own=one.is_own,
+                is_current=one.filing.id == current,
+                unread=one.unread,
+                last=one.last,
+            )
+            for one in entries
+        ]
+        return HttpResponse({"conversations": views}, headers=PRIVATE)
+
+    async def messages(
+        self, request: Incoming, conversation: _Id | None = None, before: _Id | None = None, after: _Id | None = None
+    ) -> HttpResponse[HistoryView]:
+        """Give messages of a conversation: the newest, those before one, or those after one."""
+        visit = await self._door.own_visit(request)
+
+        def read() -> HistoryView:
+            history = self._chat.history(visit, conversation, before=before, after=after)
+            return HistoryView(
+                conversation=history.conversation,
+                messages=tuple(_with_addresses(one, request, visit.channel.name) for one in history.messages),
+                has_more=history.has_more,
+                expects=self._chat.expects(visit, history.conversation),
+                has_agents=bool(self._hub.on_duty()),
+            )
+
+        return HttpResponse(await asyncio.to_thread(read), headers=PRIVATE)
+
+    async def say(self, request: Incoming, data: Said) -> HttpResponse[Accepted]:
+        """Send a message. The same id again is the same message."""
+        visit = await asyncio.to_thread(self._chat.begin, await self._door.visit(request, is_write=True))
+        await asyncio.to_thread(self._chat.say, visit, data)
+        return await self._accepted(visit, request, data.id)
+
+    async def submit(self, request: Incoming, data: Submitted) -> HttpResponse[Accepted] | HttpResponse[Problems]:
+        """Send a form that the bot automation asked for; 422 tells what is wrong with each field."""
+        visit = await asyncio.to_thread(self._chat.begin, await self._door.visit(request, is_write=True))
+        rejected = await asyncio.to_thread(self._chat.submit, visit, data)
+        if rejected is None:
+            return await self._accepted(visit, request, data.id)
+        problems: dict[str, list[FieldProblem]] = {}
+        for one in rejected.problems:
+            problems.setdefault(one.field, []).append(one)
+        return HttpResponse(
+            Problems(problems=problems), status_code=422, cookies=self._cookies(visit, request), headers=PRIVATE
+        )
+
+    async def see(self, request: Incoming, data: Position) -> None:
+        """Remember how far a conversation was read."""
+        visit = await self._door.own_visit(request)
+        await asyncio.to_thread(self._chat.read, visit, data.conversation, data.message)
+
+    async def type(self, request: Incoming, data: Typing) -> None:
+        """Tell the staff that the visitor is writing."""
+        visit = await self._door.own_visit(request)
+        conversation = await asyncio.to_thread(self._chat.current, visit)
+        if conversation is not None:
+            self._live.tell(("staff", str(conversation)), "typing", conversation=conversation, is_typing=data.is_typing)
+
+    async def upload(
+        self, request: Incoming, name: Annotated[str, Parameter(max_length=1000)] = ""
+    ) -> HttpResponse[Uploaded]:
+        """Upload a file as the raw body, to attach it to a message."""
+        visit = await self._door.visit(request, is_write=True)
+        widget = visit.channel.widget or Widget()
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not widget.file_bytes or media_type not in widget.file_types:
+            raise RefusedError(415, "file_type", f"files of this type are not taken: {', '.join(widget.file_types)}")
+        visit = await asyncio.to_thread(self._chat.begin, visit)
+        assert visit.session is not None  # noqa: S101  (for the type checker: begin made one)
+        try:
+            async with asyncio.timeout(self._limits.file_time_s):
+                kept = await self._files.keep(
+                    request.stream(),
+                    channel=visit.channel.name,
+                    visitor=visit.session.visitor,
+                    name=name,
+                    media_type=media_type,
+                    most=widget.file_bytes,
+                )
+        except TooLargeError:
+            raise RefusedError(413, "too_large", f"a file may have {widget.file_bytes} bytes") from None
+        except TimeoutError:
+            raise RefusedError(408, "slow", "the file did not come in time: try again") from None
+        content = Uploaded(id=kept.id, name=kept.name, media_type=kept.media_type, size=kept.size)
+        return HttpResponse(content, status_code=201, cookies=self._cookies(visit, request), headers=PRIVATE)
+
+    async def download(self, request: Incoming, number: str) -> FileResponse:
+        """Give a file that this visitor may read."""
+        visit = await self._door.own_visit(request)
+        found = await asyncio.to_thread(self._chat.file, visit, number)
+        return FileResponse(
+            self._files.path(found.id),
+            media_type=found.media_type,
+            filename=found.name,
+            content_disposition_type="inline" if found.media_type in _INLINE else "attachment",
+            headers=_FILE_HEADERS,
+        )
+
+    async def listen(self, request: Incoming) -> StreamResponse:
+        """Tell when there is something new, as server-sent events; what it is, is read by the other addresses."""
+        visit = await self._door.own_visit(request)
+        assert visit.session is not None  # noqa: S101  (for the type checker: own_visit has one)
+        own = (visit.channel.name, visit.session.visitor)
+        if self._live.open >= self._limits.streams or self._live.listening(own) >= self._limits.visitor_streams:
+            raise RefusedError(503, "too_many_streams", "no more event streams: ask now and then", retry_after_s=30)
+        readable = await asyncio.to_thread(self._chat.readable, visit.session)
+
+        async def events() -> AsyncIterator[bytes]:
+            with self._live.listen([own, *readable]) as stream:
+                async for event in stream.events():
+                    yield event
+
+        return StreamResponse(events(), media_type="text/event-stream", headers=_STREAM_HEADERS)
+
+
+def _with_addresses(message: Seen, request: Incoming, channel: str) -> Seen:
+    """Give a message with the addresses of its attachments as this browser can ask for them."""
+    root = request.scope.get("root_path", "").rstrip("/")
+
+    def addressed(one: Attachment) -> Attachment:
+        number = one.url.removeprefix(FILE)
+        return evolve(one, url=f"{root}/widget/{quote(channel)}/files/{number}") if number != one.url else one
+
+    return evolve(message, attachments=tuple(map(addressed, message.attachments)))
