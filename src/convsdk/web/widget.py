@@ -13,7 +13,7 @@ from attrs import evolve
 from litestar import Response as HttpResponse
 from litestar import Router, delete, get, post
 from litestar.datastructures import Cookie
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File as FileResponse
 from litestar.response import Stream as StreamResponse
 
@@ -51,7 +51,7 @@ _FILE_HEADERS = {
 }
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
-_Id = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
+_Id = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]
 
 
 class Widgets:
@@ -138,7 +138,7 @@ class Widgets:
         )
         return HttpResponse(content, headers=PRIVATE)
 
-    async def begin(self, request: Incoming, data: Begin) -> HttpResponse[SessionView]:
+    async def begin(self, request: Incoming, data: JSONBody[Begin]) -> HttpResponse[SessionView]:
         """Begin a session, or go on with the one that this browser has; its time begins anew."""
         visit = await self._door.visit(request, is_write=True)
         visit = await asyncio.to_thread(self._chat.begin, visit)
@@ -157,7 +157,7 @@ class Widgets:
             self._live.tell((visit.channel.name, visit.session.visitor), "session")
         return HttpResponse(None, status_code=204, cookies=[cookie(visit.channel.name, "", 0)], headers=PRIVATE)
 
-    async def identify(self, request: Incoming, data: Introduced) -> HttpResponse[SessionView]:
+    async def identify(self, request: Incoming, data: JSONBody[Introduced]) -> HttpResponse[SessionView]:
         """Take what the page says of who is there. The answer is the same whether or not anybody is known by it."""
         before = await self._door.own_visit(request, is_write=True)
         visit = await asyncio.to_thread(self._chat.identify, before, data)
@@ -187,7 +187,7 @@ class Widgets:
         return HttpResponse({"conversations": views}, headers=PRIVATE)
 
     async def messages(
-        self, request: Incoming, conversation: _Id | None = None, before: _Id | None = None, after: _Id | None = None
+        self, request: Incoming, conversation: _Id = None, before: _Id = None, after: _Id = None
     ) -> HttpResponse[HistoryView]:
         """Give messages of a conversation: the newest, those before one, or those after one."""
         visit = await self._door.own_visit(request)
@@ -204,13 +204,15 @@ class Widgets:
 
         return HttpResponse(await asyncio.to_thread(read), headers=PRIVATE)
 
-    async def say(self, request: Incoming, data: Said) -> HttpResponse[Accepted]:
+    async def say(self, request: Incoming, data: JSONBody[Said]) -> HttpResponse[Accepted]:
         """Send a message. The same id again is the same message."""
         visit = await asyncio.to_thread(self._chat.begin, await self._door.visit(request, is_write=True))
         await asyncio.to_thread(self._chat.say, visit, data)
         return await self._accepted(visit, request, data.id)
 
-    async def submit(self, request: Incoming, data: Submitted) -> HttpResponse[Accepted] | HttpResponse[Problems]:
+    async def submit(
+        self, request: Incoming, data: JSONBody[Submitted]
+    ) -> HttpResponse[Accepted] | HttpResponse[Problems]:
         """Send a form that the bot automation asked for; 422 tells what is wrong with each field."""
         visit = await asyncio.to_thread(self._chat.begin, await self._door.visit(request, is_write=True))
         rejected = await asyncio.to_thread(self._chat.submit, visit, data)
@@ -223,12 +225,12 @@ class Widgets:
             Problems(problems=problems), status_code=422, cookies=self._cookies(visit, request), headers=PRIVATE
         )
 
-    async def see(self, request: Incoming, data: Position) -> None:
+    async def see(self, request: Incoming, data: JSONBody[Position]) -> None:
         """Remember how far a conversation was read."""
         visit = await self._door.own_visit(request)
         await asyncio.to_thread(self._chat.read, visit, data.conversation, data.message)
 
-    async def type(self, request: Incoming, data: Typing) -> None:
+    async def type(self, request: Incoming, data: JSONBody[Typing]) -> None:
         """Tell the staff that the visitor is writing."""
         visit = await self._door.own_visit(request)
         conversation = await asyncio.to_thread(self._chat.current, visit)
@@ -236,7 +238,7 @@ class Widgets:
             self._live.tell(("staff", str(conversation)), "typing", conversation=conversation, is_typing=data.is_typing)
 
     async def upload(
-        self, request: Incoming, name: Annotated[str, Parameter(max_length=1000)] = ""
+        self, request: Incoming, name: Annotated[str, QueryParameter(max_length=1000)] = ""
     ) -> HttpResponse[Uploaded]:
         """Upload a file as the raw body, to attach it to a message."""
         visit = await self._door.visit(request, is_write=True)
@@ -263,7 +265,7 @@ class Widgets:
         content = Uploaded(id=kept.id, name=kept.name, media_type=kept.media_type, size=kept.size)
         return HttpResponse(content, status_code=201, cookies=self._cookies(visit, request), headers=PRIVATE)
 
-    async def download(self, request: Incoming, number: str) -> FileResponse:
+    async def download(self, request: Incoming, number: FromPath[str]) -> FileResponse:
         """Give a file that this visitor may read."""
         visit = await self._door.own_visit(request)
         found = await asyncio.to_thread(self._chat.file, visit, number)
