@@ -284,17 +284,11 @@ class EndBlock(Block):
         return ()
 
 
-BLOCKS: tuple[type[Block], ...] = (
-    SayBlock,
-    FormBlock,
-    AskBlock,
-    ChooseBlock,
-    BranchBlock,
-    AutomationBlock,
-    HandOverBlock,
-    EndBlock,
-)
-"""The classes above."""
+BLOCKS: dict[str, type[Block]] = {
+    one.type: one
+    for one in (SayBlock, FormBlock, AskBlock, ChooseBlock, BranchBlock, AutomationBlock, HandOverBlock, EndBlock)
+}
+"""The classes above, by type."""
 
 
 def _said(text: str) -> Iterable[Say]:

@@ -29,6 +29,7 @@ from convsdk.core.forms import Form, form_named
 from convsdk.errors import ConfigError
 
 MOST_BLOCKS = 100
+BLOCK_ID = re.compile("[a-z0-9_-]{1,64}")
 
 Waits = Literal["", "text", "choice", "form"]
 """What a block waits for: nothing, free text, one of its choices, or a form."""
@@ -159,7 +160,7 @@ class Visit:
 
 
 def _is_id(_: object, __: object, value: str) -> None:
-    if not re.fullmatch("[a-z0-9_-]{1,64}", value):
+    if not BLOCK_ID.fullmatch(value):
         raise ValueError("id is unusable: take up to 64 small letters, digits, hyphens and underscores")
 
 
