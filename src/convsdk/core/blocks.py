@@ -80,8 +80,8 @@ class FormBlock(Block):
 
     def check(self, flow: Flow) -> Iterator[str]:
         if flow.form(self.form) is None:
-            known = ", ".join(flow.forms)
-            yield f"there is no form {self.form!r}: add it to the channel's forms, or take one of {known}"
+            known = " or ".join(flow.forms)
+            yield f"there is no form {self.form!r}: add it to the channel's forms, or take {known}"
 
     def _prompt(self, visit: Visit) -> Say:
         known = self._known(visit)
