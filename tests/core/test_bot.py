@@ -494,6 +494,7 @@ def test_branch_that_cannot_decide_is_a_flaw(branch, flaw):
     [
         (lambda: SayBlock(id="a", text=" "), "text"),
         (lambda: SayBlock(id="a", text="a\0b"), "text"),
+        (lambda: HandOver("\ud800"), "to"),
         (lambda: SayBlock(id="A B", text="x"), "id"),
         (lambda: EndBlock(id="a", text=" "), "text"),
         (lambda: AskBlock(id="a", text="x", trait="Order Number"), "trait"),
