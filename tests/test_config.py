@@ -8,6 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convsdk.config import WorkspaceConfig, load_config
+from convsdk.core.blocks import BLOCKS, BranchBlock, Choice, ChooseBlock, EndBlock, FormBlock
+from convsdk.core.flow import Block, Flow, Say, Trigger
+from convsdk.core.forms import Form
+from convsdk.core.hours import OfficeHours
 from convsdk.core.model import Direction
 from convsdk.core.ports import Channel, Secret
 from convsdk.errors import ConfigError
@@ -29,6 +33,8 @@ class ChatSettings:
     limit: int = 10
     fields: tuple[Field, ...] = ()
     extra: dict[str, Field] = field(factory=dict)
+    forms: dict[str, Form] = field(factory=dict)
+    bot: Flow | None = None
 
 
 def _is_long_enough(_, __, value):
@@ -59,6 +65,15 @@ class Page(Chat):
     settings = PageSettings
 
 
+@frozen(kw_only=True)
+class Voucher(Block):
+    type = "voucher"
+    code: str
+
+    def enter(self, visit):
+        return [Say(self.code)]
+
+
 BROKEN = Broken(
     name="fax", distribution="convsdk-fax", version="1", reason="it lacks toner", fix="add toner", load_time_ms=1.0
 )
@@ -71,7 +86,8 @@ def load(tmp_path):
     def load(text, environ=None, broken=()):
         path = tmp_path / "convsdk.toml"
         path.write_text(textwrap.dedent(text), encoding="utf-8")
-        plugins = Plugins(channel_types={"chat": Chat, "page": Page}, broken=broken)
+        types = {"chat": Chat, "page": Page}
+        plugins = Plugins(channel_types=types, block_types=BLOCKS | {"voucher": Voucher}, broken=broken)
         return load_config(path, plugins, environ=environ or {})
 
     return load
@@ -282,6 +298,154 @@ def test_value_of_another_kind_is_told_with_what_may_stand_there(problems, setti
     told = problems(f'[channels.page]\ntype = "page"\napp_secret = {{ env = "S" }}\n{setting}\n', {"S": "long enough"})
 
     assert told == [f"convsdk.toml:4: channel 'page': {problem}"]
+
+
+FLOW = """\
+trigger = { agents = "away" }
+[[blocks]]
+id = "open"
+type = "branch"
+on = "hours"
+hours = { zone = "Europe/Berlin", week = ["Mon-Fri 09:00-17:00"] }
+then = "gift"
+[[blocks]]
+id = "who"
+type = "form"
+form = "contact"
+text = "Who are you?"
+[[blocks]]
+id = "gift"
+type = "voucher"
+code = "SAVE"
+[[blocks]]
+id = "topic"
+type = "choose"
+text = "What is it about?"
+choices = [{ value = "order", label = "My order" }, { value = "other", label = "Else", next = "who" }]
+[[blocks]]
+id = "bye"
+type = "end"
+"""
+CHAT = """\
+[channels.shop-chat]
+type = "chat"
+forms.contact = { email = "required", phone = "required" }
+"""
+
+
+def test_bot_is_read_from_the_file_or_from_one_of_its_own(load, tmp_path):
+    """A flow stands in the channel or in a file beside it, with the blocks of plugins and the channel's forms."""
+    (tmp_path / "welcome.toml").write_text(FLOW, encoding="utf-8")
+    inline = "[channels.shop-chat.bot]\n" + FLOW.replace("[[blocks]]", "[[channels.shop-chat.bot.blocks]]")
+
+    flows = [load(CHAT + bot).channels["shop-chat"].config.bot for bot in (inline, 'bot = { file = "welcome.toml" }')]
+
+    hours = OfficeHours(zone="Europe/Berlin", week=("Mon-Fri 09:00-17:00",))
+    choices = (Choice(value="order", label="My order"), Choice(value="other", label="Else", next="who"))
+    assert flows == [flows[0]] * 2
+    assert flows[0] == Flow(
+        trigger=Trigger(agents="away"),
+        blocks=(
+            BranchBlock(id="open", on="hours", hours=hours, then="gift"),
+            FormBlock(id="who", form="contact", text="Who are you?"),
+            Voucher(id="gift", code="SAVE"),
+            ChooseBlock(id="topic", text="What is it about?", choices=choices),
+            EndBlock(id="bye"),
+        ),
+        forms={"contact": Form(email="required", phone="required")},
+    )
+
+
+WRONG = """\
+trigger = { on = "hover" }
+colour = "red"
+[[blocks]]
+id = "hello"
+type = "say"
+txt = "Hello"
+next = "topci"
+[[blocks]]
+id = "topic"
+type = "form"
+text = " "
+form = "newsletter"
+[[blocks]]
+id = "who"
+type = "form"
+text = "Who?"
+form = "newsletter"
+next = "hours"
+[[blocks]]
+id = "hours"
+type = "branch"
+on = "hours"
+hours = { zone = "Moon", week = ["Mon 09:00-10:00"] }
+[[blocks]]
+id = "pause"
+type = "automation"
+name = "welcome"
+next = "nowhere"
+[[blocks]]
+id = "gift"
+type = "vouchr"
+[[blocks]]
+id = "B 7"
+type = 5
+[[blocks]]
+id = "bye"
+type = "end"
+next = "hello"
+"""
+
+
+@pytest.mark.parametrize("is_inline", [True, False])
+def test_every_mistake_of_a_bot_is_told_with_line_and_block(problems, tmp_path, is_inline):
+    """What is wrong with a block, and with the flow as a whole, is told at once, in the file where it stands."""
+    (tmp_path / "welcome.toml").write_text(WRONG, encoding="utf-8")
+    inline = "[channels.shop-chat.bot]\n" + WRONG.replace("[[blocks]]", "[[channels.shop-chat.bot.blocks]]")
+
+    told = problems(CHAT + (inline if is_inline else 'bot = { file = "welcome.toml" }'))
+
+    file, before = ("convsdk.toml", 4) if is_inline else ("welcome.toml", 0)
+    expected = {
+        1: "bot: trigger: on is 'hover': take one of 'open', 'message'",
+        2: "bot has no key 'colour': remove it, or take one of trigger, blocks",
+        3: "bot: block 1 ('hello'): text is missing: add text = ...",
+        6: "bot: block 1 ('hello') has no key 'txt': did you mean 'text'?",
+        11: "bot: block 2 ('topic'): text: text is blank: write some words",
+        13: "bot: block 3 ('who'): there is no form 'newsletter': add it to the channel's forms, or take contact",
+        23: "bot: block 4 ('hours'): hours: zone: 'Moon' is no time zone: take an IANA name, such as 'Europe/Berlin'",
+        24: "bot: block 5 ('pause'): it goes on at 'nowhere', which is no block: name the id of a block",
+        31: "bot: block 6 ('gift'): no plugin brings type 'vouchr': did you mean 'voucher'?",
+        32: "bot: block 7 ('block-7') has no type: set type to one of: " + ", ".join(sorted({*BLOCKS, "voucher"})),
+        35: "bot: block 8 ('bye'): it never goes on at its next: remove next",
+    }
+    assert told == [f"{file}:{line + before}: channel 'shop-chat': {said}" for line, said in expected.items()]
+
+
+@pytest.mark.parametrize(
+    ("bot", "problem"),
+    [
+        ("5", "bot has no list of blocks: add a table [[channels.shop-chat.bot.blocks]] for each, or name a file"),
+        ("{}", "bot has no list of blocks"),
+        ("{ blocks = [] }", "bot: a flow has 1 to 100 blocks, and not 0"),
+        ("{ blocks = [5] }", "bot: block 1 ('block-1') has no type"),
+        ('{ file = "absent.toml" }', "absent.toml: cannot be read (No such file or directory)"),
+        ('{ file = "broken.toml" }', "broken.toml:2: this is no TOML"),
+        ('{ file = "a\\u0000b" }', "names no file alone"),
+        ('{ file = "a", blocks = [] }', "names no file alone"),
+        ("{ file = 5 }", "names no file alone"),
+    ],
+)
+def test_bot_that_cannot_be_read_is_told(problems, tmp_path, bot, problem):
+    """Something that is no flow, or a file without one, is told on the line of the setting."""
+    (tmp_path / "broken.toml").write_text("a = 1\nb =", encoding="utf-8")
+
+    told = problems(f"{CHAT}bot = {bot}")
+
+    assert len(told) == 1
+    assert told[0].startswith("convsdk.toml:4: channel 'shop-chat': bot")
+    assert problem in told[0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from attrs import frozen
 from convsdk import hookspecs
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.config import load_config
+from convsdk.core.blocks import BLOCKS
 from convsdk.core.model import Claim, Rule, Trait, Trust
 from convsdk.core.ports import Secret
 from convsdk.plugins import load_plugins
@@ -86,6 +87,16 @@ def test_example_of_the_configuration_page_is_accepted(tmp_path):
     config = load_config(tmp_path / "convsdk.toml", load_plugins(), environ=environ)
 
     assert {channel.type for channel in config.channels.values()} == {"chat", "email", "messenger", "js_identify"}
+
+
+def test_example_of_the_bot_page_is_accepted(tmp_path):
+    """The flow that the page begins with has no mistake, and has a block of every built-in type."""
+    example = next(block for block in _blocks(ROOT / "docs/bot.md") if block.language == "toml")
+    (tmp_path / "convsdk.toml").write_text(example.text)
+
+    config = load_config(tmp_path / "convsdk.toml", load_plugins(), environ={})
+
+    assert {block.type for block in config.channels["shop-chat"].config.bot.blocks} == set(BLOCKS)
 
 
 @each_page

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -18,6 +18,8 @@ import phonenumbers
 from attrs import define, field, frozen
 from attrs.validators import deep_iterable, ge, min_len
 
+from convsdk.core.flow import BLOCK_ID, Block, Flow, FlowError, Step, Trigger, Visit, Waits
+from convsdk.core.forms import Form
 from convsdk.core.ports import Channel, Secret
 from convsdk.errors import ConfigError, ConvsdkError
 from convsdk.plugins import Broken, Plugins
@@ -64,16 +66,21 @@ def load_config(path: Path, plugins: Plugins, *, environ: Mapping[str, str]) -> 
     Raises:
         ConfigError: one line for each mistake, `convsdk.toml:LINE: what is wrong: what to do`.
     """
-    text = _read(path)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(_syntax_error(path, text, str(error))) from None
-    reader = _Reader(path, lines_of(text), plugins, environ)
+    document, lines = _parsed(path)
+    reader = _Reader(path, {key: (path, line) for key, line in lines.items()}, plugins, environ)
     config = reader.read(document)
     if reader.problems:
-        raise ConfigError("\n".join(f"{path}:{line}: {problem}" for line, problem in sorted(reader.problems)))
+        told = sorted(reader.problems, key=lambda one: (one[0] != path, one))
+        raise ConfigError("\n".join(f"{file}:{line}: {problem}" for file, line, problem in told))
     return config
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    text = _read(path)
+    try:
+        return tomllib.loads(text), lines_of(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(_syntax_error(path, text, str(error))) from None
 
 
 def _read(path: Path) -> str:
@@ -101,10 +108,10 @@ class _Reader:
     """Turns the parsed document into a `Config` and collects what is wrong with it."""
 
     path: Path
-    lines: dict[Key, int]
+    lines: dict[Key, tuple[Path, int]]
     plugins: Plugins
     environ: Mapping[str, str]
-    problems: list[tuple[int, str]] = field(factory=list)
+    problems: list[tuple[Path, int, str]] = field(factory=list)
     _revealed: set[str] = field(factory=set)
 
     def read(self, document: dict[str, Any]) -> Config:
@@ -128,7 +135,7 @@ class _Reader:
     def _add(self, key: Key, problem: str) -> None:
         while key and key not in self.lines:
             key = key[:-1]
-        self.problems.append((self.lines.get(key, 1), problem))
+        self.problems.append((*self.lines.get(key, (self.path, 1)), problem))
 
     def _require_known(self, table: dict[str, Any], names: Sequence[str], key: Key, owner: str) -> None:
         for name in table:
@@ -213,13 +220,14 @@ class _Reader:
                 f"{plugin.reason}: {plugin.fix}",
             )
         if not broken:
-            self._add(key, f"channel {name!r}: {self._unknown_type(wanted, listed)}")
+            self._add(key, f"channel {name!r}: {self._unknown_type(wanted, known)}")
         return None
 
-    def _unknown_type(self, wanted: str, listed: str) -> str:
-        near = get_close_matches(wanted, self.plugins.channel_types, n=1)
+    def _unknown_type(self, wanted: str, known: Collection[str]) -> str:
+        near = get_close_matches(wanted, known, n=1)
         if near:
             return f"no plugin brings type {wanted!r}: did you mean {near[0]!r}?"
+        listed = ", ".join(sorted(known)) or "none are installed"
         others = "".join(f"; plugin {plugin.name!r} is broken, {plugin.reason}" for plugin in self.plugins.broken)
         return f"no plugin brings type {wanted!r}{others}: install its plugin, or take one of: {listed}"
 
@@ -243,7 +251,11 @@ class _Reader:
                 continue
             if name in table:
                 told = len(self.problems)
-                value = self._value(hints.get(one.name, Any), table[name], (*key, name), f"{owner}: {name}")
+                kind, place = hints.get(one.name, Any), f"{owner}: {name}"
+                if _plain(kind) is Flow:
+                    value: Any = self._flow(table[name], values.get("forms", {}), (*key, name), place)
+                else:
+                    value = self._value(kind, table[name], (*key, name), place)
                 if len(self.problems) == told:
                     values[name] = value
             elif inherited and name in inherited:
@@ -281,6 +293,58 @@ class _Reader:
                 name: self._value(arguments[1], item, (*key, name), f"{place}.{name}") for name, item in value.items()
             }
         return self._converted(kind, value, key, place)
+
+    def _flow(self, value: object, forms: Mapping[str, Form], key: Key, place: str) -> Flow | None:
+        told = len(self.problems)
+        table = self._included(value, key, place)
+        if len(self.problems) > told:
+            return None
+        if not isinstance(table, dict) or not isinstance(table.get("blocks"), list):
+            name = ".".join(map(str, key))
+            self._add(key, f"{place} has no list of blocks: add a table [[{name}.blocks]] for each, or name a file")
+            return None
+        self._require_known(table, ("trigger", "blocks"), key, place)
+        trigger = self._value(Trigger, table.get("trigger", {}), (*key, "trigger"), f"{place}: trigger")
+        ids = tuple(_block_id(index, block) for index, block in enumerate(table["blocks"]))
+        blocks = tuple(
+            self._block(block, (*key, "blocks", index), f"{place}: block {index + 1} ({ids[index]!r})")
+            or _Unread(id=ids[index], others=ids)
+            for index, block in enumerate(table["blocks"])
+        )
+        try:
+            return Flow(blocks=blocks, trigger=trigger or Trigger(), forms=forms)
+        except FlowError as error:
+            for flaw in error.flaws:
+                at = () if flaw.index is None else ("blocks", flaw.index)
+                self._add((*key, *at), f"{place}: {flaw}")
+            return None
+
+    def _included(self, value: object, key: Key, place: str) -> object:
+        if not isinstance(value, dict) or "file" not in value:
+            return value
+        if len(value) > 1 or not isinstance(value["file"], str) or "\0" in value["file"]:
+            self._add(key, f'{place} names no file alone: write {{ file = "PATH" }}, and all else into that file')
+            return None
+        file = self.path.parent / value["file"]
+        try:
+            table, lines = _parsed(file)
+        except ConfigError as error:
+            self._add(key, f"{place}: {error}")
+            return None
+        self.lines |= {key: (file, 1)} | {(*key, *inner): (file, line) for inner, line in lines.items()}
+        return table
+
+    def _block(self, value: object, key: Key, owner: str) -> Block | None:
+        known = self.plugins.block_types
+        wanted = value.get("type") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or not isinstance(wanted, str):
+            self._add(key, f"{owner} has no type: set type to one of: {', '.join(sorted(known))}")
+            return None
+        if wanted not in known:
+            self._add((*key, "type"), f"{owner}: {self._unknown_type(wanted, known)}")
+            return None
+        made: Block | None = self._structure(known[wanted], value, key, owner, reserved=("type",))
+        return made
 
     def _converted(self, kind: Any, value: Any, key: Key, place: str) -> Any:  # noqa: ANN401  (as `_value`)
         choices = _choices(_plain(kind))
@@ -335,6 +399,27 @@ class _Reader:
         for secret in sorted(filter(None, self._revealed), key=len, reverse=True):
             said = said.replace(secret, "***")
         return said
+
+
+@frozen(kw_only=True)
+class _Unread(Block):
+    """Stands for a block whose mistakes were told, so that the rest of the flow is checked all the same."""
+
+    type: ClassVar[str] = "unread"
+    waits_for: ClassVar[Waits] = "text"
+
+    others: tuple[str, ...]
+
+    def enter(self, visit: Visit) -> tuple[Step, ...]:  # noqa: ARG002
+        return ()
+
+    def exits(self) -> tuple[str, ...]:
+        return self.others
+
+
+def _block_id(index: int, block: object) -> str:
+    given = block.get("id") if isinstance(block, dict) else None
+    return given if isinstance(given, str) and BLOCK_ID.fullmatch(given) else f"block-{index + 1}"
 
 
 _NAMES = {

@@ -19,6 +19,7 @@ from attrs import frozen
 
 if TYPE_CHECKING:
     from convsdk.core.events import Notice
+    from convsdk.core.flow import Block
     from convsdk.core.identifiers import IdentifierKind
     from convsdk.core.model import IdentityHint
     from convsdk.core.ports import Channel
@@ -60,6 +61,11 @@ def convsdk_event(ctx: Context, notice: "Notice") -> None:
 @hookspec
 def convsdk_automations(ctx: Context, notice: "Notice") -> None:
     """See a contact that may enter automations; never called for one that an inbound e-mail created."""
+
+
+@hookspec
+def convsdk_bot_blocks(ctx: Context) -> "Iterable[type[Block]]":  # type: ignore[empty-body]  # a hook has no body
+    """Give the classes of blocks for bot automations that this plugin brings."""
 
 
 @hookspec

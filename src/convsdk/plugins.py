@@ -7,11 +7,11 @@ a default argument that never receives a value, a second plugin of one name): al
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import metadata
 from time import perf_counter
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import attrs
 import pluggy
@@ -19,7 +19,9 @@ import structlog
 from attrs import field, frozen
 
 from convsdk import hookspecs
+from convsdk.core.blocks import BLOCKS
 from convsdk.core.events import Notice
+from convsdk.core.flow import Block, Waits
 from convsdk.core.identifiers import IdentifierKind, Kinds
 from convsdk.core.model import IdentityHint
 from convsdk.core.ports import Capabilities, Channel
@@ -33,6 +35,7 @@ _MAILED = "inbound e-mail"
 _BROUGHT = {
     "convsdk_channels": "channel type",
     "convsdk_identifier_kinds": "kind of identifier",
+    "convsdk_bot_blocks": "block type",
     "convsdk_stores": "store scheme",
     "convsdk_commands": "command",
 }
@@ -92,6 +95,7 @@ class Plugins:
     broken: tuple[Broken, ...] = ()
     channel_types: dict[str, type[Channel]] = field(factory=dict)
     kinds: tuple[IdentifierKind, ...] = ()
+    block_types: Mapping[str, type[Block]] = BLOCKS
     store_factories: dict[str, Callable[..., Any]] = field(factory=dict)
     commands: tuple[Any, ...] = ()
     _implementations: tuple[_Implementation, ...] = field(default=(), repr=False)
@@ -202,6 +206,7 @@ class _Loader:
             broken=tuple(self._broken),
             channel_types=self._gifts["convsdk_channels"],
             kinds=tuple(self._gifts["convsdk_identifier_kinds"].values()),
+            block_types=BLOCKS | self._gifts["convsdk_bot_blocks"],
             store_factories=self._gifts["convsdk_stores"],
             commands=tuple(self._gifts["convsdk_commands"].values()),
             implementations=tuple(self._implementations),
@@ -408,6 +413,8 @@ def _named(hook: str, given: Any) -> tuple[str, Any]:  # noqa: ANN401  (whatever
         return _store(*given)
     if hook == "convsdk_channels":
         return _channel_type(given), given
+    if hook == "convsdk_bot_blocks":
+        return _block_type(given), given
     if hook == "convsdk_commands":
         return _command_name(given), given
     return _kind_name(given), given
@@ -434,12 +441,40 @@ def _channel_type(channel: object) -> str:
         raise _RefusedError(
             f"channel class {channel.__name__} does not say what it can do", "set it: can = Capabilities(...)"
         )
+    _require_readable(settings, f"settings {settings.__name__}")
+    return named
+
+
+def _block_type(block: object) -> str:
+    if not isinstance(block, type) or not issubclass(block, Block):
+        raise _RefusedError(
+            f"convsdk_bot_blocks gave {_describe(block)}, which is no subclass of Block",
+            "give a list of classes that derive from convsdk.core.flow.Block",
+        )
+    if getattr(block, "__abstractmethods__", ()):
+        raise _RefusedError(f"block class {block.__name__} is still abstract", "write its enter")
+    named = getattr(block, "type", None)
+    if not isinstance(named, str) or not named:
+        raise _RefusedError(f"block class {block.__name__} has no type", 'set it: type = "my_block"')
+    if named in BLOCKS:
+        raise _RefusedError(f"block type {named!r} is built in", "give it another name")
+    if "__attrs_attrs__" not in vars(block):
+        raise _RefusedError(f"block class {block.__name__} is no attrs class", "put @frozen(kw_only=True) above it")
+    if block.waits_for not in get_args(Waits):
+        raise _RefusedError(
+            f"block class {block.__name__} waits for something unknown",
+            "set waits_for to one of " + ", ".join(map(repr, get_args(Waits))),
+        )
+    _require_readable(block, f"block class {block.__name__}")
+    return named
+
+
+def _require_readable(cls: type[Any], what: str) -> None:
     _guarded(
-        lambda: get_type_hints(settings, include_extras=True),
-        f"has settings {settings.__name__} whose annotations cannot be read",
+        lambda: get_type_hints(cls, include_extras=True),
+        f"has {what} whose annotations cannot be read",
         "import their types at run time, not under TYPE_CHECKING",
     )
-    return named
 
 
 def _kind_name(kind: object) -> str:

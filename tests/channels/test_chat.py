@@ -8,7 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convsdk.channels.chat import ChatChannel, ChatSettings, Form, convsdk_channels
-from convsdk.core.events import FormRejected, Identified, MessageReceived
+from convsdk.core.blocks import FormBlock
+from convsdk.core.events import FormRejected, Identified, MessageReceived, Noted
+from convsdk.core.flow import Flow, FlowError
 from convsdk.core.model import Attachment, Claim, Trait, Trust
 from convsdk.core.ports import Headers, Request, Secret
 from convsdk.errors import Forbidden, ParseError
@@ -94,6 +96,36 @@ def test_message_cannot_take_the_id_of_a_rejected_form():
     rejected, sent = parse([form(fields={}), message(id="f1#rejected")])
 
     assert rejected.external_id != sent.external_id
+
+
+def test_opening_is_noted_under_its_visitor():
+    """That a visitor opened the chat is noted in the conversation, and makes no contact."""
+    (event,) = parse({"type": "open", "id": "o1", "visitor": "v1", "conversation": "c1"})
+
+    assert isinstance(event, Noted)
+    assert (event.external_id, event.kind, event.text) == (f"o1/{V1}", "chat_opened", "opened the chat")
+    assert (event.thread, event.at) == ("c1", NOW)
+    assert (event.hint.visitor, event.hint.may_create) == ("v1", False)
+
+
+def test_answer_names_its_block():
+    """A message, a form and a rejected form say which block they answer, and a message which choice."""
+    chosen, filled, rejected = parse(
+        [message(block="topic", choice="or\0der"), form(block="contact"), form(block="contact", fields={})]
+    )
+
+    assert (chosen.block, chosen.choice) == ("topic", "or\ufffdder")
+    assert (filled.block, rejected.block) == ("contact", "contact")
+
+
+def test_bot_shows_the_forms_of_its_channel():
+    """The forms of a chat are those of its bot, and one that is missing is refused."""
+    bot = Flow(blocks=(FormBlock(id="who", form="contact", text="Who are you?"),))
+    forms = {"contact": Form(email="required", phone="required")}
+
+    assert ChatSettings(bot=bot, forms=forms).bot.forms == forms
+    with pytest.raises(FlowError, match="there is no form 'contact'"):
+        ChatSettings(bot=bot, forms={"other": Form(email="required")})
 
 
 def test_attachment_is_described():
@@ -313,6 +345,10 @@ def test_unsigned_body_is_verified_without_a_secret():
         message(conversation="\0"),
         message(text="x" * 10_001),
         message(text=" "),
+        message(block="A block"),
+        message(choice="x" * 256),
+        form(block="x" * 65),
+        {"type": "open", "id": "o1", "visitor": " "},
         message(attachments=[{"name": "x", "url": "javascript:alert(1)"}]),
         message(attachments=[{"name": "x", "media_type": "image/png\n"}]),
         form(fields=[]),

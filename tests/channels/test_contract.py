@@ -51,6 +51,8 @@ class TestChat(ChannelContract):
         chat("message with all", MESSAGE | {"id": "m2", "attachments": [PHOTO], "identity": IDENTITY}),
         chat("form", FORM),
         chat("form sent back", FORM | {"id": "f2", "fields": {"phone": "1", "shoe": "42"}}),
+        chat("answer to a block", MESSAGE | {"id": "m4", "block": "topic", "choice": "order"}),
+        chat("opening", {"type": "open", "id": "o1", "visitor": "v1", "conversation": "c1"}),
         chat("several", [MESSAGE | {"id": "m3"}, FORM | {"id": "f3"}], events=2),
     )
 

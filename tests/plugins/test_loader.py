@@ -5,6 +5,7 @@ from importlib import metadata
 import pytest
 from structlog.testing import capture_logs
 
+from convsdk.core.blocks import BLOCKS
 from convsdk.core.events import Notice
 from convsdk.core.model import IdentityHint
 from convsdk.plugins import load_plugins
@@ -112,6 +113,77 @@ def test_kinds_stores_and_commands_are_offered(install, load):
     assert plugins.store_factories == {"mysql": open}
     assert [command.name for command in plugins.commands] == ["hello"]
     assert plugins.loaded[0].brings == ("command hello", "kind of identifier badge", "store scheme mysql")
+
+
+BLOCK = """
+from typing import ClassVar
+from attrs import frozen
+from convsdk.core.flow import Block
+from convsdk.hookspecs import hookimpl
+
+{marker}
+class Voucher(Block):
+    type: ClassVar[str] = "{type}"
+    {body}
+
+    def enter(self, visit):
+        return ()
+
+@hookimpl
+def convsdk_bot_blocks(ctx):
+    return [Voucher]
+"""
+
+
+def block_source(*, marker="@frozen(kw_only=True)", type="voucher", body="code: str"):  # noqa: A002
+    """Give a plugin with one block."""
+    return BLOCK.format(marker=marker, type=type, body=body)
+
+
+def test_block_of_a_plugin_is_offered_beside_the_built_in_ones(install, load):
+    """A bot automation can use the blocks that plugins bring."""
+    install("convsdk-voucher", block_source())
+
+    plugins = load()
+
+    assert plugins.loaded[0].brings == ("block type voucher",)
+    assert set(plugins.block_types) == {*BLOCKS, "voucher"}
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (block_source().replace("return [Voucher]", "return [Voucher(id='a', code='b')]"), "no subclass of Block"),
+        (block_source().replace("def enter", "def leave"), "still abstract"),
+        (block_source(type=""), "has no type"),
+        (block_source(type="say"), "block type 'say' is built in"),
+        (block_source(marker=""), "is no attrs class"),
+        (block_source(body="waits_for = 'a sign'"), "waits for something unknown"),
+        (block_source(body="code: 'Unknown'"), "annotations cannot be read"),
+        (
+            block_source().replace("return [Voucher]", "return [Voucher, type('Other', (Voucher,), {})]"),
+            "is no attrs class",
+        ),
+    ],
+)
+def test_unusable_block_breaks_its_plugin(install, load, source, reason):
+    """A block that could fail in the middle of a conversation is refused when its plugin is loaded."""
+    install("convsdk-voucher", source)
+
+    plugins = load()
+
+    assert reason in plugins.broken[0].reason
+    assert plugins.block_types == BLOCKS
+
+
+def test_second_plugin_with_a_block_type_is_broken(install, load):
+    """Of two plugins that bring a block of one type, the first by name keeps it."""
+    install("convsdk-a", block_source())
+    install("convsdk-b", block_source())
+
+    (broken,) = load().broken
+
+    assert broken.reason == "plugin 'convsdk-a' brings the block type 'voucher' already"
 
 
 def test_failed_registration_leaves_nothing_registered(install, load):

@@ -21,6 +21,7 @@ from convsdk.core.flow import (
     Visit,
     Wait,
     Waits,
+    is_plain,
     is_text,
     is_trait,
 )
@@ -28,8 +29,6 @@ from convsdk.core.forms import FIELDS
 from convsdk.core.hours import OfficeHours
 
 _LONGEST = 255
-
-_is_plain = instance_of(str)
 
 
 def _is_text_if_any(instance: object, attribute: Any, value: str) -> None:  # noqa: ANN401  (as for `is_text`)
@@ -80,8 +79,8 @@ class FormBlock(Block):
 
     def check(self, flow: Flow) -> Iterator[str]:
         if flow.form(self.form) is None:
-            known = ", ".join(flow.forms)
-            yield f"there is no form {self.form!r}: add it to the channel's forms, or take one of {known}"
+            known = " or ".join(flow.forms)
+            yield f"there is no form {self.form!r}: add it to the channel's forms, or take {known}"
 
     def _prompt(self, visit: Visit) -> Say:
         known = self._known(visit)
@@ -129,7 +128,7 @@ class Choice:
 
     value: str = field(validator=is_text)
     label: str = field(validator=is_text)
-    next: str = field(default="", validator=_is_plain)
+    next: str = field(default="", validator=is_plain)
 
 
 def _are_choices(_: object, __: object, value: tuple[Choice, ...]) -> None:
@@ -149,7 +148,7 @@ class ChooseBlock(Block):
 
     text: str = field(validator=is_text)
     choices: tuple[Choice, ...] = field(validator=_are_choices)
-    otherwise: str = field(default="", validator=_is_plain)
+    otherwise: str = field(default="", validator=is_plain)
 
     def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
         yield self._prompt()
@@ -160,9 +159,11 @@ class ChooseBlock(Block):
         if chosen:
             yield Remember(chosen.value)
             yield Go(chosen.next)
-        elif visit.tries and self.otherwise:
+            return
+        if visit.tries and self.otherwise:
             yield Go(self.otherwise)
-        elif not visit.tries:
+            return
+        if not visit.tries:
             yield self._prompt()
         yield Wait()
 
@@ -196,11 +197,11 @@ class BranchBlock(Block):
     type: ClassVar[str] = "branch"
 
     on: On = field(validator=in_(("agents", "hours", "contact", "answer")))
-    then: str = field(default="", validator=_is_plain)
-    otherwise: str = field(default="", validator=_is_plain)
+    then: str = field(default="", validator=is_plain)
+    otherwise: str = field(default="", validator=is_plain)
     hours: OfficeHours | None = field(default=None, validator=optional(instance_of(OfficeHours)))
-    answer_to: str = field(default="", validator=_is_plain)
-    equals: str = field(default="", validator=_is_plain)
+    answer_to: str = field(default="", validator=is_plain)
+    equals: str = field(default="", validator=is_plain)
 
     def enter(self, visit: Visit) -> Iterator[Step]:
         yield Go(self.then if self._holds(visit) else self.otherwise)
@@ -257,7 +258,7 @@ class HandOverBlock(Block):
 
     type: ClassVar[str] = "hand_over"
 
-    to: str = field(default="", validator=_is_plain)
+    to: str = field(default="", validator=is_plain)
     text: str = field(default="", validator=_is_text_if_any)
 
     def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
@@ -284,17 +285,11 @@ class EndBlock(Block):
         return ()
 
 
-BLOCKS: tuple[type[Block], ...] = (
-    SayBlock,
-    FormBlock,
-    AskBlock,
-    ChooseBlock,
-    BranchBlock,
-    AutomationBlock,
-    HandOverBlock,
-    EndBlock,
-)
-"""The classes above."""
+BLOCKS: dict[str, type[Block]] = {
+    one.type: one
+    for one in (SayBlock, FormBlock, AskBlock, ChooseBlock, BranchBlock, AutomationBlock, HandOverBlock, EndBlock)
+}
+"""The classes above, by type."""
 
 
 def _said(text: str) -> Iterable[Say]:

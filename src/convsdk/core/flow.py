@@ -29,6 +29,7 @@ from convsdk.core.forms import Form, form_named
 from convsdk.errors import ConfigError
 
 MOST_BLOCKS = 100
+BLOCK_ID = re.compile("[a-z0-9_-]{1,64}")
 
 Waits = Literal["", "text", "choice", "form"]
 """What a block waits for: nothing, free text, one of its choices, or a form."""
@@ -36,9 +37,14 @@ Waits = Literal["", "text", "choice", "form"]
 _CONTACT_POINTS = {"email", "mail", "phone", "telephone", "mobile", "visitor"}
 
 
-def _is_written(_: object, attribute: Any, value: str) -> None:  # noqa: ANN401  (attrs gives it no narrower type)
-    if not value.strip() or "\0" in value:  # PostgreSQL keeps no NUL in a text
-        raise ValueError(f"{attribute.name} is blank, or has a NUL in it: write some words")
+def _is_storable(_: object, attribute: Any, value: str) -> None:  # noqa: ANN401  (attrs gives it no narrower type)
+    if "\0" in value or value != value.encode(errors="replace").decode():
+        raise ValueError(f"{attribute.name} holds a NUL or half a character, which no store keeps: leave it out")
+
+
+def _is_written(_: object, attribute: Any, value: str) -> None:  # noqa: ANN401  (as above)
+    if not value.strip():
+        raise ValueError(f"{attribute.name} is blank: write some words")
 
 
 def _is_trait_name(_: object, __: object, value: str) -> None:
@@ -48,8 +54,11 @@ def _is_trait_name(_: object, __: object, value: str) -> None:
         raise ValueError(f"trait {value!r} is a way to reach somebody, and no description: ask for it with a form")
 
 
-is_text = and_(instance_of(str), _is_written)
-"""Refuses what nobody can be told, or no store can keep."""
+is_plain = and_(instance_of(str), _is_storable)
+"""Refuses what is no text, or what no store can keep."""
+
+is_text = and_(is_plain, _is_written)
+"""Refuses what nobody can be told."""
 
 is_trait = and_(instance_of(str), _is_trait_name)
 """Refuses a malformed name of a trait, and one that would pass an identifier off as a mere description."""
@@ -86,8 +95,8 @@ class Enter:
 class HandOver:
     """People go on, `to` a person or team where it is named. `reason` is for the log, where the bot had to give up."""
 
-    to: str = field(default="", validator=instance_of(str))
-    reason: str = field(default="", validator=instance_of(str))
+    to: str = field(default="", validator=is_plain)
+    reason: str = field(default="", validator=is_plain)
 
 
 @frozen
@@ -103,14 +112,14 @@ Effect = Say | Learn | Enter | HandOver | End
 class Remember:
     """Keeps what the visitor answered at this block, for branches later on."""
 
-    value: str = field(validator=instance_of(str))
+    value: str = field(validator=is_plain)
 
 
 @frozen
 class Go:
     """Goes on at another block (empty: where the block itself goes on)."""
 
-    block: str = field(default="", validator=instance_of(str))
+    block: str = field(default="", validator=is_plain)
 
 
 @frozen
@@ -159,7 +168,7 @@ class Visit:
 
 
 def _is_id(_: object, __: object, value: str) -> None:
-    if not re.fullmatch("[a-z0-9_-]{1,64}", value):
+    if not BLOCK_ID.fullmatch(value):
         raise ValueError("id is unusable: take up to 64 small letters, digits, hyphens and underscores")
 
 
@@ -174,7 +183,7 @@ class Block(ABC):
     waits_for: ClassVar[Waits] = ""
 
     id: str = field(validator=[instance_of(str), _is_id])
-    next: str = field(default="", validator=instance_of(str))
+    next: str = field(default="", validator=is_plain)
 
     @abstractmethod
     def enter(self, visit: Visit) -> Iterable[Step]:

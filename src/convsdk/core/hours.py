@@ -16,7 +16,7 @@ def _is_zone(_: object, __: object, value: str) -> None:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError, TypeError):
-        raise ValueError(f"zone {value!r} is unknown: take an IANA time zone, such as 'Europe/Berlin'") from None
+        raise ValueError(f"zone: {value!r} is no time zone: take an IANA name, such as 'Europe/Berlin'") from None
 
 
 def _is_week(_: object, __: object, value: tuple[str, ...]) -> None:

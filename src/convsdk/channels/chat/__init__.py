@@ -1,6 +1,8 @@
-"""The web chat: messages and form submissions that the widget, or the site's own server, posts as JSON.
+"""The web chat: openings, messages and form submissions that the widget, or the site's own server, posts as JSON.
 
-A message and a form::
+An opening, a message and a form::
+
+    {"type": "open", "id": "o1", "visitor": "v1", "conversation": "c1"}
 
     {"type": "message", "id": "m1", "visitor": "v1", "conversation": "c1", "text": "Hello"}
     {
@@ -13,8 +15,9 @@ A message and a form::
     }
 
 Each visitor chooses the `id`s, and the same one again is a redelivery. A message can have `attachments` (`name`,
-`media_type`, `size`, `url`) and an `identity` (fields as in a form). All that a visitor types is a claim: nothing here
-is proof of who they are.
+`media_type`, `size`, `url`) and an `identity` (fields as in a form). A message or form that answers a block of the bot
+automation names it as `block`, and the value of the button that was pressed as `choice`. All that a visitor types is a
+claim: nothing here is proof of who they are.
 """
 
 import hashlib
@@ -24,10 +27,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from convsdk.channels.chat.parse import read, sent_id
 from convsdk.core.events import Event, FormRejected
+from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
 from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret, Widget
 from convsdk.errors import Forbidden
@@ -49,6 +53,14 @@ def _is_country(_: object, __: object, value: str) -> None:
         raise ValueError("country is no ISO 3166 code: set it to two capital letters, such as 'DE'")
 
 
+def _with_forms(bot: Flow | None, forms: Mapping[str, Form]) -> Flow | None:
+    return bot and evolve(bot, forms=forms)
+
+
+def _knows_its_forms(settings: "ChatSettings", _: object, value: Flow | None) -> None:
+    _with_forms(value, settings.forms)
+
+
 @frozen(kw_only=True)
 class ChatSettings:
     """The settings of a chat channel.
@@ -56,13 +68,17 @@ class ChatSettings:
     `secret`: where it is set, each request carries `X-Convsdk-Signature: sha256=` and the HMAC-SHA256 of the raw
     body in hexadecimal digits. `country`: in which national phone numbers are read. `forms`: the forms by name;
     without any, a form of any name requires the e-mail address and takes the other fields. `widget`: how the chat
-    widget shows it.
+    widget shows it. `bot`: the bot automation, which shows these forms.
     """
 
     secret: Secret | None = field(default=None, validator=_is_secret)
     country: str = field(default="", validator=_is_country)
     forms: Mapping[str, Form] = field(factory=dict)
     widget: Widget = field(factory=Widget)
+    bot: Flow | None = field(default=None, validator=_knows_its_forms)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "bot", _with_forms(self.bot, self.forms))
 
 
 class ChatChannel(Channel):

@@ -1,4 +1,4 @@
-"""Reads what the chat widget sends: messages of a visitor, and forms that the bot automation asked to fill in."""
+"""Reads what the chat widget sends: that a visitor opened it, their messages, and forms that they filled in."""
 
 import hashlib
 import unicodedata
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from convsdk.core.events import Event, FieldProblem, FormRejected, Identified, MessageReceived
+from convsdk.core.events import Event, FieldProblem, FormRejected, Identified, MessageReceived, Noted
 from convsdk.core.forms import Form, form_named
 from convsdk.core.identifiers import EmailAddress, PhoneNumber, trim
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
@@ -24,6 +24,7 @@ _TRAITS = {"account": "company", "name": "name"}
 
 
 _Key = Annotated[str, Meta(min_length=1, max_length=255)]
+_Block = Annotated[str, Meta(pattern=r"^[a-z0-9_-]{0,64}\Z")]
 _Amount = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -49,6 +50,8 @@ class _Message(Struct, frozen=True, tag_field="type", tag="message"):
     text: Annotated[str, Meta(max_length=10_000)] = ""
     attachments: Annotated[tuple[_Attachment, ...], Meta(max_length=20)] = ()
     identity: _Identity | None = None
+    block: _Block = ""
+    choice: Annotated[str, Meta(max_length=255)] = ""
 
 
 class _Submission(Struct, frozen=True, tag_field="type", tag="form"):
@@ -57,9 +60,17 @@ class _Submission(Struct, frozen=True, tag_field="type", tag="form"):
     fields: Annotated[dict[Annotated[str, Meta(max_length=100)], Any], Meta(max_length=50)]
     conversation: Annotated[str, Meta(max_length=255)] = ""
     form: Annotated[str, Meta(max_length=255)] = ""
+    block: _Block = ""
 
 
-_Body = _Message | _Submission | Annotated[list[_Message | _Submission], Meta(max_length=100)]
+class _Opening(Struct, frozen=True, tag_field="type", tag="open"):
+    id: _Key
+    visitor: _Key
+    conversation: Annotated[str, Meta(max_length=255)] = ""
+
+
+_Item = _Message | _Submission | _Opening
+_Body = _Item | Annotated[list[_Item], Meta(max_length=100)]
 _DECODER: msgspec.json.Decoder[_Body] = msgspec.json.Decoder(_Body)
 
 
@@ -91,7 +102,7 @@ def sent_id(event: Event) -> str:
     return event.external_id.removesuffix(_REJECTED).rpartition("/")[0]
 
 
-def _external_id(item: _Message | _Submission) -> str:
+def _external_id(item: _Item) -> str:
     # Visitors choose the ids, so that one visitor's would hide another's. The cookie itself is in none: ids are shown.
     return f"{item.id}/{hashlib.sha256(item.visitor.encode()).hexdigest()[:32]}"
 
@@ -102,13 +113,15 @@ def _place(error: Exception) -> str:
     return f" (at {path})" if at else ""
 
 
-def _event(item: _Message | _Submission, at: datetime, country: str, forms: Mapping[str, Form]) -> Event:
+def _event(item: _Item, at: datetime, country: str, forms: Mapping[str, Form]) -> Event:
     _require_key(item.id, "id")
     _require_key(item.visitor, "visitor")
     if item.conversation:
         _require_key(item.conversation, "conversation")
     if isinstance(item, _Message):
         return _message(item, at, country)
+    if isinstance(item, _Opening):
+        return _opening(item, at)
     return _submission(item, at, country, forms)
 
 
@@ -131,6 +144,19 @@ def _message(item: _Message, at: datetime, country: str) -> MessageReceived:
             Attachment(name=_storable(one.name), media_type=one.media_type, size=one.size, url=one.url)
             for one in item.attachments
         ),
+        block=item.block,
+        choice=_storable(item.choice),
+    )
+
+
+def _opening(item: _Opening, at: datetime) -> Noted:
+    return Noted(
+        external_id=_external_id(item),
+        kind="chat_opened",
+        at=at,
+        hint=IdentityHint(at=at, visitor=item.visitor, may_create=False),
+        thread=item.conversation,
+        text="opened the chat",
     )
 
 
@@ -151,9 +177,10 @@ def _submission(item: _Submission, at: datetime, country: str, forms: Mapping[st
             hint=_hint(item, at, {}, country),
             problems=problems,
             thread=item.conversation,
+            block=item.block,
         )
     hint = _hint(item, at, values, country, how="chat form")
-    return Identified(external_id=_external_id(item), hint=hint, thread=item.conversation)
+    return Identified(external_id=_external_id(item), hint=hint, thread=item.conversation, block=item.block)
 
 
 _NO_SUCH_FORM = FieldProblem(field="form", code="invalid", message="There is no such form.")
