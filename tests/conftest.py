@@ -1,5 +1,8 @@
 from hypothesis import settings
 
+# Playwright's event loop would stand in the way of tests that run their own: `pytest tests/browser` runs these alone.
+collect_ignore = ["browser"]
+
 # No deadline: a loaded machine makes no test wrong.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, print_blob=True)
