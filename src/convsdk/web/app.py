@@ -1,6 +1,7 @@
 """The ASGI app: its addresses, and what holds for all of them."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from litestar import Response as HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from convsdk.core.ports import Clock
-from convsdk.errors import ConvsdkError
+from convsdk.errors import ConfigError, ConvsdkError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
 from convsdk.rejects import Rejects
@@ -23,25 +24,28 @@ _log = structlog.get_logger(__name__)
 
 
 def create_app(
-    hub: Hub,
-    *,
+    *hubs: Hub,
     ingest: Ingest | None = None,
     rejects: Path | str = "rejects",
     limits: Limits | None = None,
     clock: Clock = lambda: datetime.now(UTC),
 ) -> Litestar:
-    """Give the ASGI app for the channels of `hub`, to run by itself or to mount under any prefix.
+    """Give the ASGI app for the channels of `hubs`, to run by itself or to mount under any prefix.
 
     ::
 
         app = create_app(Hub("sqlite:///shop.db", channels=[channel]), rejects="/var/lib/shop/rejects")
 
-    `ingest` is a queue in front of `hub` that others use as well, and who made it closes it; without one the app makes
-    its own, and closes it when the server shuts down. `rejects` is the folder for what cannot be taken in, `limits`
-    what a request may cost, `clock` gives the time at which one arrived. The hub stays open for its maker to close.
+    Several hubs are several workspaces, mostly on one store; raises `ConfigError` where two have a channel of the same
+    name. `ingest` is a queue in front of the one hub that others use as well, and who made it closes it; without one
+    the app makes its own, and closes it when the server shuts down. `rejects` is the folder for what cannot be taken
+    in, `limits` what a request may cost, `clock` gives the time at which one arrived. The hubs stay open for their
+    maker to close.
     """
+    if ingest and len(hubs) > 1:
+        raise ConfigError(f"one ingest cannot stand before {len(hubs)} hubs: leave it out, and each gets its own")
     within = limits or Limits()
-    webhooks = Webhooks(hub=hub, ingest=ingest, rejects=Rejects(Path(rejects), capacity=_REJECTS))
+    webhooks = Webhooks(hubs=_homes(hubs), ingest=ingest, rejects=Rejects(Path(rejects), capacity=_REJECTS))
 
     @route("/channels/{channel:str}", http_method=["GET", "POST"], request_max_body_size=within.body_bytes)
     async def take_webhook(request: Incoming) -> HttpResponse[bytes]:
@@ -55,7 +59,7 @@ def create_app(
 
     @get("/ready")
     async def tell_readiness() -> HttpResponse[bytes]:
-        is_ready = not webhooks.is_draining and await _answers(hub)
+        is_ready = not webhooks.is_draining and await _answer(hubs)
         return HttpResponse(
             b"ready\n" if is_ready else b"not ready\n", status_code=200 if is_ready else 503, media_type="text/plain"
         )
@@ -73,11 +77,27 @@ def create_app(
     )
 
 
-async def _answers(hub: Hub) -> bool:
-    """Say whether the store answers, by a look at a place where nothing is."""
+def _homes(hubs: Sequence[Hub]) -> Mapping[str, Hub]:
+    """Give the hub of each channel, by the channel's name."""
+    homes: dict[str, Hub] = {}
+    for hub in hubs:
+        for name in hub.channels:
+            if name in homes:
+                raise ConfigError(
+                    f"channel {name!r} is in workspace {homes[name].workspace!r} and in {hub.workspace!r}, "
+                    "and one address cannot lead to both: rename one of the two"
+                )
+            homes[name] = hub
+    return homes
+
+
+async def _answer(hubs: Sequence[Hub]) -> bool:
+    """Say whether the stores answer, each by a look at a place where nothing is."""
+    looks = {hub.store: hub.workspace for hub in hubs}
     try:
         async with asyncio.timeout(_READY_S):
-            await asyncio.to_thread(hub.store.checkpoint, hub.workspace, "ready")
+            for store, workspace in looks.items():
+                await asyncio.to_thread(store.checkpoint, workspace, "ready")
     except (ConvsdkError, TimeoutError) as error:
         _log.warning("not ready", why=str(error) or f"the store did not answer in {_READY_S:.0f} s")
         return False
