@@ -397,7 +397,7 @@ def test_reject_of_a_channel_that_is_gone_stays(run, shop):
     """Where a reject's channel is no longer configured, it is told and kept; a spoilt file hides no other."""
     (shop / "bad.eml").write_bytes(b"\x00\x01 nonsense")
     run("ingest", "mail", "bad.eml", status=1)
-    (shop / "rejects" / f"{'0' * 16}.json").write_text("{")
+    (shop / "rejects" / f"{'0' * 24}.json").write_text("{")
     (shop / "convsdk.toml").write_text(CONFIG.replace("channels.mail", "channels.post"), encoding="utf-8")
 
     result = run("rejects", "--retry", status=1)

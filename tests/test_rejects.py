@@ -86,11 +86,21 @@ def test_folder_that_is_full_takes_nothing_new(tmp_path):
     rejects = Rejects(tmp_path, capacity=1)
     rejects.keep("desk", REQUEST, WRONG)
 
-    with pytest.raises(TransientError, match="convsdk rejects") as refusal:
-        rejects.keep("fax", REQUEST, WRONG)
+    with pytest.raises(TransientError, match=r"1 rejects of channel 'desk'.*convsdk rejects") as refusal:
+        rejects.keep("desk", evolve(REQUEST, body=b""), WRONG)
 
     assert refusal.value.retry_after_s == 60
     assert rejects.keep("desk", REQUEST, WRONG).id in set(rejects.ids())
+
+
+def test_channel_that_is_noisy_leaves_room_for_others(tmp_path):
+    """Each channel may have as many rejects as the capacity says, whatever others have."""
+    rejects = Rejects(tmp_path, capacity=1)
+    rejects.keep("desk", REQUEST, WRONG)
+
+    other = rejects.keep("fax", REQUEST, WRONG)
+
+    assert other.id in set(rejects.ids())
 
 
 def test_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
@@ -124,7 +134,7 @@ def test_file_and_folder_are_synced(tmp_path, monkeypatch):
     assert steps[1:] == ["named", str(tmp_path)]
 
 
-@pytest.mark.parametrize("name", ["0" * 16, "../secret", "", "0" * 15])
+@pytest.mark.parametrize("name", ["0" * 24, "../secret", "", "0" * 23])
 def test_reject_that_is_not_there_is_told(tmp_path, name):
     """An id that names none, or a way out of the folder, finds nothing."""
     (tmp_path / "secret.json").write_text("{}")
@@ -137,13 +147,13 @@ def test_reject_that_is_not_there_is_told(tmp_path, name):
 
 def test_spoilt_file_is_told_and_others_are_nobodys_business(tmp_path):
     """A file that is no reject is told by its name; what has another name is left alone."""
-    (tmp_path / f"{'0' * 16}.json").write_text(json.dumps({"id": 1}))
+    (tmp_path / f"{'0' * 24}.json").write_text(json.dumps({"id": 1}))
     (tmp_path / "mail.json").write_text("{}")
     rejects = Rejects(tmp_path)
 
-    assert list(rejects.ids()) == ["0" * 16]
-    with pytest.raises(ParseError, match=f"{'0' * 16}.json is no reject"):
-        rejects.read("0" * 16)
+    assert list(rejects.ids()) == ["0" * 24]
+    with pytest.raises(ParseError, match=f"{'0' * 24}.json is no reject"):
+        rejects.read("0" * 24)
 
 
 def test_removed_reject_is_gone(tmp_path):

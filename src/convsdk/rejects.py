@@ -15,7 +15,7 @@ from attrs import field, frozen
 from convsdk.core.ports import Envelope, Headers, Request
 from convsdk.errors import NotFound, ParseError, TransientError
 
-_ID = re.compile(r"[0-9a-f]{16}")
+_ID = re.compile(r"[0-9a-f]{24}")
 _FULL_RETRY_S = 60.0
 
 
@@ -54,8 +54,9 @@ class Reject:
 class Rejects:
     """The rejects in `folder`, which is made when it is needed, for its owner only.
 
-    `capacity` is how many there may be (None: any number): nobody shall fill a disk with what cannot be read. The
-    same request again is the same reject. Any number of processes may share a folder.
+    `capacity` is how many there may be of one channel (None: any number): nobody shall fill a disk with what cannot be
+    read, nor the place that another channel has. The same request again is the same reject. Any number of processes
+    may share a folder.
     """
 
     def __init__(self, folder: Path, *, capacity: int | None = None) -> None:
@@ -65,7 +66,7 @@ class Rejects:
     def keep(self, channel: str, request: Request, error: Exception) -> Reject:
         """Keep `request` aside, which is on disk when this returns.
 
-        Raises `TransientError` where there are as many as there may be, and `OSError` where it cannot be written.
+        Raises `TransientError` where `channel` has as many as it may have, and `OSError` where it cannot be written.
         """
         reject = Reject(
             id=_id_of(channel, request),
@@ -82,7 +83,7 @@ class Rejects:
         )
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.path(reject.id).exists():
-            self._require_room()
+            self._require_room(channel)
         self._write(reject)
         return reject
 
@@ -109,10 +110,10 @@ class Rejects:
         """Remove a reject that was taken in after all."""
         self.path(reject.id).unlink(missing_ok=True)
 
-    def _require_room(self) -> None:
-        if self._capacity is not None and sum(1 for _ in self.ids()) >= self._capacity:
+    def _require_room(self, channel: str) -> None:
+        if self._capacity is not None and sum(one.startswith(_mark(channel)) for one in self.ids()) >= self._capacity:
             raise TransientError(
-                f"{self.folder} holds {self._capacity} rejects, as many as it may: "
+                f"{self.folder} holds {self._capacity} rejects of channel {channel!r}, as many as it may: "
                 "look at them with 'convsdk rejects', and retry or remove them",
                 retry_after_s=_FULL_RETRY_S,
             )
@@ -135,7 +136,12 @@ class Rejects:
 def _id_of(channel: str, request: Request) -> str:
     # What a platform sends again has other headers, such as a date, and is the same for all that matters here.
     told = msgspec.json.encode([channel, request.method, sorted(map(list, _texts(request.query).items()))])
-    return sha256(told + request.body).hexdigest()[:16]
+    return _mark(channel) + sha256(told + request.body).hexdigest()[:16]
+
+
+def _mark(channel: str) -> str:
+    """Give what the ids of a channel's rejects begin with, so that they are counted by the names of their files."""
+    return sha256(channel.encode()).hexdigest()[:8]
 
 
 def _texts(values: Mapping[str, str]) -> dict[str, str]:

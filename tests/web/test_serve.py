@@ -64,11 +64,11 @@ def sign(body):
     return {"X-Hub-Signature-256": f"sha256={hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}"}
 
 
-def texts(url="sqlite:///shop.db"):
+def texts(workspace="default"):
     """Give the texts of all messages in the store."""
-    with closing(open_store(url)) as store:
-        filings = store.filings("default", identifiers=None, before=None, limit=100)
-        found = [store.messages("default", filing.id, before=None, limit=100) for filing in filings]
+    with closing(open_store("sqlite:///shop.db")) as store:
+        filings = store.filings(workspace, identifiers=None, before=None, limit=100)
+        found = [store.messages(workspace, filing.id, before=None, limit=100) for filing in filings]
         return sorted(one.text for messages in found for one in messages)
 
 
@@ -142,6 +142,40 @@ def test_served_webhook_is_in_the_store_and_its_secrets_are_in_no_log(shop):
     assert CliRunner().invoke(main, ["rejects", "--json"]).stdout.count('"channel": "page"') == 1
 
 
+FORUM = """
+[workspaces.default]
+[workspaces.forum]
+[channels.forum-page]
+type = "messenger"
+workspace = "forum"
+app_secret = { env = "APP_SECRET" }
+verify_token = { env = "APP_SECRET" }
+"""
+
+
+def test_channels_of_all_workspaces_are_served(shop):
+    """One server takes what comes for any workspace of the file, each into its own."""
+    (shop / "convsdk.toml").write_text(CONFIG + FORUM, encoding="utf-8")
+
+    with served(shop) as (_process, url):
+        bodies = zip(("page", "forum-page"), map(webhook, range(2)), strict=True)
+        for channel, (body, headers) in bodies:
+            httpx.post(f"{url}/channels/{channel}", content=body, headers=headers).raise_for_status()
+
+    assert (texts(), texts("forum")) == (["hello 0"], ["hello 1"])
+
+
+def test_one_workspace_is_served_where_it_is_asked_for(shop):
+    """With --workspace, channels of others are not there."""
+    (shop / "convsdk.toml").write_text(CONFIG + FORUM, encoding="utf-8")
+    body, headers = webhook(1)
+
+    with served(shop, "--workspace=forum") as (_process, url):
+        answers = [httpx.post(f"{url}/channels/{one}", content=body, headers=headers) for one in ("page", "forum-page")]
+
+    assert [one.status_code for one in answers] == [404, 200]
+
+
 def test_body_without_an_end_is_cut_off(shop):
     """A sender that goes on beyond the limit gets a 413 and no more attention."""
     with served(shop) as (_process, url):
@@ -177,10 +211,11 @@ def test_missing_extra_is_told(shop, monkeypatch):
 
 
 def test_nothing_to_serve_is_told(shop):
-    """A workspace without channels is a mistake, and no server."""
-    (shop / "convsdk.toml").unlink()
+    """A file, or a workspace, without channels is a mistake, and no server."""
+    (shop / "convsdk.toml").write_text("[workspaces.default]", encoding="utf-8")
 
-    result = CliRunner().invoke(main, ["serve"])
+    results = [CliRunner().invoke(main, ["serve", *more]) for more in ([], ["--workspace", "default"])]
 
-    assert result.exit_code == 2
-    assert "has no channels to serve: add [channels.NAME]" in result.stderr
+    assert [one.exit_code for one in results] == [2, 2]
+    assert "no channel is configured to serve: add [channels.NAME]" in results[0].stderr
+    assert "workspace 'default' has no channel to serve: add [channels.NAME]" in results[1].stderr

@@ -70,8 +70,8 @@ class DeskChannel(Channel):
     type = "desk"
     settings = DeskSettings
 
-    def __init__(self):
-        super().__init__("desk", DeskSettings())
+    def __init__(self, name="desk"):
+        super().__init__(name, DeskSettings())
         self.seen, self.threads = [], []
 
     def verify(self, request):
@@ -171,8 +171,8 @@ def sign(body, secret=APP_SECRET):
 
 def texts(hub):
     """Give the texts of all messages in the store."""
-    filings = hub.store.filings("default", identifiers=None, before=None, limit=100)
-    found = [hub.store.messages("default", filing.id, before=None, limit=100) for filing in filings]
+    filings = hub.store.filings(hub.workspace, identifiers=None, before=None, limit=100)
+    found = [hub.store.messages(hub.workspace, filing.id, before=None, limit=100) for filing in filings]
     return sorted(one.text for messages in found for one in messages)
 
 
@@ -718,6 +718,50 @@ def test_two_apps_share_nothing(tmp_path):
 
     assert ("webhook_requests_total", "desk", "taken") in samples(one)
     assert ("webhook_requests_total", "desk", "taken") not in samples(other)
+
+
+# -- several workspaces
+
+
+def test_each_channel_leads_to_its_own_workspace(tmp_path):
+    """Of several hubs on one store, each gets what comes for its channels, and one set of metrics counts all."""
+    store = MemoryStore()
+    hubs = [Hub(store, workspace=name, channels=[DeskChannel(f"{name}-desk")]) for name in ("shop", "forum")]
+    app = create_app(*hubs, rejects=tmp_path)
+
+    answers = [post(app, text, f"/channels/{name}-desk") for name, text in (("shop", b"a"), ("forum", b"b"))]
+
+    told = samples(app)
+    assert [one.status_code for one in answers] == [200, 200]
+    assert [texts(hub) for hub in hubs] == [["a"], ["b"]]
+    assert [told["events_total", f"{name}-desk", "created"] for name in ("shop", "forum")] == [1, 1]
+    assert told["queue_events",] == 0
+    assert send(app, "GET", "/ready").status_code == 200
+
+
+def test_one_store_of_several_that_is_away_is_not_ready(tmp_path):
+    """An app is ready where all its stores are."""
+    away = PickyStore()
+    hubs = [Hub(store, channels=[DeskChannel(name)]) for store, name in ((MemoryStore(), "a"), (away, "b"))]
+    away.error = TransientError("the store is away")
+
+    assert send(create_app(*hubs, rejects=tmp_path), "GET", "/ready").status_code == 503
+
+
+def test_channel_name_in_two_workspaces_is_refused():
+    """One address cannot lead to two channels."""
+    hubs = [Hub(MemoryStore(), workspace=name, channels=[DeskChannel()]) for name in ("shop", "forum")]
+
+    with pytest.raises(ConfigError, match=r"channel 'desk' is in workspace 'shop' and in 'forum'.*: rename"):
+        create_app(*hubs)
+
+
+def test_one_queue_before_several_workspaces_is_refused():
+    """An ingest belongs to one hub."""
+    hubs = [Hub(MemoryStore(), workspace=name) for name in ("shop", "forum")]
+
+    with Ingest(hubs[0]) as ingest, pytest.raises(ConfigError, match="one ingest cannot stand before 2 hubs"):
+        create_app(*hubs, ingest=ingest)
 
 
 # -- mounting

@@ -26,7 +26,8 @@ _GRACE_S = 30
 def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
     """Take webhooks in over HTTP, until SIGTERM or SIGINT.
 
-    Each configured channel has its address, /channels/NAME. What is under way at the signal is kept and answered. What
+    Each configured channel has its address, /channels/NAME: those of all workspaces, or of the one that --workspace
+    names. What is under way at the signal is kept and answered. What
     cannot be taken in goes to the folder for rejects: see 'convsdk rejects'.
     """
     try:
@@ -35,11 +36,13 @@ def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
         from convsdk.web import create_app  # noqa: PLC0415  (as above)
     except ImportError as error:
         raise ConfigError(f"'convsdk serve' needs the extra 'web' ({error}): pip install 'convsdk[web]'") from error
-    hub = session.hub()
-    if not hub.channels:
-        raise ConfigError(f"workspace {hub.workspace!r} has no channels to serve: add [channels.NAME]")
+    hubs = session.hubs()
+    channels = sorted(name for hub in hubs for name in hub.channels)
+    if not channels:
+        nothing = f"workspace {hubs[0].workspace!r} has no channel" if hubs else "no channel is configured"
+        raise ConfigError(f"{nothing} to serve: add [channels.NAME]")
     config = uvicorn.Config(
-        create_app(hub, rejects=rejects),
+        create_app(*hubs, rejects=rejects),
         lifespan="on",
         log_config=None,
         access_log=False,  # it has the queries, which can hold a token; the app's own log has none
@@ -52,8 +55,8 @@ def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
         session.screen.facts(
             {
                 "url": _url(listening),
-                "workspace": hub.workspace,
-                "channels": sorted(hub.channels),
+                "workspaces": [hub.workspace for hub in hubs],
+                "channels": channels,
                 "rejects": str(rejects),
             }
         )

@@ -69,7 +69,7 @@ class Session:
         self.asked_store = store_url
         self._workspace = workspace
         self._environ = environ
-        self._stores: list[Store] = []
+        self._stores: dict[str, Store] = {}
 
     @cached_property
     def plugins(self) -> Plugins:
@@ -90,14 +90,21 @@ class Session:
         return self.config.store if self.asked_store is None else self.asked_store
 
     def open(self, url: str) -> Store:
-        """Open a store, which is closed with the session."""
-        store = open_store(url, factories=self.plugins.store_factories)
-        self._stores.append(store)
-        return store
+        """Open a store, once for all who ask; it is closed with the session."""
+        if url not in self._stores:
+            self._stores[url] = open_store(url, factories=self.plugins.store_factories)
+        return self._stores[url]
 
     def hub(self, *, channel: str | None = None, clock: Clock | None = None) -> Hub:
         """Give the hub of the workspace that was asked for, or of `channel`."""
-        name = self.workspace(channel)
+        return self._hub(self.workspace(channel), clock=clock)
+
+    def hubs(self) -> list[Hub]:
+        """Give the hubs of all workspaces that have channels, or of the one that was asked for."""
+        names = set(self.config.channel_workspaces.values()) if self._workspace is None else {self.workspace()}
+        return [self._hub(name) for name in sorted(names)]
+
+    def _hub(self, name: str, *, clock: Clock | None = None) -> Hub:
         homes = self.config.channel_workspaces
         options: dict[str, Any] = {"clock": clock} if clock else {}
         return Hub(
@@ -135,7 +142,7 @@ class Session:
     def close(self) -> None:
         """Close what was opened."""
         while self._stores:
-            self._stores.pop().close()
+            self._stores.popitem()[1].close()
 
 
 def who(hub: Hub, text: str) -> int | Identifier:

@@ -1,6 +1,7 @@
 """The ASGI app: its addresses, and what holds for all of them."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from litestar.datastructures import State
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from convsdk.core.ports import Clock
-from convsdk.errors import ConvsdkError
+from convsdk.errors import ConfigError, ConvsdkError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
 from convsdk.rejects import Rejects
@@ -21,7 +22,7 @@ from convsdk.web.files import Files
 from convsdk.web.live import Live
 from convsdk.web.pages import Pages
 from convsdk.web.webhooks import Webhooks
-from convsdk.web.widget import Widgets
+from convsdk.web.widget import Home, Widgets
 
 _REJECTS = 1000
 _READY_S = 2.0
@@ -29,26 +30,29 @@ _log = structlog.get_logger(__name__)
 
 
 def create_app(
-    hub: Hub,
-    *,
+    *hubs: Hub,
     ingest: Ingest | None = None,
     rejects: Path | str = "rejects",
     files: Path | str = "files",
     limits: Limits | None = None,
     clock: Clock = lambda: datetime.now(UTC),
 ) -> Litestar:
-    """Give the ASGI app for the channels of `hub`, to run by itself or to mount under any prefix.
+    """Give the ASGI app for the channels of `hubs`, to run by itself or to mount under any prefix.
 
     ::
 
         app = create_app(Hub("sqlite:///shop.db", channels=[channel]), rejects="/var/lib/shop/rejects")
 
-    `ingest` is a queue in front of `hub` that others use as well, and who made it closes it; without one the app makes
-    its own, and closes it when the server shuts down. `rejects` is the folder for what cannot be taken in, `limits`
-    what a request may cost, `clock` gives the time at which one arrived. The hub stays open for its maker to close.
+    Several hubs are several workspaces, mostly on one store; raises `ConfigError` where two have a channel of the same
+    name. `ingest` is a queue in front of the one hub that others use as well, and who made it closes it; without one
+    the app makes its own, and closes it when the server shuts down. `rejects` is the folder for what cannot be taken
+    in, `limits` what a request may cost, `clock` gives the time at which one arrived. The hubs stay open for their
+    maker to close.
     """
+    if ingest and len(hubs) > 1:
+        raise ConfigError(f"one ingest cannot stand before {len(hubs)} hubs: leave it out, and each gets its own")
     within = limits or Limits()
-    webhooks = Webhooks(hub=hub, ingest=ingest, rejects=Rejects(Path(rejects), capacity=_REJECTS))
+    webhooks = Webhooks(hubs=_homes(hubs), ingest=ingest, rejects=Rejects(Path(rejects), capacity=_REJECTS))
 
     @route("/channels/{channel:str}", http_method=["GET", "POST"], request_max_body_size=within.body_bytes)
     async def take_webhook(request: Incoming) -> HttpResponse[bytes]:
@@ -62,7 +66,7 @@ def create_app(
 
     @get("/ready")
     async def tell_readiness() -> HttpResponse[bytes]:
-        is_ready = not webhooks.is_draining and await _answers(hub)
+        is_ready = not webhooks.is_draining and await _answer(hubs)
         return HttpResponse(
             b"ready\n" if is_ready else b"not ready\n", status_code=200 if is_ready else 503, media_type="text/plain"
         )
@@ -71,26 +75,44 @@ def create_app(
     async def tell_metrics() -> HttpResponse[bytes]:
         return HttpResponse(webhooks.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    live = Live(hub)
     kept = Files(Path(files))
-    chat = Chat(hub, receive=webhooks.receive, files=kept, clock=clock)
-    widgets = Widgets(hub, chat=chat, live=live, files=kept, limits=within)
+    homes = {
+        hub: Home(hub, Chat(hub, receive=webhooks.receive, files=kept, clock=clock), Live(hub)) for hub in set(hubs)
+    }
+    widgets = Widgets({name: homes[hub] for name, hub in _homes(hubs).items()}, files=kept, limits=within)
+    streams = [home.live for home in homes.values()]
     return Litestar(
         [take_webhook, tell_health, tell_readiness, tell_metrics, widgets.router()],
-        on_shutdown=[live.close, webhooks.drain],
+        on_shutdown=[*(one.close for one in streams), webhooks.drain],
         middleware=[Pages(widgets.widget)],
         exception_handlers={Exception: write_error},
         openapi_config=None,
         logging_config=None,  # it would set up logging for the whole process, which is the host's
-        state=State({"live": live}),
+        state=State({"live": {hub.workspace: home.live for hub, home in homes.items()}}),
     )
 
 
-async def _answers(hub: Hub) -> bool:
-    """Say whether the store answers, by a look at a place where nothing is."""
+def _homes(hubs: Sequence[Hub]) -> Mapping[str, Hub]:
+    """Give the hub of each channel, by the channel's name."""
+    homes: dict[str, Hub] = {}
+    for hub in hubs:
+        for name in hub.channels:
+            if name in homes:
+                raise ConfigError(
+                    f"channel {name!r} is in workspace {homes[name].workspace!r} and in {hub.workspace!r}, "
+                    "and one address cannot lead to both: rename one of the two"
+                )
+            homes[name] = hub
+    return homes
+
+
+async def _answer(hubs: Sequence[Hub]) -> bool:
+    """Say whether the stores answer, each by a look at a place where nothing is."""
+    looks = {hub.store: hub.workspace for hub in hubs}
     try:
         async with asyncio.timeout(_READY_S):
-            await asyncio.to_thread(hub.store.checkpoint, hub.workspace, "ready")
+            for store, workspace in looks.items():
+                await asyncio.to_thread(store.checkpoint, workspace, "ready")
     except (ConvsdkError, TimeoutError) as error:
         _log.warning("not ready", why=str(error) or f"the store did not answer in {_READY_S:.0f} s")
         return False

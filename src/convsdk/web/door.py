@@ -1,6 +1,5 @@
 """What every request to a widget passes: which page sends it, how often, and whose browser it is; and its refusals."""
 
-import asyncio
 import ipaddress
 import math
 from collections.abc import Mapping
@@ -13,8 +12,6 @@ from litestar.exceptions import HTTPException
 
 from convsdk.core.ports import Channel
 from convsdk.errors import ConvsdkError, Forbidden, NotFound, ParseError, TransientError, UnsupportedError
-from convsdk.hub import Hub
-from convsdk.web.chat import Chat, Visit
 from convsdk.web.exchange import Incoming, Limits, UnreadError, write_error
 from convsdk.web.pages import is_allowed
 from convsdk.web.throttle import Throttle
@@ -36,43 +33,31 @@ class RefusedError(Exception):
 
 
 class Door:
-    """What every request to a widget of one hub passes: which page sends it, how often, and whose browser it is."""
+    """Lets requests to the widgets of `channels`, by name, in or refuses them."""
 
-    def __init__(self, hub: Hub, chat: Chat, limits: Limits) -> None:
-        self._hub = hub
-        self._chat = chat
-        self._writes = Throttle(limits.visitor_per_minute)
-        self._address_writes = Throttle(limits.address_per_minute)
-        self._address_reads = Throttle(limits.address_per_minute * 10)
+    def __init__(self, channels: Mapping[str, Channel], limits: Limits) -> None:
+        self._channels = channels
+        self._visitor_writes = Throttle(limits.visitor_per_minute)
+        self._writes = Throttle(limits.address_per_minute)
+        self._reads = Throttle(limits.address_per_minute * 10)
 
-    async def visit(self, request: Incoming, *, is_write: bool = False) -> Visit:
-        """Give the visit of a request; raise `RefusedError` where its page, or its pace, is not allowed."""
-        channel = self._channel(request)
-        address = _network(request)
-        _require_pace(self._address_writes if is_write else self._address_reads, address)
-        visit = await asyncio.to_thread(self._chat.visit, channel, _token(request, channel.name))
-        if is_write and visit.session:
-            _require_pace(self._writes, visit.session.visitor)
-        return visit
-
-    async def own_visit(self, request: Incoming, *, is_write: bool = False) -> Visit:
-        """Give the visit of a request that needs a session."""
-        visit = await self.visit(request, is_write=is_write)
-        if visit.session is None:
-            raise RefusedError(401, "no_session", "this browser has no session: POST to /session first")
-        return visit
-
-    def _channel(self, request: Incoming) -> Channel:
+    def let_in(self, request: Incoming, *, is_write: bool) -> tuple[Channel, str]:
+        """Give the channel of a request and the token of its browser; raise `RefusedError` where it may not come in."""
         name = request.path_params["channel"]
-        channel = self._hub.channels.get(name)
+        channel = self._channels.get(name)
         if channel is None or channel.widget is None:
             raise RefusedError(404, "not_found", "there is no such widget: name a channel that has one")
         if not is_allowed(channel.widget, request.headers):
             raise RefusedError(403, "origin", "this page may not use the widget: add its origin to the channel's")
-        return channel
+        _require(self._writes if is_write else self._reads, _network(request))
+        return channel, _token(request, name)
+
+    def require_pace(self, visitor: str) -> None:
+        """Count one more write of a visitor; raise `RefusedError` where that is too much."""
+        _require(self._visitor_writes, visitor)
 
 
-def _require_pace(throttle: Throttle, key: str) -> None:
+def _require(throttle: Throttle, key: str) -> None:
     wait_s = throttle.wait_s(key)
     if wait_s:
         raise RefusedError(429, "too_many", "too many requests: wait, and try again", retry_after_s=wait_s)

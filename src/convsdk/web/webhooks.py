@@ -13,7 +13,7 @@ what gets any other answer for a day or more, and some then switch the webhook o
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from time import perf_counter
@@ -75,38 +75,38 @@ def _later(fate: Fate, pause_s: float, *, why: str = "", is_read: bool = True) -
 
 
 class Webhooks:
-    """Takes requests to the channels of `hub`. `ingest` is the queue to use (None: one of its own)."""
+    """Takes requests to channels, each into its hub by name. `ingest` is the queue to use (None: one for each)."""
 
-    def __init__(self, *, hub: Hub, ingest: Ingest | None, rejects: Rejects) -> None:
-        self.metrics = Metrics(waiting=lambda: self._ingest.waiting)
+    def __init__(self, *, hubs: Mapping[str, Hub], ingest: Ingest | None, rejects: Rejects) -> None:
+        self.metrics = Metrics(waiting=lambda: sum(one.waiting for one in self._queues.values()))
         self.is_draining = False
-        self._hub = hub
+        self._hubs = hubs
         self._given = ingest
         self._rejects = rejects
 
     @cached_property
-    def _ingest(self) -> Ingest:
-        # Not before it is needed: a server may load the app and fork, which threads do not survive.
-        return self._given or Ingest(self._hub)
+    def _queues(self) -> Mapping[Hub, Ingest]:
+        # Not before they are needed: a server may load the app and fork, which threads do not survive.
+        return {hub: self._given or Ingest(hub) for hub in set(self._hubs.values())}
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and return when everything that was taken is in the store."""
         self.is_draining = True
         if self._given is None:
-            await asyncio.to_thread(self._ingest.close)
+            await asyncio.gather(*(asyncio.to_thread(one.close) for one in self._queues.values()))
 
     def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
         """Keep what came by another way than a webhook. Blocks, for a thread; raises what `Ingest.receive` does."""
         if self.is_draining:
             raise TransientError("the server shuts down: try again", retry_after_s=_RETRY_S)
         began = perf_counter()
-        received = self._ingest.receive(channel, events)
+        received = self._queues[self._hubs[channel]].receive(channel, events)
         self.metrics.count_commit(channel, received, took_s=perf_counter() - began)
         return received
 
     async def take(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
         """Take what `read` gives in through the channel `name`; counted and told to the log, whatever comes of it."""
-        label = name if name in self._hub.channels else NO_CHANNEL
+        label = name if name in self._hubs else NO_CHANNEL
         began = perf_counter()
         settled = None
         try:
@@ -125,11 +125,11 @@ class Webhooks:
     async def _settle(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
         if self.is_draining:
             return _later(Fate.DRAINING, _RETRY_S, is_read=False)
-        channel = self._hub.channels.get(name)
-        if channel is None:
+        hub = self._hubs.get(name)
+        if hub is None:
             return Settled(fate=Fate.UNKNOWN, response=Response(status=404), is_read=False)
         try:
-            return await self._take(channel, await read())
+            return await self._take(hub, hub.channels[name], await read())
         except UnreadError as error:
             return Settled(fate=Fate(error.reason), response=Response(status=error.status), is_read=False)
         except Forbidden as error:
@@ -140,28 +140,28 @@ class Webhooks:
         except ConvsdkError as error:  # such as a disk that was taken away: nothing is lost, the platform comes again
             return _later(Fate.FAILED, _REPAIR_S, why=str(error))
 
-    async def _take(self, channel: Channel, request: Request) -> Settled:
+    async def _take(self, hub: Hub, channel: Channel, request: Request) -> Settled:
         try:
             found = await _read(channel, request)
         except ParseError as error:
             return await self._set_aside(channel, request, error)
         if isinstance(found, Response):
             return Settled(fate=Fate.CHALLENGE, response=found)
-        unkept = await self._keep(channel, found)
+        unkept = await self._keep(self._queues[hub], channel, found)
         if unkept is not None:
             return await self._set_aside(channel, request, unkept)
         return Settled(fate=Fate.TAKEN, response=channel.answer(found))
 
-    async def _keep(self, channel: Channel, events: Sequence[Event]) -> Exception | None:
+    async def _keep(self, queue: Ingest, channel: Channel, events: Sequence[Event]) -> Exception | None:
         """Keep `events`, and give the error of one that cannot be kept: by halves, as it spoils no other."""
         began = perf_counter()
         try:
-            received = await self._ingest.receive_async(channel.name, events)
+            received = await queue.receive_async(channel.name, events)
         except (PermanentError, ValueError) as error:
             if len(events) == 1:
                 return error
             middle = len(events) // 2
-            errors = [await self._keep(channel, part) for part in (events[:middle], events[middle:])]
+            errors = [await self._keep(queue, channel, part) for part in (events[:middle], events[middle:])]
             return errors[0] or errors[1]
         if received:
             self.metrics.count_commit(channel.name, received, took_s=perf_counter() - began)

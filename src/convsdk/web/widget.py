@@ -5,11 +5,11 @@ or the site says that it may. A page of another site gets the token itself, sinc
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Self
 from urllib.parse import quote
 
-from attrs import evolve
+from attrs import evolve, frozen
 from litestar import Response as HttpResponse
 from litestar import Router, delete, get, post
 from litestar.datastructures import Cookie
@@ -54,24 +54,31 @@ _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _Id = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]
 
 
-class Widgets:
-    """The widgets of one hub's channels. `live` tells what is new, `files` keeps attachments."""
+@frozen
+class Home:
+    """Where the visitors of a channel are: its hub, what they do there, and what they are told of."""
 
-    def __init__(self, hub: Hub, *, chat: Chat, live: Live, files: Files, limits: Limits) -> None:
-        self._hub = hub
-        self._chat = chat
-        self._live = live
+    hub: Hub
+    chat: Chat
+    live: Live
+
+
+class Widgets:
+    """The widgets of channels, each at its home, by name. `files` keeps their attachments."""
+
+    def __init__(self, homes: Mapping[str, Home], *, files: Files, limits: Limits) -> None:
+        self._homes = homes
         self._files = files
         self._limits = limits
-        self._door = Door(hub, chat, limits)
+        self._door = Door({name: home.hub.channels[name] for name, home in homes.items()}, limits)
 
     def __deepcopy__(self, _: object) -> Self:
         return self  # Litestar copies its handlers, and with them what they are bound to
 
     def widget(self, channel: str) -> Widget | None:
         """Give how a channel is shown, or None where no widget shows it."""
-        found = self._hub.channels.get(channel)
-        return found.widget if found else None
+        home = self._homes.get(channel)
+        return home.hub.channels[channel].widget if home else None
 
     def router(self) -> Router:
         """Give the addresses."""
@@ -97,14 +104,42 @@ class Widgets:
             tags=["widget"],
         )
 
+    def _chat(self, visit: Visit) -> Chat:
+        return self._homes[visit.channel.name].chat
+
+    def _live(self, visit: Visit) -> Live:
+        return self._homes[visit.channel.name].live
+
+    def _hub(self, visit: Visit) -> Hub:
+        return self._homes[visit.channel.name].hub
+
+    async def _visit(self, request: Incoming, *, is_write: bool = False) -> Visit:
+        channel, token = self._door.let_in(request, is_write=is_write)
+        visit = await asyncio.to_thread(self._homes[channel.name].chat.visit, channel, token)
+        if is_write and visit.session:
+            self._door.require_pace(visit.session.visitor)
+        return visit
+
+    async def _own_visit(self, request: Incoming, *, is_write: bool = False) -> Visit:
+        visit = await self._visit(request, is_write=is_write)
+        if visit.session is None:
+            raise RefusedError(401, "no_session", "this browser has no session: POST to /session first")
+        return visit
+
+    async def _begun(self, request: Incoming) -> Visit:
+        visit = await self._visit(request, is_write=True)
+        return await asyncio.to_thread(self._chat(visit).begin, visit)
+
     async def _view(self, visit: Visit, request: Incoming, *, keep: bool = True) -> SessionView:
         assert visit.session is not None  # noqa: S101  (for the type checker: who asks has one)
         session = visit.session
-        conversation, unread = await asyncio.to_thread(lambda: (self._chat.current(visit), self._chat.unread(visit)))
+        conversation, unread = await asyncio.to_thread(
+            lambda: (self._chat(visit).current(visit), self._chat(visit).unread(visit))
+        )
         has_token = not keep or is_cross_site(request.headers)
         return SessionView(
             visitor=session.public,
-            is_proven=session.is_proven(self._chat.now()),
+            is_proven=session.is_proven(self._chat(visit).now()),
             conversation=conversation,
             unread=unread,
             token=visit.token if has_token else None,
@@ -114,18 +149,18 @@ class Widgets:
         """Give the cookie of a visit: sent with each answer to a write, so that its time begins anew."""
         if not keep or is_cross_site(request.headers) or "authorization" in request.headers:
             return []
-        age_s = int(self._chat.visitors.keep.total_seconds())
+        age_s = int(self._chat(visit).visitors.keep.total_seconds())
         return [cookie(visit.channel.name, visit.token, age_s)]
 
     async def _accepted(self, visit: Visit, request: Incoming, client_id: str) -> HttpResponse[Accepted]:
-        self._live.wake()
+        self._live(visit).wake()
         shown = await self._view(visit, request)
         content = Accepted(accepted=(client_id,), conversation=shown.conversation, session=shown)
         return HttpResponse(content, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
 
     async def show(self, request: Incoming) -> HttpResponse[WidgetView]:
         """Tell how the widget looks. Sets no cookie."""
-        visit = await self._door.visit(request)
+        visit = await self._visit(request)
         widget = visit.channel.widget or Widget()
         content = WidgetView(
             title=widget.title,
@@ -133,44 +168,45 @@ class Widgets:
             color=widget.color,
             forms=dict(visit.channel.forms),
             attachments=FileRules(max_bytes=widget.file_bytes, types=widget.file_types if widget.file_bytes else ()),
-            has_agents=bool(await asyncio.to_thread(self._hub.on_duty)),
+            has_agents=bool(await asyncio.to_thread(self._hub(visit).on_duty)),
             session=await self._view(visit, request) if visit.session else None,
         )
         return HttpResponse(content, headers=PRIVATE)
 
     async def begin(self, request: Incoming, data: JSONBody[Begin]) -> HttpResponse[SessionView]:
         """Begin a session, or go on with the one that this browser has; its time begins anew."""
-        visit = await self._door.visit(request, is_write=True)
-        visit = await asyncio.to_thread(self._chat.begin, visit)
+        visit = await self._begun(request)
         if data.is_open:
-            await asyncio.to_thread(self._chat.open, visit)
-            self._live.wake()
+            await asyncio.to_thread(self._chat(visit).open, visit)
+            self._live(visit).wake()
         shown = await self._view(visit, request, keep=data.keep)
         sent = self._cookies(visit, request, keep=data.keep)
         return HttpResponse(shown, status_code=200, cookies=sent, headers=PRIVATE)
 
     async def end(self, request: Incoming) -> HttpResponse[None]:
         """End the session of this browser: its visitor logged out, or wants nothing kept."""
-        visit = await self._door.visit(request, is_write=True)
-        await asyncio.to_thread(self._chat.reset, visit)
+        visit = await self._visit(request, is_write=True)
+        await asyncio.to_thread(self._chat(visit).reset, visit)
         if visit.session:
-            self._live.tell((visit.channel.name, visit.session.visitor), "session")
+            self._live(visit).tell((visit.channel.name, visit.session.visitor), "session")
         return HttpResponse(None, status_code=204, cookies=[cookie(visit.channel.name, "", 0)], headers=PRIVATE)
 
     async def identify(self, request: Incoming, data: JSONBody[Introduced]) -> HttpResponse[SessionView]:
         """Take what the page says of who is there. The answer is the same whether or not anybody is known by it."""
-        before = await self._door.own_visit(request, is_write=True)
-        visit = await asyncio.to_thread(self._chat.identify, before, data)
+        before = await self._own_visit(request, is_write=True)
+        visit = await asyncio.to_thread(self._chat(before).identify, before, data)
         if before.session and visit.token != before.token:
-            self._live.tell((visit.channel.name, before.session.visitor), "session")
-        self._live.wake()
+            self._live(visit).tell((visit.channel.name, before.session.visitor), "session")
+        self._live(visit).wake()
         shown = await self._view(visit, request, keep="authorization" not in request.headers)
         return HttpResponse(shown, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
 
     async def conversations(self, request: Incoming) -> HttpResponse[dict[str, list[EntryView]]]:
         """List the conversations that this visitor may read, the newest first."""
-        visit = await self._door.own_visit(request)
-        current, entries = await asyncio.to_thread(lambda: (self._chat.current(visit), self._chat.entries(visit)))
+        visit = await self._own_visit(request)
+        current, entries = await asyncio.to_thread(
+            lambda: (self._chat(visit).current(visit), self._chat(visit).entries(visit))
+        )
         views = [
             EntryView(
                 id=one.filing.id,
@@ -190,32 +226,32 @@ class Widgets:
         self, request: Incoming, conversation: _Id = None, before: _Id = None, after: _Id = None
     ) -> HttpResponse[HistoryView]:
         """Give messages of a conversation: the newest, those before one, or those after one."""
-        visit = await self._door.own_visit(request)
+        visit = await self._own_visit(request)
 
         def read() -> HistoryView:
-            history = self._chat.history(visit, conversation, before=before, after=after)
+            history = self._chat(visit).history(visit, conversation, before=before, after=after)
             return HistoryView(
                 conversation=history.conversation,
                 messages=tuple(_with_addresses(one, request, visit.channel.name) for one in history.messages),
                 has_more=history.has_more,
-                expects=self._chat.expects(visit, history.conversation),
-                has_agents=bool(self._hub.on_duty()),
+                expects=self._chat(visit).expects(visit, history.conversation),
+                has_agents=bool(self._hub(visit).on_duty()),
             )
 
         return HttpResponse(await asyncio.to_thread(read), headers=PRIVATE)
 
     async def say(self, request: Incoming, data: JSONBody[Said]) -> HttpResponse[Accepted]:
         """Send a message. The same id again is the same message."""
-        visit = await asyncio.to_thread(self._chat.begin, await self._door.visit(request, is_write=True))
-        await asyncio.to_thread(self._chat.say, visit, data)
+        visit = await self._begun(request)
+        await asyncio.to_thread(self._chat(visit).say, visit, data)
         return await self._accepted(visit, request, data.id)
 
     async def submit(
         self, request: Incoming, data: JSONBody[Submitted]
     ) -> HttpResponse[Accepted] | HttpResponse[Problems]:
         """Send a form that the bot automation asked for; 422 tells what is wrong with each field."""
-        visit = await asyncio.to_thread(self._chat.begin, await self._door.visit(request, is_write=True))
-        rejected = await asyncio.to_thread(self._chat.submit, visit, data)
+        visit = await self._begun(request)
+        rejected = await asyncio.to_thread(self._chat(visit).submit, visit, data)
         if rejected is None:
             return await self._accepted(visit, request, data.id)
         problems: dict[str, list[FieldProblem]] = {}
@@ -227,26 +263,28 @@ class Widgets:
 
     async def see(self, request: Incoming, data: JSONBody[Position]) -> None:
         """Remember how far a conversation was read."""
-        visit = await self._door.own_visit(request)
-        await asyncio.to_thread(self._chat.read, visit, data.conversation, data.message)
+        visit = await self._own_visit(request)
+        await asyncio.to_thread(self._chat(visit).read, visit, data.conversation, data.message)
 
     async def type(self, request: Incoming, data: JSONBody[Typing]) -> None:
         """Tell the staff that the visitor is writing."""
-        visit = await self._door.own_visit(request)
-        conversation = await asyncio.to_thread(self._chat.current, visit)
+        visit = await self._own_visit(request)
+        conversation = await asyncio.to_thread(self._chat(visit).current, visit)
         if conversation is not None:
-            self._live.tell(("staff", str(conversation)), "typing", conversation=conversation, is_typing=data.is_typing)
+            self._live(visit).tell(
+                ("staff", str(conversation)), "typing", conversation=conversation, is_typing=data.is_typing
+            )
 
     async def upload(
         self, request: Incoming, name: Annotated[str, QueryParameter(max_length=1000)] = ""
     ) -> HttpResponse[Uploaded]:
         """Upload a file as the raw body, to attach it to a message."""
-        visit = await self._door.visit(request, is_write=True)
+        visit = await self._visit(request, is_write=True)
         widget = visit.channel.widget or Widget()
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not widget.file_bytes or media_type not in widget.file_types:
             raise RefusedError(415, "file_type", f"files of this type are not taken: {', '.join(widget.file_types)}")
-        visit = await asyncio.to_thread(self._chat.begin, visit)
+        visit = await asyncio.to_thread(self._chat(visit).begin, visit)
         assert visit.session is not None  # noqa: S101  (for the type checker: begin made one)
         try:
             async with asyncio.timeout(self._limits.file_time_s):
@@ -267,8 +305,8 @@ class Widgets:
 
     async def download(self, request: Incoming, number: FromPath[str]) -> FileResponse:
         """Give a file that this visitor may read."""
-        visit = await self._door.own_visit(request)
-        found = await asyncio.to_thread(self._chat.file, visit, number)
+        visit = await self._own_visit(request)
+        found = await asyncio.to_thread(self._chat(visit).file, visit, number)
         return FileResponse(
             self._files.path(found.id),
             media_type=found.media_type,
@@ -279,15 +317,18 @@ class Widgets:
 
     async def listen(self, request: Incoming) -> StreamResponse:
         """Tell when there is something new, as server-sent events; what it is, is read by the other addresses."""
-        visit = await self._door.own_visit(request)
+        visit = await self._own_visit(request)
         assert visit.session is not None  # noqa: S101  (for the type checker: own_visit has one)
         own = (visit.channel.name, visit.session.visitor)
-        if self._live.open >= self._limits.streams or self._live.listening(own) >= self._limits.visitor_streams:
+        if (
+            self._live(visit).open >= self._limits.streams
+            or self._live(visit).listening(own) >= self._limits.visitor_streams
+        ):
             raise RefusedError(503, "too_many_streams", "no more event streams: ask now and then", retry_after_s=30)
-        readable = await asyncio.to_thread(self._chat.readable, visit.session)
+        readable = await asyncio.to_thread(self._chat(visit).readable, visit.session)
 
         async def events() -> AsyncIterator[bytes]:
-            with self._live.listen([own, *readable]) as stream:
+            with live.listen([own, *readable]) as stream:
                 async for event in stream.events():
                     yield event
 
