@@ -9,6 +9,7 @@ import structlog
 from litestar import Litestar, get, route
 from litestar import Response as HttpResponse
 from litestar.datastructures import State
+from litestar.response import File as FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from convsdk.core.ports import Clock
@@ -25,6 +26,13 @@ from convsdk.web.webhooks import Webhooks
 from convsdk.web.widget import Home, Widgets
 
 _REJECTS = 1000
+_SCRIPT = Path(__file__).with_name("static") / "widget.js"
+# Any page may load it: what it may do there, its channel says. A new release is there within the hour.
+_SCRIPT_HEADERS = {
+    "cache-control": "public, max-age=3600",
+    "cross-origin-resource-policy": "cross-origin",
+    "x-content-type-options": "nosniff",
+}
 _READY_S = 2.0
 _log = structlog.get_logger(__name__)
 
@@ -75,6 +83,12 @@ def create_app(
     async def tell_metrics() -> HttpResponse[bytes]:
         return HttpResponse(webhooks.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
+    @get("/widget.js", include_in_schema=False)
+    async def give_widget() -> FileResponse:
+        return FileResponse(
+            _SCRIPT, media_type="text/javascript", headers=_SCRIPT_HEADERS, content_disposition_type="inline"
+        )
+
     kept = Files(Path(files))
     homes = {
         hub: Home(hub, Chat(hub, receive=webhooks.receive, files=kept, clock=clock), Live(hub)) for hub in set(hubs)
@@ -82,7 +96,7 @@ def create_app(
     widgets = Widgets({name: homes[hub] for name, hub in _homes(hubs).items()}, files=kept, limits=within)
     streams = [home.live for home in homes.values()]
     return Litestar(
-        [take_webhook, tell_health, tell_readiness, tell_metrics, widgets.router()],
+        [take_webhook, tell_health, tell_readiness, tell_metrics, give_widget, widgets.router()],
         on_shutdown=[*(one.close for one in streams), webhooks.drain],
         middleware=[Pages(widgets.widget)],
         exception_handlers={Exception: write_error},

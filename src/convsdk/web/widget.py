@@ -320,10 +320,8 @@ class Widgets:
         visit = await self._own_visit(request)
         assert visit.session is not None  # noqa: S101  (for the type checker: own_visit has one)
         own = (visit.channel.name, visit.session.visitor)
-        if (
-            self._live(visit).open >= self._limits.streams
-            or self._live(visit).listening(own) >= self._limits.visitor_streams
-        ):
+        live = self._live(visit)
+        if live.open >= self._limits.streams or live.listening(own) >= self._limits.visitor_streams:
             raise RefusedError(503, "too_many_streams", "no more event streams: ask now and then", retry_after_s=30)
         readable = await asyncio.to_thread(self._chat(visit).readable, visit.session)
 
