@@ -92,6 +92,10 @@ class ChatChannel(Channel):
     def forms(self) -> Mapping[str, Form]:
         return self.config.forms
 
+    @property
+    def bot(self) -> Flow | None:
+        return self.config.bot
+
     def verify(self, request: Request) -> None:
         if self.config.secret is None:
             return
