@@ -6,7 +6,9 @@ from typing import assert_type
 from litestar import Litestar
 
 from convsdk.backfill import Progress
+from convsdk.core.bot import BotState, Expects, advance, expects
 from convsdk.core.events import Event
+from convsdk.core.flow import Block, Effect, Facts, Flow, Given, Say, Step, Visit
 from convsdk.core.model import Identifier, Outcome, Trust
 from convsdk.desk import Received
 from convsdk.errors import ConvsdkError, PermanentError, TransientError
@@ -22,6 +24,26 @@ def identifiers(identifier: Identifier) -> None:
     assert_type(identifier.scope, str)
     assert_type(identifier.value, str)
     assert_type(Trust.ASSERTED < Trust.PROVEN, bool)
+
+
+class Voucher(Block):
+    """A block of a plugin needs no types beyond those of its methods."""
+
+    type = "voucher"
+    waits_for = "text"
+
+    def enter(self, visit: Visit) -> Iterator[Step]:
+        """Say something."""
+        assert_type(visit.facts, Facts)
+        yield Say("Hello")
+
+
+def bots(flow: Flow, facts: Facts) -> None:
+    """A step of a bot automation gives the new state, and what to carry out."""
+    turn = advance(flow, None, Given(kind="opened"), facts)
+    assert_type(turn.state, BotState | None)
+    assert_type(turn.effects, tuple[Effect, ...])
+    assert_type(expects(flow, turn.state), Expects | None)
 
 
 def errors(error: ConvsdkError) -> None:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -18,7 +18,7 @@ import phonenumbers
 from attrs import define, field, frozen
 from attrs.validators import deep_iterable, ge, min_len
 
-from convsdk.core.flow import BLOCK_ID, Block, Flow, FlowError, Step, Trigger, Visit, Waits
+from convsdk.core.flow import BLOCK_ID, Block, Flow, FlowError, Step, Trigger, Visit
 from convsdk.core.forms import Form
 from convsdk.core.ports import Channel, Secret
 from convsdk.errors import ConfigError, ConvsdkError
@@ -316,7 +316,7 @@ class _Reader:
         except FlowError as error:
             for flaw in error.flaws:
                 at = () if flaw.index is None else ("blocks", flaw.index)
-                self._add((*key, *at), f"{place}: {flaw}")
+                self._add((*key, *at), f"{place}: {self._masked(ConfigError(str(flaw)))}")
             return None
 
     def _included(self, value: object, key: Key, place: str) -> object:
@@ -405,8 +405,8 @@ class _Reader:
 class _Unread(Block):
     """Stands for a block whose mistakes were told, so that the rest of the flow is checked all the same."""
 
-    type: ClassVar[str] = "unread"
-    waits_for: ClassVar[Waits] = "text"
+    type = "unread"
+    waits_for = "text"
 
     others: tuple[str, ...]
 

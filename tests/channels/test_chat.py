@@ -123,7 +123,7 @@ def test_bot_shows_the_forms_of_its_channel():
     bot = Flow(blocks=(FormBlock(id="who", form="contact", text="Who are you?"),))
     forms = {"contact": Form(email="required", phone="required")}
 
-    assert ChatSettings(bot=bot, forms=forms).bot.forms == forms
+    assert channel(bot=bot, forms=forms).bot.forms == forms
     with pytest.raises(FlowError, match="there is no form 'contact'"):
         ChatSettings(bot=bot, forms={"other": Form(email="required")})
 

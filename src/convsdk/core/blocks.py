@@ -1,7 +1,7 @@
 """The blocks that convsdk brings for a bot automation."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 from attrs.validators import in_, instance_of, optional
@@ -20,7 +20,6 @@ from convsdk.core.flow import (
     Step,
     Visit,
     Wait,
-    Waits,
     is_plain,
     is_text,
     is_trait,
@@ -40,7 +39,7 @@ def _is_text_if_any(instance: object, attribute: Any, value: str) -> None:  # no
 class SayBlock(Block):
     """Says `text`."""
 
-    type: ClassVar[str] = "say"
+    type = "say"
 
     text: str = field(validator=is_text)
 
@@ -52,8 +51,8 @@ class SayBlock(Block):
 class FormBlock(Block):
     """Asks with `text` for the form `form`; skipped where the visitor proved who they are and nothing is missing."""
 
-    type: ClassVar[str] = "form"
-    waits_for: ClassVar[Waits] = "form"
+    type = "form"
+    waits_for = "form"
 
     form: str = field(validator=is_text)
     text: str = field(validator=is_text)
@@ -101,8 +100,8 @@ class FormBlock(Block):
 class AskBlock(Block):
     """Asks `text`; the answer becomes the trait `trait`."""
 
-    type: ClassVar[str] = "ask"
-    waits_for: ClassVar[Waits] = "text"
+    type = "ask"
+    waits_for = "text"
 
     text: str = field(validator=is_text)
     trait: str = field(validator=is_trait)
@@ -143,8 +142,8 @@ def _are_choices(_: object, __: object, value: tuple[Choice, ...]) -> None:
 class ChooseBlock(Block):
     """Asks `text` and offers `choices`; who twice writes something else goes to `otherwise`, where it is set."""
 
-    type: ClassVar[str] = "choose"
-    waits_for: ClassVar[Waits] = "choice"
+    type = "choose"
+    waits_for = "choice"
 
     text: str = field(validator=is_text)
     choices: tuple[Choice, ...] = field(validator=_are_choices)
@@ -194,7 +193,7 @@ class BranchBlock(Block):
     or the `answer` to the block `answer_to` equals `equals` (of a choice, its value), in any case of letters.
     """
 
-    type: ClassVar[str] = "branch"
+    type = "branch"
 
     on: On = field(validator=in_(("agents", "hours", "contact", "answer")))
     then: str = field(default="", validator=is_plain)
@@ -244,7 +243,7 @@ class BranchBlock(Block):
 class AutomationBlock(Block):
     """Lets the contact enter the automation `name`."""
 
-    type: ClassVar[str] = "automation"
+    type = "automation"
 
     name: str = field(validator=is_text)
 
@@ -256,7 +255,7 @@ class AutomationBlock(Block):
 class HandOverBlock(Block):
     """Says `text`, where there is one, and leaves the conversation to people, `to` a person or team where named."""
 
-    type: ClassVar[str] = "hand_over"
+    type = "hand_over"
 
     to: str = field(default="", validator=is_plain)
     text: str = field(default="", validator=_is_text_if_any)
@@ -273,7 +272,7 @@ class HandOverBlock(Block):
 class EndBlock(Block):
     """Says `text`, where there is one, and ends the flow."""
 
-    type: ClassVar[str] = "end"
+    type = "end"
 
     text: str = field(default="", validator=_is_text_if_any)
 

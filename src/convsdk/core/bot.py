@@ -134,6 +134,10 @@ def _walk(flow: Flow, start: Block, given: Given | None, facts: Facts, state: Bo
 
 
 def _steps(block: Block, given: Given | None, visit: Visit, entered: set[str]) -> tuple[Step, ...]:
+    if block.id in entered:
+        return (HandOver(reason=f"block {block.id!r} came back to itself without waiting"),)
+    if given is None:
+        entered.add(block.id)
     try:
         steps = tuple(block.enter(visit) if given is None else block.answer(given, visit))
         for step in steps:
@@ -143,9 +147,6 @@ def _steps(block: Block, given: Given | None, visit: Visit, entered: set[str]) -
         place = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"block {block.id!r} raised {type(error).__name__} at {place.filename}:{place.lineno}"
         return (HandOver(reason=reason),)
-    if given is None and block.id in entered:
-        return (HandOver(reason=f"block {block.id!r} came back to itself without waiting"),)
-    entered.update([block.id] if given is None else [])
     return steps
 
 

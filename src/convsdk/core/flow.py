@@ -96,7 +96,7 @@ class HandOver:
     """People go on, `to` a person or team where it is named. `reason` is for the log, where the bot had to give up."""
 
     to: str = field(default="", validator=is_plain)
-    reason: str = field(default="", validator=is_plain)
+    reason: str = field(default="", validator=instance_of(str))
 
 
 @frozen

@@ -28,6 +28,7 @@ from typing import ClassVar
 
 import msgspec
 from attrs import asdict, evolve, field, frozen
+from attrs.validators import instance_of, optional
 
 from convsdk.channels.chat.parse import read, sent_id
 from convsdk.core.events import Event, FormRejected
@@ -53,14 +54,6 @@ def _is_country(_: object, __: object, value: str) -> None:
         raise ValueError("country is no ISO 3166 code: set it to two capital letters, such as 'DE'")
 
 
-def _with_forms(bot: Flow | None, forms: Mapping[str, Form]) -> Flow | None:
-    return bot and evolve(bot, forms=forms)
-
-
-def _knows_its_forms(settings: "ChatSettings", _: object, value: Flow | None) -> None:
-    _with_forms(value, settings.forms)
-
-
 @frozen(kw_only=True)
 class ChatSettings:
     """The settings of a chat channel.
@@ -75,10 +68,11 @@ class ChatSettings:
     country: str = field(default="", validator=_is_country)
     forms: Mapping[str, Form] = field(factory=dict)
     widget: Widget = field(factory=Widget)
-    bot: Flow | None = field(default=None, validator=_knows_its_forms)
+    bot: Flow | None = field(default=None, validator=optional(instance_of(Flow)))
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "bot", _with_forms(self.bot, self.forms))
+        if self.bot:
+            object.__setattr__(self, "bot", evolve(self.bot, forms=self.forms))
 
 
 class ChatChannel(Channel):
@@ -97,6 +91,10 @@ class ChatChannel(Channel):
     @property
     def forms(self) -> Mapping[str, Form]:
         return self.config.forms
+
+    @property
+    def bot(self) -> Flow | None:
+        return self.config.bot
 
     def verify(self, request: Request) -> None:
         if self.config.secret is None:
