@@ -246,7 +246,11 @@ class Hub:
         contact = self.contact(number)
         held = {one.node.identifier.kind: one.spelling for one in contact.identifiers if one.trust > Trust.ASSERTED}
         traits = {"account": "company", "name": "name"}
-        described = {name: contact.traits[trait].value for name, trait in traits.items() if trait in contact.traits}
+        described = {
+            name: contact.traits[trait].value
+            for name, trait in traits.items()
+            if trait in contact.traits and contact.traits[trait].trust > Trust.ASSERTED
+        }
         return {name: value for name, value in (held | described).items() if name in {"email", "phone", *traits}}
 
     def receive_many(

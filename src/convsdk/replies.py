@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from attrs import evolve, field, frozen
 
-from convsdk.core.bot import BotState, advance
+from convsdk.core.bot import BotState, Turn, advance
 from convsdk.core.events import Event, Identified, MessageReceived, Noted, Notice
 from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
 from convsdk.core.fold import Evidence
@@ -62,6 +62,8 @@ def run_bot(
     if given is None or flow is None or filing.assignee:  # people answer: it says no more
         return
     state = msgspec.json.decode(filing.bot, type=BotState) if filing.bot else None
+    if state is None and not _is_new(filing):  # it is older than the bot
+        return
     facts = Facts(
         at=evidence.at,
         has_agents=bots.has_agents,
@@ -70,12 +72,17 @@ def run_bot(
         known=bots.known.get(evidence.hint, {}),
     )
     turn = advance(flow, state, given, facts)
-    if turn.state is None or turn.state == state:
+    if turn.state is None or turn == Turn(state=state):
         return
     talk = _Talk(batch, evolve(filing, bot=msgspec.json.encode(turn.state).decode()), at=evidence.at, ids=ids)
     for number, effect in enumerate(turn.effects):
         _carry_out(talk, effect, evidence, contact, bots, external_id=f"bot/{evidence.hint}/{number}")
     talk.end()
+
+
+def _is_new(filing: Filing) -> bool:
+    """Say whether there is no more than one message, and perhaps a line that says that the chat was opened."""
+    return filing.unread <= 1 and filing.messages - filing.unread <= 1
 
 
 def _given(event: Event) -> Given | None:
