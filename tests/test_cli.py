@@ -859,3 +859,29 @@ def test_progress_bar_leaves_the_output_alone(shop, two):
     assert status == 0
     assert "into mail" in shown
     assert [one["outcome"] for one in told] == ["duplicate", "duplicate"]
+
+
+# -- answering
+
+
+def test_staff_answer_what_the_widget_shows(run, tmp_path):
+    """An answer is in the conversation, by who gave it, and goes nowhere where no widget would show it."""
+    (tmp_path / "convsdk.toml").write_text(CONFIG, encoding="utf-8")
+    asked = {"type": "message", "id": "m1", "visitor": "v1", "text": "Hello?"}
+    (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    run("ingest", "chat", "asked.json")
+
+    answered = run("reply", 1, "Hi!", "--by", "kim", "--json")
+
+    assert lines(answered)[0]["by"] == "kim"
+    assert [one["text"] for one in lines(run("messages", 1, "--json"))] == ["Hello?", "Hi!", "assigned to kim"]
+    assert "no conversation 7" in run("reply", 7, "Hi!", status=2).output
+
+
+def test_staff_say_that_they_are_there(run):
+    """Whoever is on duty stays so for the hours that were said, and is gone at once with none."""
+    nobody = lines(run("duty", "--json"))
+    both = [lines(run("duty", "--hours", 8, "--by", name, "--json")) for name in ("kim", "lee")][-1]
+    one = lines(run("duty", "--hours", 0, "--by", "kim", "--json"))
+
+    assert [nobody, both, one] == [[{"on_duty": []}], [{"on_duty": ["kim", "lee"]}], [{"on_duty": ["lee"]}]]

@@ -28,6 +28,8 @@ _HOME = {
         "suggestions": "List the pairs of contacts that may be one person.",
     },
     "convsdk.cli.staff": {
+        "reply": "Answer a conversation that the chat widget shows.",
+        "duty": "Say who is there to answer, or with --hours that you are.",
         "merge": "Join two contacts, given by id or as kind:value.",
         "cannot-link": "Record that two identifiers belong to two people.",
         "unmerge": "Take a merge or a cannot-link back, exactly.",

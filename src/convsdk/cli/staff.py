@@ -2,6 +2,7 @@
 
 import getpass
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -29,6 +30,35 @@ def _pair(hub: Hub, a: str, b: str) -> tuple[int | Identifier, int | Identifier]
     for one in (a, b):
         contact_of(hub, one)
     return who(hub, a), who(hub, b)
+
+
+@click.command
+@click.argument("conversation", type=int)
+@click.argument("text")
+@_by
+@common_options
+def reply(session: Session, *, conversation: int, text: str, by: str) -> None:
+    """Answer a conversation that the chat widget shows.
+
+    Who answers first takes it, and its bot automation says no more.
+    """
+    external_id = session.hub().reply(conversation, text, by=by)
+    session.screen.facts({"conversation": conversation, "message": external_id, "by": by})
+
+
+@click.command
+@click.option("--hours", type=click.FloatRange(0, 24 * 7), help="From now on, for so long; 0 ends it.")
+@_by
+@common_options
+def duty(session: Session, *, hours: float | None, by: str) -> None:
+    """Say who is there to answer, or with --hours that you are.
+
+    A bot automation and the chat widget tell visitors whether somebody is.
+    """
+    hub = session.hub()
+    if hours is not None:
+        hub.be_on_duty(by, datetime.now(UTC) + timedelta(hours=hours) if hours else None)
+    session.screen.facts({"on_duty": hub.on_duty()})
 
 
 @click.command
