@@ -14,7 +14,7 @@ _HOME = {
         "ingest": "Take FILES in through a channel, into the store.",
     },
     "convsdk.cli.serve": {
-        "serve": "Take webhooks in over HTTP, until SIGTERM or SIGINT.",
+        "serve": "Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.",
     },
     "convsdk.cli.rejects": {
         "rejects": "List what could not be taken in, and run it again.",

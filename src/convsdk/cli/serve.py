@@ -1,19 +1,22 @@
 """The command `serve`: the web app by itself, on uvicorn."""
 
+import secrets
 import signal
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from convsdk.cli.session import Session, common_options, rejects_option
+from convsdk.core.ports import Secret
 from convsdk.errors import ConfigError
 
 _BACKLOG = 2048  # uvicorn's own
-# Longer than a slow body may take: what is under way when the signal comes is answered.
-_GRACE_S = 30
+_DEMO_SECRET = "CONVSDK_DEMO_SITE_SECRET"  # noqa: S105  (the name of the variable)
 
 
 @click.command
@@ -22,34 +25,36 @@ _GRACE_S = 30
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
 )
 @rejects_option
+@click.option(
+    "--files", type=click.Path(path_type=Path), default=Path("files"), show_default=True, help="Folder for attachments."
+)
+@click.option("--demo", "is_demo", is_flag=True, help="A shop with the chat widget, on a store of its own.")
 @common_options
-def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
-    """Take webhooks in over HTTP, until SIGTERM or SIGINT.
+def serve(session: Session, *, host: str, port: int, rejects: Path, files: Path, is_demo: bool) -> None:
+    """Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.
 
-    Each configured channel has its address, /channels/NAME: those of all workspaces, or of the one that --workspace
-    names. What is under way at the signal is kept and answered. What
-    cannot be taken in goes to the folder for rejects: see 'convsdk rejects'.
+    Each configured channel has its address, /channels/NAME, and /widget/NAME where a widget shows it: those of all
+    workspaces, or of the one that --workspace names. What is under way at the signal is kept and answered. What cannot
+    be taken in goes to the folder for rejects: see 'convsdk rejects'.
     """
     try:
-        import uvicorn  # noqa: PLC0415  (the extra may be missing)
-
-        from convsdk.web import create_app  # noqa: PLC0415  (as above)
+        from convsdk.web import create_app  # noqa: PLC0415  (the extra may be missing)
+        from convsdk.web.demo import demo_routes  # noqa: PLC0415  (as above)
+        from convsdk.web.server import Server  # noqa: PLC0415  (as above)
     except ImportError as error:
         raise ConfigError(f"'convsdk serve' needs the extra 'web' ({error}): pip install 'convsdk[web]'") from error
-    hubs = session.hubs()
-    channels = sorted(name for hub in hubs for name in hub.channels)
-    if not channels:
-        nothing = f"workspace {hubs[0].workspace!r} has no channel" if hubs else "no channel is configured"
-        raise ConfigError(f"{nothing} to serve: add [channels.NAME]")
-    config = uvicorn.Config(
-        create_app(*hubs, rejects=rejects),
-        lifespan="on",
-        log_config=None,
-        access_log=False,  # it has the queries, which can hold a token; the app's own log has none
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
-    with closing(_listen(host, port)) as listening:
+    with ExitStack() as stack:
+        secret = Secret(secrets.token_hex(32))
+        if is_demo:
+            session = stack.enter_context(_demo_session(session, secret))
+        hubs = session.hubs()
+        channels = sorted(name for hub in hubs for name in hub.channels)
+        if not channels:
+            nothing = f"workspace {hubs[0].workspace!r} has no channel" if hubs else "no channel is configured"
+            raise ConfigError(f"{nothing} to serve: add [channels.NAME]")
+        routes = demo_routes(secret=secret, audience="convsdk-demo") if is_demo else ()
+        app = create_app(*hubs, rejects=rejects, files=files, routes=routes)
+        listening = stack.enter_context(closing(_listen(host, port)))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
         session.screen.facts(
@@ -60,7 +65,21 @@ def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
                 "rejects": str(rejects),
             }
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(app).run(sockets=[listening])
+
+
+@contextmanager
+def _demo_session(session: Session, secret: Secret) -> Iterator[Session]:
+    """Give a session of the demo shop, whose store stays there to look around in."""
+    with resources.as_file(resources.files("convsdk") / "demo" / "shop.toml") as file:
+        own = Session(
+            screen=session.screen,
+            config_file=file,
+            store_url=session.asked_store,
+            environ={_DEMO_SECRET: secret.reveal()},
+        )
+        with closing(own):
+            yield own
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -9,6 +9,7 @@ import structlog
 from litestar import Litestar, get, route
 from litestar import Response as HttpResponse
 from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
 from litestar.response import File as FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -43,6 +44,7 @@ def create_app(
     rejects: Path | str = "rejects",
     files: Path | str = "files",
     limits: Limits | None = None,
+    routes: Sequence[HTTPRouteHandler] = (),
     clock: Clock = lambda: datetime.now(UTC),
 ) -> Litestar:
     """Give the ASGI app for the channels of `hubs`, to run by itself or to mount under any prefix.
@@ -54,8 +56,8 @@ def create_app(
     Several hubs are several workspaces, mostly on one store; raises `ConfigError` where two have a channel of the same
     name. `ingest` is a queue in front of the one hub that others use as well, and who made it closes it; without one
     the app makes its own, and closes it when the server shuts down. `rejects` is the folder for what cannot be taken
-    in, `limits` what a request may cost, `clock` gives the time at which one arrived. The hubs stay open for their
-    maker to close.
+    in, `files` that for attachments, `limits` what may be asked of the app, `routes` are addresses of your own, `clock`
+    gives the time at which a request arrived. The hubs stay open for their maker to close.
     """
     if ingest and len(hubs) > 1:
         raise ConfigError(f"one ingest cannot stand before {len(hubs)} hubs: leave it out, and each gets its own")
@@ -96,7 +98,7 @@ def create_app(
     widgets = Widgets({name: homes[hub] for name, hub in _homes(hubs).items()}, files=kept, limits=within)
     streams = [home.live for home in homes.values()]
     return Litestar(
-        [take_webhook, tell_health, tell_readiness, tell_metrics, give_widget, widgets.router()],
+        [take_webhook, tell_health, tell_readiness, tell_metrics, give_widget, widgets.router(), *routes],
         on_shutdown=[*(one.close for one in streams), webhooks.drain],
         middleware=[Pages(widgets.widget)],
         exception_handlers={Exception: write_error},
