@@ -58,6 +58,7 @@ def _commands():
 def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
     """Every Python block runs; a text block right after one is what it prints."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "django_site")
     namespace = {"__name__": f"documentation of {page.stem}"}
     printed = None
 

@@ -190,6 +190,19 @@ def test_body_without_an_end_is_cut_off(shop):
     assert "outcome=oversized" in (shop / "log").read_text()
 
 
+def test_header_fields_without_an_end_are_cut_off(shop):
+    """Header fields have a limit, too."""
+    with served(shop) as (_process, url):
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=PATIENCE_S) as wire:
+            wire.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n")
+            field = b"A: " + b"a" * 10_000 + b"\r\n"
+            with pytest.raises(OSError, match=r"Broken pipe|reset"):
+                collections.deque((wire.sendall(field) for _ in range(100_000)), maxlen=0)
+        health = httpx.get(f"{url}/health")
+
+    assert health.status_code == 200
+
+
 def test_port_in_use_is_told(shop):
     """A port that somebody else has is named, with the remedy."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -17,6 +17,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http="h11",  # which bounds the header fields: the other, taken where it is installed, reads without end
                 lifespan="on",
                 log_config=None,
                 access_log=False,  # it has the queries, which can hold a token; the app's own log has none
