@@ -3,7 +3,6 @@
   "use strict";
 
   const script = document.currentScript;
-  const ACCENT = "#1f5fd0";
   const LINK = { target: "_blank", rel: "noopener noreferrer nofollow" };
   const LONGEST_TEXT = 10_000;
   const READY_MS = 5_000; // a proxy that buffers lets no event through
@@ -88,6 +87,8 @@
     .root {
       all: initial;
       --surface: #fff; --text: #1b1d22; --muted: #596070; --line: #c9ced8; --bubble: #eef0f4; --bad: #b3261e;
+      /* Y of XYZ is the luminance that contrast is reckoned with: white below .18, black above. */
+      --readable: calc((.18 - y) * 1e4); --on-accent: color(from var(--accent) xyz var(--readable) var(--readable) var(--readable));
       color: var(--text); color-scheme: light dark;
       font: 15px/1.45 system-ui, sans-serif;
     }
@@ -140,7 +141,7 @@
     .meta button { min-width: 0; padding: 0 4px; color: var(--bad); text-decoration: underline; }
     [data-name="failed"], .problem { color: var(--bad); }
     .file { max-width: 85%; overflow-wrap: anywhere; }
-    .file img { display: block; width: 240px; max-width: 100%; height: 160px; object-fit: cover; border-radius: 12px; }
+    .file img { display: block; width: 240px; max-width: 100%; height: 160px; object-fit: cover; border: 1px solid var(--line); border-radius: 12px; }
     .choices { display: flex; flex-wrap: wrap; gap: 8px; margin-top: 4px; }
     .choices button { padding: 6px 14px; border: 1px solid var(--muted); border-radius: 18px; text-align: start; }
     .choices button:disabled { border-style: dashed; color: var(--muted); }
@@ -179,7 +180,7 @@
 
   const FIELDS = {
     email: { type: "email", autocomplete: "email" },
-    phone: { type: "tel", autocomplete: "tel" },
+    phone: { type: "tel", autocomplete: "tel", pattern: ".*\\d.*\\d.*\\d.*" },
     account: { type: "text", autocomplete: "organization" },
     name: { type: "text", autocomplete: "name" },
   };
@@ -245,20 +246,7 @@
     return Math.min(60_000, 1000 * 2 ** failures) * (0.5 + Math.random() / 2);
   }
 
-  /** `#rrggbb` for any opaque colour that CSS knows, and for all else the widget's own. */
-  function hexOf(color) {
-    const context = make("canvas").getContext("2d");
-    context.fillStyle = ACCENT;
-    context.fillStyle = color; // what is no colour changes nothing
-    return context.fillStyle.startsWith("#") ? context.fillStyle : ACCENT;
-  }
-
-  function readableOn(hex) {
-    const [red, green, blue] = hex.match(/[\da-f]{2}/g).map((pair) => (parseInt(pair, 16) / 255) ** 2.2);
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18 ? "#fff" : "#000";
-  }
-
-  /** Status 0: there was no answer. */
+  /** Status 0: there was no answer. -1: the answer is about a session that is over. */
   class Failure extends Error {
     constructor(status, answer, retryAfter = 0) {
       super(answer?.error?.message ?? `the chat's server gave status ${status}`);
@@ -334,7 +322,8 @@
       const body = value && new Blob([JSON.stringify(value)], { type: "application/json" });
       const response = await this.send(method, path, { body, signal: AbortSignal.timeout(20_000) });
       const text = await response.text().catch(() => null);
-      if (text === null || life !== this.life) throw new Failure(0);
+      if (life !== this.life) throw new Failure(-1);
+      if (text === null) throw new Failure(0);
       return text && JSON.parse(text);
     }
   }
@@ -620,7 +609,7 @@
     }
 
     #forget() {
-      this.api.life = {}; // answers that are under way are about a session that is over
+      this.api.life = {};
       this.#clear();
       this.live.run(false);
       for (const name of ["visitor", "open", "queue"]) this.store.write(name, null);
@@ -650,7 +639,6 @@
     }
 
     async #settle() {
-      clearTimeout(this.timer);
       while (this.isDue) {
         this.isDue = false;
         try {
@@ -660,6 +648,9 @@
           this.#cope(failure);
         }
       }
+      clearTimeout(this.timer);
+      const wait = this.sendAfter - Date.now();
+      if (wait > 0) this.timer = setTimeout(() => this.settle(), wait + 1);
       this.live.run(Boolean(this.session && (this.isOpen || this.session.conversation || this.messages.size)));
       if (this.unread !== this.toldUnread) this.emit("unread", (this.toldUnread = this.unread));
       this.#tell({ isOffline: !this.api.isReachable });
@@ -678,14 +669,12 @@
       if (!(failure instanceof Failure)) throw failure;
       if (failure.status === 401) this.#lose();
       else if (failure.isFinal) this.emit("error", failure);
-      else this.#postpone(failure);
+      else if (failure.status >= 0) this.#postpone(failure);
     }
 
     #postpone(failure) {
-      const wait = failure.retryAfterMs || backoff(this.failures);
+      this.sendAfter = Date.now() + (failure.retryAfterMs || backoff(this.failures));
       this.failures += 1;
-      this.sendAfter = Date.now() + wait;
-      this.timer = setTimeout(() => this.settle(), wait + 1);
     }
 
     #hurry() {
@@ -729,7 +718,9 @@
       const isMissing = !this.session || (this.isKept && !this.isSessionKept);
       if (!isOpening && !(isWanted && isMissing)) return;
       this.isSessionKept = this.isKept;
-      this.#adopt(await this.api.json("POST", "/session", { is_open: isOpening, keep: this.isKept }));
+      const session = await this.api.json("POST", "/session", { is_open: isOpening, keep: this.isKept });
+      this.store.write("token", session.token ?? null);
+      this.#adopt(session);
       this.mustBegin = false;
       if (isOpening) this.isOpening = false;
     }
@@ -850,7 +841,10 @@
         this.#tell({ isOpen: Boolean(newValue) });
         this.settle();
       }
-      if (name === "queue") this.#tell({ timer: setTimeout(() => this.settle(), POLL_MS) }); // that tab may be gone
+      if (name === "queue") {
+        this.onchange();
+        setTimeout(() => this.settle(), POLL_MS); // that tab may be gone
+      }
       if (key === null || name === "visitor") this.#reload();
     }
   }
@@ -893,9 +887,8 @@
     }
 
     #paint(color) {
-      const accent = hexOf(color);
       const sheet = new CSSStyleSheet();
-      sheet.replaceSync(`${STYLES} .root { --accent: ${accent}; --on-accent: ${readableOn(accent)}; }`);
+      sheet.replaceSync(`${STYLES} .root { --accent: ${CSS.supports("color", color) ? color : "#1f5fd0"}; }`);
       this.shadowRoot.adoptedStyleSheets = [sheet];
     }
 
@@ -1158,19 +1151,15 @@
 
     /** A plain `href` or `src` cannot carry the token. */
     #fetchFile(link, type) {
-      const { href, download } = link;
-      const fetchOnce = async () => (link.href = await this.chat.fetchFile(href));
-      if (type.startsWith("image/")) {
-        const image = make("img", { alt: download });
-        fetchOnce().then((src) => link.replaceChildren(Object.assign(image, { src })), () => {});
-      } else {
-        link.onclick = async (event) => {
-          if (link.href !== href) return;
-          event.preventDefault();
-          await fetchOnce();
-          link.click();
-        };
-      }
+      const { href, download: alt } = link;
+      const load = async () => (link.href = await this.chat.fetchFile(href));
+      if (type.startsWith("image/")) load().then((src) => link.replaceChildren(make("img", { alt, src })), () => {});
+      else link.onclick = async (event) => {
+        if (link.href !== href) return;
+        event.preventDefault();
+        await load();
+        link.click();
+      };
     }
 
     #drawChoices({ text, detail }) {
@@ -1221,14 +1210,8 @@
     }
 
     #check(inputs) {
-      const problems = {};
-      for (const { name, required, value } of inputs) {
-        const text = value.trim();
-        const shape = { email: /^[^\s@]+@[^\s@]+\.[^\s@]+$/, phone: /\d.*\d.*\d/ }[name];
-        if (required && !text) problems[name] = [{ code: "required" }];
-        else if (text && shape && !shape.test(text)) problems[name] = [{ code: "invalid" }];
-      }
-      return problems;
+      const wrong = inputs.filter((input) => !input.validity.valid);
+      return Object.fromEntries(wrong.map(({ name, validity }) => [name, [{ code: validity.valueMissing ? "required" : "invalid" }]]));
     }
 
     #complain(inputs, problems = {}) {
@@ -1277,6 +1260,10 @@
       if (event === "ready" && ready) listener(ready);
     },
     visitor: () => chat?.session?.visitor ?? null,
+    identify: (person) => chat.identify(person),
+    consent: (isGiven) => chat.consent(isGiven === true),
+    close: () => chat.close(),
+    reset: () => chat.reset(),
     open() {
       // A page that opens the chat by itself, not by a visitor's click, is no reason for a cookie.
       chat.open({ byVisitor: Boolean(navigator.userActivation?.isActive) });
@@ -1285,11 +1272,9 @@
   };
 
   function run(name, ...values) {
-    if (!COMMANDS[name] && !["close", "consent", "identify", "reset"].includes(name)) {
-      throw new TypeError(`convsdk: there is no command '${name}', see docs/widget.md`);
-    }
-    if (!chat && (name === "open" || !COMMANDS[name])) return early.push([name, ...values]);
-    return COMMANDS[name] ? COMMANDS[name](...values) : chat[name](...values);
+    if (!(name in COMMANDS)) throw new TypeError(`convsdk has no command '${name}': see docs/widget.md`);
+    const mustWait = !chat && !["init", "on", "visitor"].includes(name);
+    return mustWait ? void early.push([name, ...values]) : COMMANDS[name](...values);
   }
 
   if (customElements.get("convsdk-chat")) return;
