@@ -97,6 +97,7 @@
     }
     button { border: 0; background: none; padding: 8px; border-radius: 8px; cursor: pointer; min-width: 36px; }
     button:disabled { cursor: default; }
+    ::placeholder { color: var(--muted); opacity: 1; }
     svg { display: block; width: 22px; height: 22px; margin: auto; fill: none; stroke: currentColor;
       stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
     [dir="rtl"] .send svg { transform: scaleX(-1); }
@@ -146,7 +147,7 @@
     .choices button { padding: 6px 14px; border: 1px solid var(--muted); border-radius: 18px; text-align: start; }
     .choices button:disabled { border-style: dashed; color: var(--muted); }
     .form { width: 100%; padding: 14px; border: 1px solid var(--line); border-radius: 14px; }
-    .form label { display: block; font-size: 14px; }
+    .form label { display: block; margin-bottom: 4px; font-size: 14px; }
     .form input { width: 100%; padding: 8px 10px; border: 1px solid var(--muted); border-radius: 8px; background: var(--surface); }
     .form [aria-invalid="true"] { border: 2px solid var(--bad); }
     .form .field { margin-bottom: 12px; }
@@ -167,7 +168,7 @@
       .root > .dialog { inset: 0; width: auto; max-width: none; height: 100dvh; border-radius: 0;
         padding-bottom: env(safe-area-inset-bottom); }
       header { padding-top: max(10px, env(safe-area-inset-top)); }
-      .dialog:not([hidden]) ~ .launcher, .minimise :first-child { display: none; }
+      .dialog:not([hidden]) ~ .launcher, .minimise svg:first-child { display: none; }
       .minimise svg + svg { display: block; }
       input, textarea { font-size: 16px; }
     }
