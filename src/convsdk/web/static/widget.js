@@ -619,9 +619,16 @@
 
     #adopt(session) {
       if (this.store.read("ended")) session = null;
-      const known = this.session?.visitor ?? this.store.read("visitor");
-      if (known && known !== session?.visitor) this.#forget();
-      if (known && !session) this.onend();
+      const kept = this.store.read("visitor");
+      const known = this.session?.visitor ?? kept;
+      if (known && known !== session?.visitor) {
+        // Where nobody logged out, it has expired: what was not sent stays, for the visitor to send again.
+        const unsent = !session && this.session && kept ? this.queue.map((item) => ({ ...item, state: "failed" })) : [];
+        this.#forget();
+        this.#requeue(() => unsent);
+        if (!session) this.store.write("token", null);
+        if (!session && !unsent.length) this.onend();
+      }
       if (!session) return;
       this.session = session;
       this.store.write("visitor", session.visitor);
@@ -668,8 +675,8 @@
 
     #cope(failure) {
       if (!(failure instanceof Failure)) throw failure;
-      if (failure.status === 401) this.#lose();
-      else if (failure.isFinal) this.emit("error", failure);
+      if (failure.status === 401) this.isStale = true;
+      if (failure.isFinal) this.emit("error", failure);
       else if (failure.status >= 0) this.#postpone(failure);
     }
 
@@ -683,14 +690,6 @@
       this.failures = 0;
       this.live.wake();
       this.settle();
-    }
-
-    /** The session is over on the server. What was not sent stays, for the visitor to send again. */
-    #lose() {
-      const unsent = this.queue.map((item) => ({ ...item, state: "failed" }));
-      this.#forget();
-      this.store.write("token", null);
-      this.#requeue(() => unsent);
     }
 
     async #send() {
@@ -719,9 +718,7 @@
       const isMissing = !this.session || (this.isKept && !this.isSessionKept);
       if (!isOpening && !(isWanted && isMissing)) return;
       this.isSessionKept = this.isKept;
-      const session = await this.api.json("POST", "/session", { is_open: isOpening, keep: this.isKept });
-      this.store.write("token", session.token ?? null);
-      this.#adopt(session);
+      this.#adopt(await this.api.json("POST", "/session", { is_open: isOpening, keep: this.isKept }));
       this.mustBegin = false;
       if (isOpening) this.isOpening = false;
     }
