@@ -118,7 +118,7 @@
     [data-position="right"] > * { inset-inline: auto; right: 20px; }
 
     .minimise svg + svg { display: none; }
-    header { display: flex; align-items: center; gap: 4px; padding: 10px; padding-inline-start: 18px;
+    .header { display: flex; align-items: center; gap: 4px; padding: 10px; padding-inline-start: 18px;
       background: var(--accent); color: var(--on-accent); }
     h2 { flex: 1; font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
     .notice:empty { display: none; }
@@ -167,7 +167,7 @@
     @media (max-width: 480px) {
       .root > .dialog { inset: 0; width: auto; max-width: none; height: 100dvh; border-radius: 0;
         padding-bottom: env(safe-area-inset-bottom); }
-      header { padding-top: max(10px, env(safe-area-inset-top)); }
+      .header { padding-top: max(10px, env(safe-area-inset-top)); }
       .dialog:not([hidden]) ~ .launcher, .minimise svg:first-child { display: none; }
       .minimise svg + svg { display: block; }
       input, textarea { font-size: 16px; }
@@ -903,7 +903,7 @@
       this.back = button("back filled", () => this.#choose({ is_current: true }), this.texts.back);
       const heading = make("h2", { id: "title" }, this.chat.config.title || "Chat");
       this.dialog = make("section.dialog", { id: "dialog", role: "dialog", "aria-labelledby": "title", onkeydown: (event) => this.#press(event) },
-        make("header", {}, heading, this.menu, this.minimise),
+        make("div.header", {}, heading, this.menu, this.minimise),
         this.notice, this.list, this.log, this.typing, this.back, this.#buildComposer());
       this.shadowRoot.append(make("div.root", { dir, lang: this.lang, "data-position": position }, this.dialog, this.launcher));
     }
