@@ -130,8 +130,8 @@
     .log { flex: 1; padding: 12px 18px; overflow-y: auto; overscroll-behavior: contain; }
     .log:focus-visible { outline-offset: -3px; }
     .log > * { margin-bottom: 10px; }
-    .day, .line, .more, .author, .meta, .muted, .typing { color: var(--muted); font-size: 13px; }
-    .day, .line { text-align: center; }
+    .day, .more, .author, .meta, .muted, .typing { color: var(--muted); font-size: 13px; }
+    .day { text-align: center; }
     .day::first-letter { text-transform: uppercase; }
     .more { display: block; margin-inline: auto; text-decoration: underline; }
     .message { display: flex; flex-direction: column; align-items: flex-start; gap: 4px; }
@@ -525,7 +525,7 @@
 
     write({ text, attachments = [], block, choice }) {
       const expected = this.expects?.kind === "text" ? this.expects.block : undefined;
-      const item = { client_id: randomId(), from: "visitor", at: new Date().toISOString(), state: "sending" };
+      const item = { client_id: randomId(), sender: "visitor", at: new Date().toISOString(), state: "sending" };
       this.#requeue((queue) => [...queue, { ...item, text, attachments, block: block ?? expected, choice }]);
       return this.settle();
     }
@@ -780,7 +780,7 @@
     #take(answer, after) {
       for (const message of answer.messages) {
         this.messages.set(message.id, message);
-        if (this.isLoaded && ["agent", "bot"].includes(message.from)) this.#receive(message);
+        if (this.isLoaded && message.sender !== "visitor") this.#receive(message);
       }
       const arrived = new Set(answer.messages.map((message) => message.client_id));
       this.#requeue((queue) => queue.filter((item) => !arrived.has(item.client_id)));
@@ -1101,15 +1101,14 @@
       return this.#rows.get(key);
     }
 
-    #drawBubble(from, text) {
-      return make(`div.message ${from}`, {}, text ? make("div.bubble", { dir: "auto" }, ...linked(text)) : null);
+    #drawBubble(sender, text) {
+      return make(`div.message ${sender}`, {}, text ? make("div.bubble", { dir: "auto" }, ...linked(text)) : null);
     }
 
     #drawMessage(item, isAsked) {
-      const { from, by, text, detail, at, attachments } = item;
-      if (from === "line") return make("div.line", { dir: "auto" }, text);
-      const node = this.#drawBubble(from, text);
-      if (from === "visitor") node.prepend(make("span.unseen", {}, this.texts.you));
+      const { sender, by, text, detail, at, attachments } = item;
+      const node = this.#drawBubble(sender, text);
+      if (sender === "visitor") node.prepend(make("span.unseen", {}, this.texts.you));
       else if (by) node.prepend(make("span.author", { dir: "auto" }, by));
       node.append(...attachments.map((file) => this.#drawFile(file)));
       if (detail?.choices) node.append(this.#drawChoices(item));
@@ -1122,8 +1121,8 @@
     /** Drawn anew, a message would be read out again. */
     #refresh(node, item, { isAsked, next }) {
       for (const choice of node.querySelectorAll(".choices button")) choice.disabled = !isAsked;
+      if (item.sender !== "visitor") return;
       const state = node.querySelector(".state");
-      if (item.from !== "visitor") return;
       const name = item.state ?? (next ? "" : "sent");
       if (state.dataset.name === name) return;
       state.dataset.name = name;

@@ -7,7 +7,7 @@ const who = document.querySelector("#who");
 
 /** The shop's backend vouches for Ann, in the browser of this visitor alone. */
 async function fetchToken(visitor) {
-  const answer = await fetch(`demo/token?visitor=${encodeURIComponent(visitor)}`);
+  const answer = await fetch(`token?visitor=${encodeURIComponent(visitor)}`);
   if (!answer.ok) throw new Error(`the shop gives no token: ${answer.status}`);
   return answer.text();
 }
