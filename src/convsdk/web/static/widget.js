@@ -1,8 +1,9 @@
-/** The chat widget, whole: texts, styles, connection, state, view, and the page's `convsdk(...)`. See docs/widget.md. */
+/** The chat widget. docs/widget.md says how a page uses it. */
 (() => {
   "use strict";
 
-  const script = document.currentScript ?? document.querySelector('script[src*="widget.js"]');
+  const script = document.currentScript;
+  const LINK = { target: "_blank", rel: "noopener noreferrer nofollow" };
   const LONGEST_TEXT = 10_000;
   const READY_MS = 5_000; // a proxy that buffers lets no event through
   const SILENCE_MS = 45_000; // three heartbeats
@@ -15,12 +16,10 @@
     en: {
       open: "Open chat",
       close: "Close chat",
-      minimise: "Minimise chat",
       unread: "Unread messages: {n}",
       messages: "Messages",
       earlier: "Show earlier messages",
       conversations: "Conversations",
-      current: "Current conversation",
       back: "Back to the current conversation",
       placeholder: "Write a message…",
       attach: "Attach a file",
@@ -32,22 +31,16 @@
       retry: "Try again",
       you: "You:",
       typing: "{name} is typing…",
-      somebody: "Somebody",
-      away: "Nobody is here right now. Leave a message, and we will answer as soon as we can.",
-      offline: "No connection. Your messages are sent as soon as it is back.",
-      left: "Characters left: {n}",
-      uploading: "Uploading {name}…",
+      away: "Nobody is here right now. Please leave a message.",
+      offline: "No connection. Messages are sent when it is back.",
       uploadFailed: "{name} could not be uploaded.",
       tooLarge: "{name} is larger than {size}.",
       wrongType: "Files such as {name} cannot be sent.",
       answered: "Answered",
-      optional: "optional",
       required: "Please fill this in.",
       invalid: "Please check this.",
-      invalidEmail: "Please enter an e-mail address such as name@example.com.",
-      invalidPhone: "Please enter a phone number such as +44 20 7946 0000.",
-      tooLong: "This is too long.",
-      notSubmitted: "This could not be sent. Please try again.",
+      invalid_email: "Please enter an e-mail address.",
+      invalid_phone: "Please enter a phone number.",
       email: "E-mail address",
       phone: "Phone number",
       account: "Company",
@@ -56,12 +49,10 @@
     de: {
       open: "Chat öffnen",
       close: "Chat schließen",
-      minimise: "Chat minimieren",
       unread: "Ungelesene Nachrichten: {n}",
       messages: "Nachrichten",
       earlier: "Frühere Nachrichten zeigen",
       conversations: "Unterhaltungen",
-      current: "Aktuelle Unterhaltung",
       back: "Zurück zur aktuellen Unterhaltung",
       placeholder: "Nachricht schreiben…",
       attach: "Datei anhängen",
@@ -73,22 +64,16 @@
       retry: "Erneut versuchen",
       you: "Sie:",
       typing: "{name} schreibt…",
-      somebody: "Jemand",
-      away: "Gerade ist niemand da. Hinterlassen Sie eine Nachricht, wir antworten so bald wie möglich.",
-      offline: "Keine Verbindung. Ihre Nachrichten werden gesendet, sobald sie wieder da ist.",
-      left: "Noch {n} Zeichen",
-      uploading: "{name} wird hochgeladen…",
+      away: "Gerade ist niemand da. Bitte hinterlassen Sie eine Nachricht.",
+      offline: "Keine Verbindung. Nachrichten werden später gesendet.",
       uploadFailed: "{name} konnte nicht hochgeladen werden.",
       tooLarge: "{name} ist größer als {size}.",
       wrongType: "Dateien wie {name} können nicht gesendet werden.",
       answered: "Beantwortet",
-      optional: "freiwillig",
       required: "Bitte ausfüllen.",
       invalid: "Bitte prüfen Sie diese Angabe.",
-      invalidEmail: "Bitte geben Sie eine E-Mail-Adresse wie name@example.com ein.",
-      invalidPhone: "Bitte geben Sie eine Telefonnummer wie +49 30 1234567 ein.",
-      tooLong: "Das ist zu lang.",
-      notSubmitted: "Das konnte nicht gesendet werden. Bitte versuchen Sie es erneut.",
+      invalid_email: "Bitte geben Sie eine E-Mail-Adresse ein.",
+      invalid_phone: "Bitte geben Sie eine Telefonnummer ein.",
       email: "E-Mail-Adresse",
       phone: "Telefonnummer",
       account: "Firma",
@@ -98,96 +83,93 @@
 
   const STYLES = `
     :host([hidden]), [hidden] { display: none !important; }
-    * { box-sizing: border-box; }
+    * { box-sizing: border-box; margin: 0; padding: 0; font: inherit; color: inherit; list-style: none; }
     .root {
       all: initial;
       --surface: #fff; --text: #1b1d22; --muted: #596070; --line: #c9ced8; --bubble: #eef0f4; --bad: #b3261e;
+      /* Y of XYZ is the luminance that contrast is reckoned with: white below .18, black above. */
+      --readable: calc((.18 - y) * 1e4); --on-accent: color(from var(--accent) xyz var(--readable) var(--readable) var(--readable));
       color: var(--text); color-scheme: light dark;
       font: 15px/1.45 system-ui, sans-serif;
     }
     @media (prefers-color-scheme: dark) {
       .root { --surface: #1b1d22; --text: #eceef2; --muted: #a9b0bd; --line: #454b57; --bubble: #2b2f37; --bad: #ff9a92; }
     }
-    button, input, textarea { font: inherit; color: inherit; margin: 0; }
-    button { border: 0; background: none; padding: 8px; border-radius: 8px; cursor: pointer; min-inline-size: 36px; }
+    button { border: 0; background: none; padding: 8px; border-radius: 8px; cursor: pointer; min-width: 36px; }
     button:disabled { cursor: default; }
-    svg { display: block; inline-size: 22px; block-size: 22px; margin: auto; fill: none; stroke: currentColor;
+    ::placeholder { color: var(--muted); opacity: 1; }
+    svg { display: block; width: 22px; height: 22px; margin: auto; fill: none; stroke: currentColor;
       stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
     [dir="rtl"] .send svg { transform: scaleX(-1); }
     :focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
     .filled { background: var(--accent); color: var(--on-accent); }
     .filled:focus-visible { outline-offset: -5px; }
-    .unseen { position: absolute; clip-path: inset(50%); inline-size: 1px; block-size: 1px; overflow: hidden; white-space: nowrap; }
+    .unseen { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; white-space: nowrap; }
 
     .launcher, .dialog { position: fixed; z-index: 2147483000; inset-inline-end: 20px; box-shadow: 0 4px 24px rgb(0 0 0 / .28); }
-    .launcher { inset-block-end: 20px; inline-size: 56px; block-size: 56px; border-radius: 50%; }
-    .launcher svg { inline-size: 28px; block-size: 28px; }
-    .badge { position: absolute; inset-block-start: -4px; inset-inline-end: -4px; min-inline-size: 22px; padding: 0 6px;
+    .launcher { bottom: 20px; width: 56px; height: 56px; border-radius: 50%; }
+    .launcher svg { width: 28px; height: 28px; }
+    .badge { position: absolute; top: -4px; inset-inline-end: -4px; min-width: 22px; padding: 0 6px;
       border-radius: 11px; background: #b3261e; color: #fff; font-size: 13px; line-height: 22px; text-align: center; }
-    .dialog { inset-block-end: 88px; inline-size: 380px; max-inline-size: calc(100vw - 40px);
-      block-size: min(620px, 100vh - 108px); block-size: min(620px, 100dvh - 108px);
+    .dialog { bottom: 88px; width: 380px; max-width: calc(100vw - 40px);
+      height: min(620px, 100dvh - 108px);
       display: flex; flex-direction: column; overflow: hidden; border-radius: 16px; background: var(--surface); }
     [data-position="left"] > * { inset-inline: auto; left: 20px; }
     [data-position="right"] > * { inset-inline: auto; right: 20px; }
 
-    header { display: flex; align-items: center; gap: 4px; padding: 10px 10px 10px 18px; padding-inline: 18px 10px;
+    .minimise svg + svg { display: none; }
+    .header { display: flex; align-items: center; gap: 4px; padding: 10px; padding-inline-start: 18px;
       background: var(--accent); color: var(--on-accent); }
-    h2 { flex: 1; margin: 0; font-size: 17px; line-height: 1.3; overflow-wrap: anywhere; }
-    .notice { margin: 0; padding: 8px 18px; background: var(--bubble); font-size: 14px; }
-    .conversations { flex: 1; margin: 0; padding: 8px; overflow-y: auto; list-style: none; }
-    .conversations button { inline-size: 100%; padding: 10px; text-align: start; }
-    .conversations button:hover, .conversations [aria-current] { background: var(--bubble); }
-    .conversations p { margin: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+    h2 { flex: 1; font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
+    .notice:empty { display: none; }
+    .notice { padding: 8px 18px; background: var(--bubble); font-size: 14px; }
+    .conversations { flex: 1; padding: 8px; overflow-y: auto; }
+    .conversations button { width: 100%; padding: 10px; text-align: start; }
+    .conversations [aria-current] { background: var(--bubble); }
+    .conversations p { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
     .log { flex: 1; padding: 12px 18px; overflow-y: auto; overscroll-behavior: contain; }
     .log:focus-visible { outline-offset: -3px; }
-    .log > * { margin-block-end: 10px; }
-    .day, .line, .more { color: var(--muted); font-size: 13px; text-align: center; }
-    .day { margin-block: 4px 12px; }
+    .log > * { margin-bottom: 10px; }
+    .day, .more, .author, .meta, .muted, .typing { color: var(--muted); font-size: 13px; }
+    .day { text-align: center; }
     .day::first-letter { text-transform: uppercase; }
     .more { display: block; margin-inline: auto; text-decoration: underline; }
     .message { display: flex; flex-direction: column; align-items: flex-start; gap: 4px; }
     .visitor { align-items: flex-end; }
-    .bubble { max-inline-size: 85%; padding: 8px 12px; border-radius: 14px; background: var(--bubble);
+    .bubble { max-width: 85%; padding: 8px 12px; border-radius: 14px; background: var(--bubble);
       white-space: pre-wrap; overflow-wrap: anywhere; }
     .visitor .bubble { background: var(--accent); color: var(--on-accent); }
-    a { color: inherit; text-underline-offset: 2px; }
-    .author, .meta { color: var(--muted); font-size: 13px; }
-    .meta button { min-inline-size: 0; padding: 0 4px; color: var(--bad); text-decoration: underline; }
-    .failed .state, .problem { color: var(--bad); }
-    .file { max-inline-size: 85%; overflow-wrap: anywhere; }
-    .file img { display: block; max-inline-size: 100%; max-block-size: 240px; border-radius: 12px; }
-    .choices { display: flex; flex-wrap: wrap; gap: 8px; margin-block-start: 4px; }
+    .meta button { min-width: 0; padding: 0 4px; color: var(--bad); text-decoration: underline; }
+    [data-name="failed"], .problem { color: var(--bad); }
+    .file { max-width: 85%; overflow-wrap: anywhere; }
+    .file img { display: block; width: 240px; max-width: 100%; height: 160px; object-fit: cover; border: 1px solid var(--line); border-radius: 12px; }
+    .choices { display: flex; flex-wrap: wrap; gap: 8px; margin-top: 4px; }
     .choices button { padding: 6px 14px; border: 1px solid var(--muted); border-radius: 18px; text-align: start; }
     .choices button:disabled { border-style: dashed; color: var(--muted); }
-    .choices .chosen { border-style: solid !important; font-weight: 600; }
-    .form { inline-size: 100%; padding: 14px; border: 1px solid var(--line); border-radius: 14px; }
-    .form label { display: block; font-size: 14px; }
-    .form input { inline-size: 100%; padding: 8px 10px; border: 1px solid var(--muted); border-radius: 8px; background: var(--surface); }
-    .form [aria-invalid="true"] { border-color: var(--bad); box-shadow: inset 0 0 0 1px var(--bad); }
-    .form .field { margin-block-end: 12px; }
-    .form dl, .problem { margin: 0; font-size: 14px; }
-    .form dd { margin: 0 0 6px; overflow-wrap: anywhere; }
-    .form .filled { inline-size: 100%; }
-    .muted, dt { color: var(--muted); font-size: 13px; }
-    .typing { margin: 0; padding: 0 18px 6px; color: var(--muted); font-size: 13px; }
+    .form { width: 100%; padding: 14px; border: 1px solid var(--line); border-radius: 14px; }
+    .form label { display: block; margin-bottom: 4px; font-size: 14px; }
+    .form input { width: 100%; padding: 8px 10px; border: 1px solid var(--muted); border-radius: 8px; background: var(--surface); }
+    .form [aria-invalid="true"] { border: 2px solid var(--bad); }
+    .form .field { margin-bottom: 12px; }
+    .problem { font-size: 14px; }
+    .form p { overflow-wrap: anywhere; }
+    .form .filled { width: 100%; }
+    .typing { padding: 0 18px 6px; }
 
-    .composer { border-block-start: 1px solid var(--line); padding: 8px; }
+    .composer { border-top: 1px solid var(--line); padding: 8px; }
     .composer .row { display: flex; align-items: flex-end; gap: 4px; }
-    textarea { flex: 1; min-inline-size: 0; padding: 8px 10px; border: 1px solid var(--muted); border-radius: 10px;
+    textarea { flex: 1; min-width: 0; padding: 8px 10px; border: 1px solid var(--muted); border-radius: 10px;
       background: var(--surface); resize: none; }
-    .files { margin: 0; padding: 0; list-style: none; font-size: 14px; }
     .files li { display: flex; align-items: center; gap: 6px; overflow-wrap: anywhere; }
     .files span { flex: 1; }
-    .composer .muted { margin: 0; text-align: end; }
     .back { margin: 8px; }
 
     @media (max-width: 480px) {
-      .dialog { inset: 0; inline-size: auto; max-inline-size: none; block-size: 100vh; block-size: 100dvh; border-radius: 0;
-        padding: env(safe-area-inset-top) env(safe-area-inset-right) env(safe-area-inset-bottom) env(safe-area-inset-left);
-        background: linear-gradient(var(--accent) 50%, var(--surface) 0); }
-      .dialog > :not(header) { background-color: var(--surface); }
-      .dialog > .notice { background-color: var(--bubble); }
-      .dialog:not([hidden]) ~ .launcher { display: none; }
+      .root > .dialog { inset: 0; width: auto; max-width: none; height: 100dvh; border-radius: 0;
+        padding-bottom: env(safe-area-inset-bottom); }
+      .header { padding-top: max(10px, env(safe-area-inset-top)); }
+      .dialog:not([hidden]) ~ .launcher, .minimise svg:first-child { display: none; }
+      .minimise svg + svg { display: block; }
       input, textarea { font-size: 16px; }
     }
     @media (prefers-reduced-motion: no-preference) {
@@ -198,10 +180,10 @@
   `;
 
   const FIELDS = {
-    email: { type: "email", inputMode: "email", autocomplete: "email", maxLength: 320 },
-    phone: { type: "tel", inputMode: "tel", autocomplete: "tel", maxLength: 64 },
-    account: { type: "text", inputMode: "text", autocomplete: "organization", maxLength: 255 },
-    name: { type: "text", inputMode: "text", autocomplete: "name", maxLength: 255 },
+    email: { type: "email", autocomplete: "email" },
+    phone: { type: "tel", autocomplete: "tel", pattern: ".*\\d.*\\d.*\\d.*" },
+    account: { type: "text", autocomplete: "organization" },
+    name: { type: "text", autocomplete: "name" },
   };
 
   const ICONS = {
@@ -209,18 +191,25 @@
     down: "M5 9l7 7 7-7",
     cross: "M6 6l12 12M18 6L6 18",
     list: "M4 6h16M4 12h16M4 18h16",
-    clip: "M20 11l-8.5 8.5a5 5 0 0 1-7-7L13 4a3.3 3.3 0 0 1 4.7 4.7L9.5 17a1.7 1.7 0 0 1-2.4-2.4L14.5 7",
+    clip: "M17 7v9a5 5 0 0 1-10 0V6a3 3 0 0 1 6 0v9",
     send: "M4 4l17 8-17 8 3-8zM7 12h14",
   };
 
-  function make(tag, properties = {}, ...children) {
+  function make(tagged, properties, ...children) {
+    const [tag, className] = tagged.split(".");
     const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(properties)) {
+    if (className) element.className = className;
+    for (const [name, value] of Object.entries(properties ?? {})) {
       if (name in element) element[name] = value;
       else if (value != null) element.setAttribute(name, value);
     }
     element.append(...children.filter((child) => child != null));
     return element;
+  }
+
+  function button(className, onclick, label, ...children) {
+    const properties = { type: "button", onclick, "aria-label": children.length ? label : null };
+    return make(`button.${className}`, properties, ...(children.length ? children : [label]));
   }
 
   function icon(name) {
@@ -234,7 +223,7 @@
     return svg;
   }
 
-  /** Put `nodes` into `parent` in this order, and touch no node that is in its place: it may have the focus. */
+  /** What is in its place already is not touched: it may have the focus. */
   function arrange(parent, nodes) {
     const wanted = new Set(nodes);
     for (const child of [...parent.childNodes]) if (!wanted.has(child)) child.remove();
@@ -246,45 +235,33 @@
   function linked(text) {
     return text.split(/(\bhttps?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]}])/i).map((part, index) => {
       if (index % 2 === 0 || !URL.canParse(part)) return part;
-      return make("a", { href: part, target: "_blank", rel: "noopener noreferrer nofollow" }, part);
+      return make("a", { ...LINK, href: part }, part);
     });
   }
 
   function randomId() {
-    if (crypto.randomUUID) return crypto.randomUUID(); // missing on pages without TLS
-    return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    return crypto.getRandomValues(new Uint32Array(4)).join("-"); // randomUUID is missing on pages without TLS
   }
 
   function backoff(failures) {
     return Math.min(60_000, 1000 * 2 ** failures) * (0.5 + Math.random() / 2);
   }
 
-  /** Black or white, whichever is easier to read on `color`, an `rgb(...)` as browsers compute it. */
-  function readableOn(color) {
-    const [red, green, blue] = color.match(/[\d.]+/g).map((value) => {
-      const share = value / 255;
-      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-    });
-    const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-    return 1.05 / (luminance + 0.05) >= (luminance + 0.05) / 0.05 ? "#fff" : "#000";
-  }
-
-  /** A request that failed. Status 0: there was no answer. */
+  /** Status 0: there was no answer. -1: the answer is about a session that is over. */
   class Failure extends Error {
     constructor(status, answer, retryAfter = 0) {
-      super(answer?.error?.message ?? (status ? `the chat's server answered ${status}` : "the chat's server cannot be reached"));
+      super(answer?.error?.message ?? `the chat's server gave status ${status}`);
       this.status = status;
-      this.code = answer?.error?.code ?? (status ? `http_${status}` : "unreachable");
+      this.code = answer?.error?.code ?? "unreachable";
       this.problems = answer?.problems;
       this.retryAfterMs = retryAfter * 1000;
     }
 
-    get isTemporary() {
-      return [0, 408, 425, 429].includes(this.status) || this.status >= 500;
+    get isFinal() {
+      return this.status >= 400 && this.status < 500 && ![401, 408, 429].includes(this.status);
     }
   }
 
-  /** What the browser keeps of the session: in localStorage where that is allowed, else as long as the page lives. */
   class Store {
     static NAMES = ["token", "visitor", "open", "queue", "ended"];
 
@@ -315,10 +292,10 @@
     }
 
     keep(isKept) {
-      const values = Object.fromEntries(Store.NAMES.map((name) => [name, this.read(name)]));
-      if (!isKept) for (const name of Store.NAMES) this.write(name, null);
+      const values = Store.NAMES.map((name) => this.read(name));
+      if (!isKept) Store.NAMES.forEach((name) => this.write(name, null));
       this.isKept = isKept;
-      for (const name of Store.NAMES) if (values[name] != null) this.write(name, values[name]);
+      Store.NAMES.forEach((name, index) => this.write(name, values[index]));
     }
   }
 
@@ -330,16 +307,11 @@
       this.life = {};
     }
 
-    /** Drop the answers to what is under way: they are about a session that is over. */
-    forget() {
-      this.life = {};
-    }
-
-    async send(method, path, { body, type, signal } = {}) {
+    async send(method, path, { body, signal } = {}) {
       const token = this.store.read("token");
-      const headers = { ...(token && { Authorization: `Bearer ${token}` }), ...(type && { "Content-Type": type }) };
-      const url = URL.canParse(path) ? path : this.base + path;
-      const response = await fetch(url, { method, headers, body, signal, credentials: "include", cache: "no-store" }).catch(() => null);
+      const headers = token ? { Authorization: `Bearer ${token}` } : {};
+      const options = { method, headers, body, signal, credentials: "include", cache: "no-store" };
+      const response = await fetch(this.base + path, options).catch(() => null);
       if (response || !signal?.aborted) this.isReachable = Boolean(response);
       if (response?.ok) return response;
       const answer = await response?.json().catch(() => null);
@@ -348,27 +320,19 @@
 
     async json(method, path, value) {
       const { life } = this;
-      const isFile = value instanceof Blob;
-      const body = value && (isFile ? value : JSON.stringify(value));
-      const type = value && (isFile ? value.type || "application/octet-stream" : "application/json");
-      const response = await this.send(method, path, { body, type, signal: AbortSignal.timeout(isFile ? 300_000 : 20_000) });
-      const answer = response.status === 204 ? null : await response.json().catch(() => {
-        throw new Failure(0);
-      });
-      if (life !== this.life) throw new Failure(0);
-      return answer;
+      const body = value && new Blob([JSON.stringify(value)], { type: "application/json" });
+      const response = await this.send(method, path, { body, signal: AbortSignal.timeout(20_000) });
+      const text = await response.text().catch(() => null);
+      if (life !== this.life) throw new Failure(-1);
+      if (text === null) throw new Failure(0);
+      return text && JSON.parse(text);
     }
   }
 
-  /** Says when there may be something new: by the event stream, and by polling while there is none. */
   class Live {
     constructor(api, hear) {
       this.api = api;
       this.hear = hear;
-      this.running = null;
-      addEventListener("online", () => this.wake());
-      addEventListener("offline", () => this.stream?.abort());
-      document.addEventListener("visibilitychange", () => this.#watchVisibility());
     }
 
     run(isWanted) {
@@ -441,7 +405,7 @@
       return event === "ready";
     }
 
-    #watchVisibility() {
+    watchVisibility() {
       clearTimeout(this.hiding);
       // Browsers allow six connections to a host: a tab that nobody looks at takes none.
       if (document.hidden) this.hiding = setTimeout(() => this.stream?.abort(), HIDDEN_MS);
@@ -449,32 +413,36 @@
     }
   }
 
-  /** The visitor's side of the conversation: what is known, what is still to be sent, and in which order. */
   class Chat {
     constructor(channel, base, options, emit) {
       this.options = options;
       this.emit = emit;
       this.onchange = () => {};
+      this.onend = () => {};
       this.isKept = options.keep !== false;
       this.store = new Store(channel, this.isKept);
       this.api = new Api(base, this.store);
       this.live = new Live(this.api, (event, data) => this.#hear(event, data));
       this.person = null;
       this.isOpen = false;
+      this.isStale = true;
       this.sendAfter = 0;
       this.failures = 0;
+      this.toldUnread = 0;
       this.#clear();
       addEventListener("storage", (event) => this.#follow(event));
       addEventListener("online", () => this.#hurry());
       addEventListener("offline", () => this.#tell({ isOffline: true }));
-      document.addEventListener("visibilitychange", () => this.settle());
+      document.addEventListener("visibilitychange", () => {
+        this.live.watchVisibility();
+        if (!document.hidden) this.settle();
+      });
     }
 
     #clear() {
       this.session = null;
       this.conversations = [];
       this.unread = 0;
-      this.sent = new Map();
       this.answers = new Map();
       this.#show(null);
     }
@@ -494,23 +462,24 @@
       this.onchange();
     }
 
-    async load(show) {
-      for (let failures = 0; !this.config; failures += 1) {
-        try {
-          this.config = await this.api.json("GET", "");
-        } catch (failure) {
-          if (!failure.isTemporary) throw failure;
-          await new Promise((resolve) => setTimeout(resolve, failure.retryAfterMs || backoff(failures)));
-        }
-      }
+    load(show) {
+      this.show = show;
+      return this.settle();
+    }
+
+    async #load() {
+      const isFirst = !this.config;
+      this.config = await this.api.json("GET", "");
+      this.isStale = false;
       this.hasAgents = this.config.has_agents;
       if (!this.config.session) this.store.write("ended", null);
-      this.isSessionKept = true;
       this.#adopt(this.config.session);
-      this.isOpen = this.isOpen || Boolean(this.session && this.store.read("open")) || this.options.is_open === true;
-      show();
+      if (!isFirst) return;
+      this.isSessionKept = true;
+      this.isOpen ||= this.session ? Boolean(this.store.read("open")) : this.options.is_open === true;
+      this.#requeue((queue) => queue.filter((item) => item.state !== "sent"));
+      this.show();
       this.emit("ready", { visitor: this.session?.visitor ?? null });
-      await this.settle();
     }
 
     get queue() {
@@ -518,21 +487,18 @@
     }
 
     #requeue(change) {
-      this.store.write("queue", change(this.queue));
+      const queue = change(this.queue);
+      this.store.write("queue", queue.length ? queue : null);
       this.onchange();
     }
 
-    /** Messages in order, and after them the visitor's own that are still on their way. */
     get items() {
-      const known = new Set([...this.messages.values()].map((message) => message.client_id));
-      const waiting = [...this.sent.values(), ...this.queue].filter((item) => !known.has(item.client_id));
-      return [...this.messages.values(), ...(this.view ? [] : waiting)];
+      return [...this.messages.values(), ...(this.view ? [] : this.queue)];
     }
 
-    /** The message whose form or choices can be answered now. */
     get question() {
       const block = this.expects?.block;
-      const isAnswered = [...this.sent.values(), ...this.queue].some((item) => item.block === block && !item.hasFailed);
+      const isAnswered = this.queue.some((item) => item.block === block && item.state !== "failed");
       const asked = [...this.messages.values()].findLast((message) => message.detail?.block === block);
       if (!block || !asked || isAnswered || this.view || this.answers.get(asked.id)?.fields) return null;
       return asked;
@@ -559,13 +525,17 @@
 
     write({ text, attachments = [], block, choice }) {
       const expected = this.expects?.kind === "text" ? this.expects.block : undefined;
-      const item = { client_id: randomId(), from: "visitor", at: new Date().toISOString(), text, attachments };
-      this.#requeue((queue) => [...queue, { ...item, block: block ?? expected, choice }]);
+      const item = { client_id: randomId(), sender: "visitor", at: new Date().toISOString(), state: "sending" };
+      this.#requeue((queue) => [...queue, { ...item, text, attachments, block: block ?? expected, choice }]);
       return this.settle();
     }
 
+    #mark(id, state) {
+      this.#requeue((queue) => queue.map((item) => (item.client_id === id ? { ...item, state } : item)));
+    }
+
     retry(id) {
-      this.#requeue((queue) => queue.map((item) => (item.client_id === id ? { ...item, hasFailed: false } : item)));
+      this.#mark(id, "sending");
       return this.settle();
     }
 
@@ -585,16 +555,11 @@
         this.mustBegin = true;
         await this.settle();
       }
-      return this.api.json("POST", `/files?name=${encodeURIComponent(file.name)}`, file);
+      return (await this.api.send("POST", `/files?name=${encodeURIComponent(file.name)}`, { body: file })).json();
     }
 
     async fetchFile(url) {
-      return URL.createObjectURL(await (await this.api.send("GET", url)).blob());
-    }
-
-    /** The token goes to the chat's own server, and with it nothing can be loaded by a plain `src` or `href`. */
-    needsToken(url) {
-      return Boolean(this.store.read("token")) && url.startsWith(this.api.base);
+      return URL.createObjectURL(await (await this.api.send("GET", url.slice(this.api.base.length))).blob());
     }
 
     sendTyping(isTyping) {
@@ -636,13 +601,16 @@
 
     #end() {
       const isKnown = this.session || !this.config;
+      this.isOpening = false;
+      this.mustBegin = false;
       this.#forget();
-      // Without a connection the cookie outlives the log-out: it is ended as soon as there is one.
+      this.onend();
+      // Without a connection the cookie outlives the log-out.
       if (isKnown) this.store.write("ended", true);
     }
 
     #forget() {
-      this.api.forget();
+      this.api.life = {};
       this.#clear();
       this.live.run(false);
       for (const name of ["visitor", "open", "queue"]) this.store.write(name, null);
@@ -650,23 +618,26 @@
     }
 
     #adopt(session) {
-      if (this.store.read("ended")) return;
-      const known = this.session?.visitor ?? this.store.read("visitor");
-      if (known && known !== session?.visitor) this.#forget();
+      if (this.store.read("ended")) session = null;
+      const kept = this.store.read("visitor");
+      const known = this.session?.visitor ?? kept;
+      if (known && known !== session?.visitor) {
+        // Where nobody logged out, it has expired: what was not sent stays, for the visitor to send again.
+        const unsent = !session && this.session && kept ? this.queue.map((item) => ({ ...item, state: "failed" })) : [];
+        this.#forget();
+        this.#requeue(() => unsent);
+        if (!session) this.store.write("token", null);
+        if (!session && !unsent.length) this.onend();
+      }
       if (!session) return;
       this.session = session;
       this.store.write("visitor", session.visitor);
       this.store.write("open", this.isOpen || this.store.read("open") || null);
       if (session.token) this.store.write("token", session.token);
-      this.#count(session.unread);
+      this.unread = session.unread;
     }
 
-    #count(unread) {
-      if (unread !== this.unread) this.emit("unread", unread);
-      this.unread = unread;
-    }
-
-    /** Do whatever is still to be done, in order; once more if something came up meanwhile. */
+    /** Whatever happens, what is to be done is done here, in one order, and never twice at a time. */
     settle() {
       this.isDue = true;
       this.settling ??= this.#settle().finally(() => {
@@ -676,8 +647,7 @@
     }
 
     async #settle() {
-      clearTimeout(this.timer);
-      while (this.isDue && this.config) {
+      while (this.isDue) {
         this.isDue = false;
         try {
           await this.#work();
@@ -686,11 +656,16 @@
           this.#cope(failure);
         }
       }
+      clearTimeout(this.timer);
+      const wait = this.sendAfter - Date.now();
+      if (wait > 0) this.timer = setTimeout(() => this.settle(), wait + 1);
       this.live.run(Boolean(this.session && (this.isOpen || this.session.conversation || this.messages.size)));
+      if (this.unread !== this.toldUnread) this.emit("unread", (this.toldUnread = this.unread));
       this.#tell({ isOffline: !this.api.isReachable });
     }
 
     async #work() {
+      if (this.isStale) await this.#load();
       // What cannot be sent must not keep from reading.
       const failure = Date.now() < this.sendAfter ? null : await this.#send().catch((error) => error);
       if (this.session) await this.#fetchMessages();
@@ -700,30 +675,21 @@
 
     #cope(failure) {
       if (!(failure instanceof Failure)) throw failure;
-      if (failure.status === 401) this.#lose();
-      else if (!failure.isTemporary) this.emit("error", failure);
-      else this.#postpone(failure);
+      if (failure.status === 401) this.isStale = true;
+      if (failure.isFinal) this.emit("error", failure);
+      else if (failure.status >= 0) this.#postpone(failure);
     }
 
     #postpone(failure) {
-      const wait = failure.retryAfterMs || backoff(this.failures);
+      this.sendAfter = Date.now() + (failure.retryAfterMs || backoff(this.failures));
       this.failures += 1;
-      this.sendAfter = Date.now() + wait;
-      this.timer = setTimeout(() => this.settle(), wait + 1);
     }
 
     #hurry() {
       this.sendAfter = 0;
       this.failures = 0;
+      this.live.wake();
       this.settle();
-    }
-
-    /** The session is over on the server. What was not sent stays, for the visitor to send again. */
-    #lose() {
-      const unsent = this.queue.map((item) => ({ ...item, hasFailed: true }));
-      this.#forget();
-      this.store.write("token", null);
-      this.#requeue(() => unsent);
     }
 
     async #send() {
@@ -736,15 +702,19 @@
 
     async #sendEnd() {
       await this.api.json("DELETE", "/session").catch((failure) => {
-        if (failure.isTemporary) throw failure;
+        if (!failure.isFinal) throw failure;
       });
       this.store.write("token", null);
       this.store.write("ended", null);
     }
 
+    get #nextToSend() {
+      return this.queue.find((item) => item.state === "sending");
+    }
+
     async #begin() {
       const isOpening = Boolean(this.isOpening);
-      const isWanted = this.mustBegin || this.queue.some((item) => !item.hasFailed);
+      const isWanted = this.mustBegin || this.#nextToSend;
       const isMissing = !this.session || (this.isKept && !this.isSessionKept);
       if (!isOpening && !(isWanted && isMissing)) return;
       this.isSessionKept = this.isKept;
@@ -754,20 +724,23 @@
     }
 
     async #sendQueue() {
-      for (let item; (item = this.queue.find((one) => !one.hasFailed)); ) {
+      for (let item; (item = this.#nextToSend); ) {
         const { client_id: id, text, attachments, block, choice } = item;
         try {
           const ids = attachments.map((file) => file.id);
           const answer = await this.api.json("POST", "/messages", { id, text, attachments: ids, block, choice });
-          this.sent.set(id, { ...item, isSent: true });
-          this.#requeue((queue) => queue.filter((one) => one.client_id !== id));
+          this.#mark(id, "sent");
           this.#adopt(answer.session);
         } catch (failure) {
-          if (failure.isTemporary || failure.status === 401) throw failure;
-          this.#requeue((queue) => queue.map((one) => (one.client_id === id ? { ...one, hasFailed: true } : one)));
-          this.emit("error", failure);
+          this.#refuse(failure);
+          this.#mark(id, "failed");
         }
       }
+    }
+
+    #refuse(failure) {
+      if (failure instanceof Failure && !failure.isFinal) throw failure;
+      this.emit("error", failure);
     }
 
     async #sendPerson() {
@@ -779,8 +752,7 @@
         this.#adopt(await this.api.json("POST", "/identity", { ...person, token }));
         this.emit("identified", { visitor: this.session.visitor, is_proven: this.session.is_proven });
       } catch (failure) {
-        if (failure.isTemporary || failure.status === 401) throw failure;
-        this.emit("error", failure);
+        this.#refuse(failure);
       }
       if (this.person === person) this.person = null;
       this.#loadConversations();
@@ -808,9 +780,10 @@
     #take(answer, after) {
       for (const message of answer.messages) {
         this.messages.set(message.id, message);
-        this.sent.delete(message.client_id);
-        if (this.isLoaded && ["agent", "bot"].includes(message.from)) this.#receive(message);
+        if (this.isLoaded && message.sender !== "visitor") this.#receive(message);
       }
+      const arrived = new Set(answer.messages.map((message) => message.client_id));
+      this.#requeue((queue) => queue.filter((item) => !arrived.has(item.client_id)));
       this.conversation = answer.conversation;
       this.expects = answer.expects;
       this.hasAgents = answer.has_agents;
@@ -819,15 +792,14 @@
     }
 
     #receive(message) {
-      this.typing = null;
-      this.#count(this.unread + 1);
+      this.unread += 1;
       this.emit("message", message);
     }
 
     async #see() {
       const message = [...this.messages.keys()].at(-1);
       if (message) await this.api.json("POST", "/seen", { conversation: this.conversation, message });
-      this.#count(0);
+      this.unread = 0;
     }
 
     async #loadConversations() {
@@ -843,6 +815,7 @@
     }
 
     async #hearNews({ conversation }) {
+      this.typing = null;
       await this.settle();
       if (conversation && conversation !== this.conversation) await this.#loadConversations();
     }
@@ -854,14 +827,11 @@
       this.#tell({ typing: isTyping ? { by } : null });
     }
 
-    async #reload() {
-      const config = await this.api.json("GET", "").catch(() => null);
-      if (!config) return;
-      this.#adopt(config.session);
-      await this.settle();
+    #reload() {
+      this.isStale = true;
+      this.settle();
     }
 
-    /** Another tab opened, closed, wrote, or logged out. */
     #follow({ key, newValue }) {
       const name = key?.slice(this.store.prefix.length);
       if (!this.config || !this.store.isKept || (key !== null && key !== this.store.prefix + name)) return;
@@ -869,13 +839,16 @@
         this.#tell({ isOpen: Boolean(newValue) });
         this.settle();
       }
-      if (name === "queue") this.onchange();
+      if (name === "queue") {
+        this.onchange();
+        setTimeout(() => this.settle(), POLL_MS); // that tab may be gone
+      }
       if (key === null || name === "visitor") this.#reload();
     }
   }
 
   class ConvsdkChat extends HTMLElement {
-    #nodes = new Map();
+    #rows = new Map();
     #files = [];
 
     start(chat, { lang, dir, texts = {}, color, position }) {
@@ -884,165 +857,133 @@
       this.chat = chat;
       this.texts = { ...TEXTS.en, ...builtIn, ...texts };
       this.lang = builtIn || Object.keys(texts).length ? wanted : "en";
-      this.dates = {
-        day: new Intl.DateTimeFormat(this.lang, { weekday: "long", day: "numeric", month: "long", year: "numeric" }),
-        time: new Intl.DateTimeFormat(this.lang, { hour: "numeric", minute: "2-digit" }),
-        relative: new Intl.RelativeTimeFormat(this.lang, { numeric: "auto" }),
-      };
-      this.attachShadow({ mode: "open" }).adoptedStyleSheets = [ConvsdkChat.sheet(STYLES)];
+      this.attachShadow({ mode: "open" });
       this.#build(dir || (/^(ar|fa|he|ur|yi)\b/i.test(this.lang) ? "rtl" : "ltr"), position);
       this.#paint(color || chat.config.color);
-      chat.onchange = () => this.#scheduleRender();
+      chat.onchange = () => this.#renderSoon();
+      chat.onend = () => {
+        this.#files = [];
+        this.input.value = "";
+      };
       isMobile.addEventListener("change", chat.onchange);
       this.#render();
     }
 
-    static sheet(text) {
-      const sheet = new CSSStyleSheet();
-      sheet.replaceSync(text);
-      return sheet;
-    }
-
-    #text(name, values = {}) {
+    #text(name, values) {
       return this.texts[name].replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
     }
 
+    #time(moment, options) {
+      return new Date(moment).toLocaleString(this.lang, options);
+    }
+
+    #day(moment) {
+      const midnight = (date) => new Date(date).setHours(0, 0, 0, 0);
+      const days = Math.round((midnight(moment) - midnight(Date.now())) / 86_400_000);
+      if (days > -2) return new Intl.RelativeTimeFormat(this.lang, { numeric: "auto" }).format(days, "day");
+      return this.#time(moment, { dateStyle: "full" });
+    }
+
     #paint(color) {
-      const paint = (accent, text) =>
-        (this.shadowRoot.adoptedStyleSheets = [
-          this.shadowRoot.adoptedStyleSheets[0],
-          ConvsdkChat.sheet(`.root { --accent: ${accent}; --on-accent: ${text}; }`),
-        ]);
-      paint(CSS.supports("color", color) ? color : "#1f5fd0", "#fff");
-      const computed = getComputedStyle(this.launcher).backgroundColor;
-      if (/^rgb\(/.test(computed)) paint(computed, readableOn(computed));
-      else paint("#1f5fd0", "#fff");
+      const sheet = new CSSStyleSheet();
+      sheet.replaceSync(`${STYLES} .root { --accent: ${CSS.supports("color", color) ? color : "#1f5fd0"}; }`);
+      this.shadowRoot.adoptedStyleSheets = [sheet];
     }
 
     #build(dir, position) {
-      const button = (className, label, ...children) =>
-        make("button", { type: "button", className, "aria-label": label && this.#text(label) }, ...children);
-
-      this.badge = make("span", { className: "badge" });
-      this.launcher = button("launcher filled", null, icon("chat"), this.badge);
-      this.launcher.onclick = () => (this.chat.isOpen ? this.#close() : this.#open());
-
-      this.heading = make("h2", { id: "title" }, this.chat.config.title || "Chat");
-      this.menu = button("menu", "conversations", icon("list"));
-      this.menu.onclick = () => this.#toggleMenu(this.list.hidden);
-      this.minimise = button("minimise", null, icon("down"));
-      this.minimise.onclick = () => this.#close();
-
-      this.notice = make("p", { className: "notice", role: "status" });
-      this.list = make("ul", { className: "conversations", id: "conversations", hidden: true });
-      this.log = make("div", { className: "log", role: "log", tabIndex: 0, "aria-label": this.#text("messages"), "aria-live": "polite" });
-      this.typing = make("p", { className: "typing", role: "status" });
-      this.back = make("button", { type: "button", className: "back filled" }, this.#text("back"));
-      this.back.onclick = () => this.#choose({ is_current: true });
-
-      this.dialog = make("section", { className: "dialog", id: "dialog", role: "dialog", "aria-labelledby": "title", hidden: true },
-        make("header", {}, this.heading, this.menu, this.minimise),
-        this.notice, this.list, this.log, this.typing, this.back, this.#buildComposer(button));
-      this.dialog.onkeydown = (event) => this.#press(event);
-      this.root = make("div", { className: "root", dir, lang: this.lang, "data-position": position }, this.dialog, this.launcher);
+      this.badge = make("span.badge");
+      this.launcher = button("launcher filled", () => this.#toggle(!this.chat.isOpen), null, icon("chat"), this.badge);
       this.launcher.setAttribute("aria-controls", "dialog");
-      this.menu.setAttribute("aria-controls", "conversations");
-      this.shadowRoot.append(this.root);
+      this.menu = button("menu", () => this.#toggleMenu(this.list.hidden), this.texts.conversations, icon("list"));
+      this.minimise = button("minimise", () => this.#toggle(false), this.texts.close, icon("down"), icon("cross"));
+      this.notice = make("p.notice", { role: "status" });
+      this.list = make("ul.conversations", { hidden: true, tabIndex: -1 });
+      this.log = make("div.log", { role: "log", tabIndex: 0, "aria-label": this.texts.messages, "aria-live": "polite" });
+      this.typing = make("p.typing", { role: "status" });
+      this.back = button("back filled", () => this.#choose({ is_current: true }), this.texts.back);
+      const heading = make("h2", { id: "title" }, this.chat.config.title || "Chat");
+      this.dialog = make("section.dialog", { id: "dialog", role: "dialog", "aria-labelledby": "title", onkeydown: (event) => this.#press(event) },
+        make("div.header", {}, heading, this.menu, this.minimise),
+        this.notice, this.list, this.log, this.typing, this.back, this.#buildComposer());
+      this.shadowRoot.append(make("div.root", { dir, lang: this.lang, "data-position": position }, this.dialog, this.launcher));
     }
 
-    #buildComposer(button) {
-      const label = this.#text("placeholder");
-      this.input = make("textarea", { rows: 1, maxLength: LONGEST_TEXT, placeholder: label, "aria-label": label, dir: "auto" });
-      this.input.oninput = () => this.#typed();
-      this.input.onkeydown = (event) => {
-        if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-        event.preventDefault();
-        this.#send();
-      };
-      this.counter = make("p", { className: "muted", role: "status" });
-      this.chips = make("ul", { className: "files" });
-      this.picker = make("input", { type: "file", multiple: true, hidden: true, accept: (this.#allowed.types ?? []).join() });
-      this.picker.onchange = () => this.#attach();
-      const attach = button("attach", "attach", icon("clip"));
-      attach.hidden = !this.#allowed.max_bytes;
-      attach.onclick = () => this.picker.click();
-      this.sendButton = make("button", { type: "submit", className: "send", "aria-label": this.#text("send") }, icon("send"));
-      this.composer = make("form", { className: "composer" }, this.chips, this.counter,
-        make("div", { className: "row" }, attach, this.picker, this.input, this.sendButton));
-      this.composer.onsubmit = (event) => {
-        event.preventDefault();
-        this.#send();
-      };
+    #buildComposer() {
+      const { max_bytes: most, types = [] } = this.chat.config.attachments ?? {};
+      this.input = make("textarea", {
+        rows: 1,
+        maxLength: LONGEST_TEXT,
+        placeholder: this.texts.placeholder,
+        "aria-label": this.texts.placeholder,
+        dir: "auto",
+        oninput: () => this.#typed(),
+        onkeydown: (event) => {
+          if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.#send(event);
+        },
+      });
+      this.chips = make("ul.files");
+      this.picker = make("input", { type: "file", multiple: true, hidden: true, accept: types.join(), onchange: () => this.#attach() });
+      const attach = button("attach", () => this.picker.click(), this.texts.attach, icon("clip"));
+      attach.hidden = !most;
+      this.sendButton = make("button.send", { "aria-label": this.texts.send }, icon("send"));
+      this.composer = make("form.composer", { onsubmit: (event) => this.#send(event) }, this.chips,
+        make("div.row", {}, attach, this.picker, this.input, this.sendButton));
       return this.composer;
     }
 
-    get #allowed() {
-      return this.chat.config.attachments ?? {};
+    #toggle(isOpen) {
+      if (isOpen) this.chat.open({ byVisitor: true });
+      else this.chat.close();
+      this.showFocused(isOpen ? this.input : this.launcher);
     }
 
-    #open() {
-      this.chat.open({ byVisitor: true });
-      this.focusComposer();
-    }
-
-    focusComposer() {
+    showFocused(element = this.input) {
       this.#render();
-      this.input.focus();
-    }
-
-    #close() {
-      this.chat.close();
-      this.#render();
-      this.launcher.focus();
+      element.focus();
     }
 
     #press(event) {
-      if (event.key === "Escape") {
-        event.stopPropagation();
-        if (this.list.hidden) this.#close();
-        else this.#toggleMenu(false);
-      }
       if (event.key === "Tab" && isMobile.matches) this.#trap(event);
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      if (this.list.hidden) this.#toggle(false);
+      else this.#toggleMenu(false);
     }
 
     #trap(event) {
       const all = [...this.dialog.querySelectorAll("button, input, textarea, a[href], [tabindex]")];
       const reachable = all.filter((element) => !element.disabled && element.getClientRects().length);
-      const [from, to] = event.shiftKey ? [reachable[0], reachable.at(-1)] : [reachable.at(-1), reachable[0]];
-      if (this.shadowRoot.activeElement !== from) return;
+      const [from, to] = event.shiftKey ? [0, -1] : [-1, 0];
+      if (this.shadowRoot.activeElement !== reachable.at(from)) return;
       event.preventDefault();
-      to.focus();
+      reachable.at(to).focus();
     }
 
     #toggleMenu(isOpen) {
       this.list.hidden = !isOpen;
-      this.#render();
-      (isOpen ? this.list.querySelector("button") : this.menu)?.focus();
+      this.showFocused(isOpen ? this.list : this.menu);
     }
 
     #choose(conversation) {
       this.list.hidden = true;
       this.chat.choose(conversation);
-      this.#render();
-      (conversation.is_current ? this.input : this.log).focus();
+      this.showFocused(conversation.is_current ? this.input : this.log);
     }
 
     #typed() {
       const { input } = this;
       for (input.rows = 1; input.rows < 6 && input.scrollHeight > input.clientHeight; ) input.rows += 1;
-      const left = LONGEST_TEXT - input.value.length;
-      this.counter.textContent = left < 500 ? this.#text("left", { n: left }) : "";
       const isTyping = input.value !== "";
-      if (isTyping && Date.now() - (this.typedAt ?? 0) < TYPING_MS) return;
+      if (isTyping && Date.now() < this.typedAt + TYPING_MS) return;
       this.typedAt = isTyping ? Date.now() : 0;
       this.chat.sendTyping(isTyping);
     }
 
-    #send() {
+    #send(event) {
+      event.preventDefault();
       const text = this.input.value.trim();
-      const isBusy = this.#files.some((entry) => entry.isUploading);
-      const attachments = this.#files.filter((entry) => entry.attachment).map((entry) => entry.attachment);
-      if (isBusy || !(text || attachments.length)) return;
+      const attachments = this.#files.map((entry) => entry.attachment).filter(Boolean);
+      if (this.sendButton.disabled || !(text || attachments.length)) return;
       this.#files = [];
       this.input.value = "";
       this.#typed();
@@ -1059,287 +1000,224 @@
 
     async #upload(file) {
       const entry = { name: file.name, problem: this.#refusal(file) };
+      entry.isUploading = !entry.problem;
       this.#files.push(entry);
-      if (!entry.problem) {
-        entry.isUploading = true;
-        this.#render();
-        try {
-          entry.attachment = await this.chat.upload(file);
-        } catch {
-          entry.problem = this.#text("uploadFailed", file);
-        }
-        entry.isUploading = false;
-      }
+      this.#render();
+      if (entry.problem) return;
+      entry.attachment = await this.chat.upload(file).catch(() => null);
+      entry.isUploading = false;
+      if (!entry.attachment) entry.problem = this.#text("uploadFailed", file);
       this.#render();
     }
 
-    #refusal(file) {
-      const { max_bytes: most, types } = this.#allowed;
-      const size = new Intl.NumberFormat(this.lang, { style: "unit", unit: "megabyte", maximumFractionDigits: 1 }).format(most / 1e6);
-      if (file.size > most) return this.#text("tooLarge", { name: file.name, size });
-      const isAllowed = types.some((type) => type === file.type || (type.endsWith("/*") && file.type.startsWith(type.slice(0, -1))));
-      return isAllowed ? null : this.#text("wrongType", file);
+    #refusal({ name, size, type }) {
+      const { max_bytes: most, types } = this.chat.config.attachments;
+      if (size > most) return this.#text("tooLarge", { name, size: `${Math.floor(most / 1e5) / 10} MB` });
+      const isAllowed = types.some((allowed) => type.startsWith(allowed.replace("*", "")));
+      return isAllowed ? null : this.#text("wrongType", { name });
     }
 
-    #scheduleRender() {
-      if (this.isScheduled) return;
+    #renderSoon() {
+      if (!this.isScheduled) queueMicrotask(() => this.#render());
       this.isScheduled = true;
-      queueMicrotask(() => this.#render());
     }
 
     #render() {
-      const { chat } = this;
+      const { isOpen, unread } = this.chat;
       this.isScheduled = false;
-      this.badge.textContent = chat.unread > 99 ? "99+" : chat.unread;
-      this.badge.hidden = !chat.unread || chat.isOpen;
-      const unread = this.badge.hidden ? "" : `. ${this.#text("unread", { n: chat.unread })}`;
-      this.launcher.setAttribute("aria-label", chat.isOpen ? this.texts.close : this.texts.open + unread);
-      this.launcher.setAttribute("aria-expanded", chat.isOpen);
-      this.dialog.hidden = !chat.isOpen;
-      if (chat.isOpen) this.#renderDialog();
+      this.badge.hidden = !unread || isOpen;
+      this.badge.textContent = unread > 99 ? "99+" : unread;
+      const news = this.badge.hidden ? "" : `. ${this.#text("unread", { n: unread })}`;
+      this.launcher.setAttribute("aria-label", isOpen ? this.texts.close : this.texts.open + news);
+      this.launcher.setAttribute("aria-expanded", isOpen);
+      this.dialog.hidden = !isOpen;
+      if (isOpen) this.#renderDialog();
     }
 
     #renderDialog() {
-      const { chat } = this;
+      const { chat, texts, list } = this;
       this.dialog.ariaModal = isMobile.matches ? "true" : null;
-      this.minimise.setAttribute("aria-label", this.texts[isMobile.matches ? "close" : "minimise"]);
-      this.minimise.replaceChildren(icon(isMobile.matches ? "cross" : "down"));
       this.menu.hidden = chat.conversations.length < 2;
-      this.menu.setAttribute("aria-expanded", !this.list.hidden);
-      this.notice.textContent = chat.isOffline ? this.texts.offline : chat.hasAgents ? "" : this.texts.away;
-      this.notice.hidden = !this.notice.textContent;
-      this.log.hidden = !this.list.hidden;
-      this.composer.hidden = !this.list.hidden || chat.view !== null;
+      this.menu.setAttribute("aria-expanded", !list.hidden);
+      this.notice.textContent = chat.isOffline ? texts.offline : chat.hasAgents ? "" : texts.away;
+      this.log.hidden = !list.hidden;
+      this.composer.hidden = !list.hidden || chat.view !== null;
       this.back.hidden = chat.view === null;
-      this.typing.textContent = chat.typing ? this.#text("typing", { name: chat.typing.by || this.texts.somebody }) : "";
-      if (!this.list.hidden) this.#renderConversations();
-      this.#renderFiles();
+      this.typing.textContent = chat.typing ? this.#text("typing", { name: chat.typing.by }) : "";
+      if (!list.hidden) list.replaceChildren(...chat.conversations.map((conversation) => this.#drawConversation(conversation)));
+      this.chips.replaceChildren(...this.#files.map((entry) => this.#drawChip(entry)));
+      this.sendButton.disabled = this.#files.some((entry) => entry.isUploading);
       this.#renderLog();
     }
 
-    #renderConversations() {
-      this.list.replaceChildren(...this.chat.conversations.map((conversation) => {
-        const isShown = conversation.id === (this.chat.view ?? this.chat.conversation);
-        const subject = conversation.subject || (conversation.is_current ? this.texts.current : this.#day(conversation.last_at));
-        const button = make("button", { type: "button", "aria-current": isShown ? "true" : null },
-          make("p", { dir: "auto" }, subject),
-          make("p", { className: "muted", dir: "auto" }, `${this.#day(conversation.last_at)} · ${conversation.last}`));
-        button.onclick = () => this.#choose(conversation);
-        return make("li", {}, button);
-      }));
+    #drawConversation(conversation) {
+      const { id, subject, last, last_at: at } = conversation;
+      const node = button("", () => this.#choose(conversation), null,
+        make("p", { dir: "auto" }, subject || this.chat.config.title),
+        make("p.muted", { dir: "auto" }, `${this.#day(at)} · ${last}`));
+      if (id === (this.chat.view ?? this.chat.conversation)) node.setAttribute("aria-current", "true");
+      return make("li", {}, node);
     }
 
-    #renderFiles() {
-      this.chips.replaceChildren(...this.#files.map((entry) => {
-        const label = entry.isUploading ? this.#text("uploading", entry) : (entry.problem ?? entry.name);
-        const remove = make("button", { type: "button", "aria-label": this.#text("remove", entry) }, icon("cross"));
-        remove.onclick = () => {
-          this.#files = this.#files.filter((one) => one !== entry);
-          this.#render();
-          this.input.focus();
-        };
-        const progress = entry.isUploading ? make("progress", { "aria-label": label }) : null;
-        return make("li", { className: entry.problem ? "problem" : "", role: entry.problem ? "alert" : null },
-          make("span", {}, label), progress, remove);
-      }));
-      this.sendButton.disabled = this.#files.some((entry) => entry.isUploading);
+    #drawChip(entry) {
+      const remove = button("", () => {
+        this.#files = this.#files.filter((one) => one !== entry);
+        this.showFocused();
+      }, this.#text("remove", entry), icon("cross"));
+      return make(entry.problem ? "li.problem" : "li", {},
+        make("span", { role: entry.problem ? "alert" : null }, entry.problem ?? entry.name),
+        entry.isUploading ? make("progress", { "aria-label": entry.name }) : null, remove);
     }
 
     #renderLog() {
       const { log, chat } = this;
-      const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-      const rows = [];
-      if (chat.hasEarlier) rows.push(this.#row("earlier", () => this.#drawEarlier()));
-      else if (!chat.view && chat.config.greeting) rows.push(this.#row("greeting", () => this.#drawBubble("bot", chat.config.greeting)));
       const { question, items } = chat;
-      let day = null;
+      const rows = [];
+      if (chat.hasEarlier) rows.push(this.#row("earlier", () => button("more", () => chat.showEarlier().catch(() => {}), this.texts.earlier)));
+      else if (!chat.view && chat.config.greeting) rows.push(this.#row("greeting", () => this.#drawBubble("bot", chat.config.greeting)));
       items.forEach((item, index) => {
-        const itemDay = this.#day(item.at);
-        if (itemDay !== day) rows.push(this.#row(`day ${itemDay}`, () => make("div", { className: "day" }, itemDay)));
-        day = itemDay;
+        const day = this.#day(item.at);
+        const dayRow = this.#row(`day ${day}`, () => make("div.day", {}, day));
+        if (!rows.includes(dayRow)) rows.push(dayRow);
         const isAsked = item === question;
-        const key = `${item.client_id ?? item.id}${item.detail?.form ? isAsked : ""}`;
+        const isDrawnAnew = item.detail?.form ? isAsked : item.attachments.length && item.state;
+        const key = `${item.client_id ?? item.id} ${isDrawnAnew}`;
         const row = this.#row(key, () => this.#drawMessage(item, isAsked));
-        this.#refresh(row, item, { isAsked, isLast: index === items.length - 1, next: items[index + 1] });
+        this.#refresh(row, item, { isAsked, next: items[index + 1] });
         rows.push(row);
       });
-      const before = log.scrollHeight - log.scrollTop;
+      const toEnd = log.scrollHeight - log.scrollTop;
+      const isNewLast = rows.at(-1) !== this.lastRow;
+      const wasAtEnd = toEnd - log.clientHeight < 60;
       arrange(log, rows);
-      log.setAttribute("aria-busy", !chat.isLoaded && Boolean(chat.session));
-      const last = rows.at(-1);
-      if (isAtEnd || !this.hasScrolled) log.scrollTop = log.scrollHeight;
-      else if (last === this.lastRow) log.scrollTop = log.scrollHeight - before;
-      this.hasScrolled = items.length > 0;
-      this.lastRow = last;
+      log.ariaBusy = String(Boolean(chat.session) && !chat.isLoaded);
+      if (wasAtEnd || !this.lastRow) log.scrollTop = log.scrollHeight;
+      else if (!isNewLast) log.scrollTop = log.scrollHeight - toEnd;
+      this.lastRow = items.length ? rows.at(-1) : null;
     }
 
     #row(key, draw) {
-      if (!this.#nodes.has(key)) this.#nodes.set(key, draw());
-      return this.#nodes.get(key);
+      if (!this.#rows.has(key)) this.#rows.set(key, draw());
+      return this.#rows.get(key);
     }
 
-    #day(moment) {
-      const midnight = (date) => new Date(date).setHours(0, 0, 0, 0);
-      const days = Math.round((midnight(moment) - midnight(Date.now())) / 86_400_000);
-      return days > -2 ? this.dates.relative.format(days, "day") : this.dates.day.format(new Date(moment));
-    }
-
-    #drawEarlier() {
-      const button = make("button", { type: "button", className: "more" }, this.texts.earlier);
-      button.onclick = () => this.chat.showEarlier().catch(() => {});
-      return button;
-    }
-
-    #drawBubble(from, text) {
-      return make("div", { className: `message ${from}` }, make("div", { className: "bubble", dir: "auto" }, ...linked(text)));
+    #drawBubble(sender, text) {
+      return make(`div.message ${sender}`, {}, text ? make("div.bubble", { dir: "auto" }, ...linked(text)) : null);
     }
 
     #drawMessage(item, isAsked) {
-      if (item.from === "line") return make("div", { className: "line", dir: "auto" }, item.text);
-      const node = item.text ? this.#drawBubble(item.from, item.text) : make("div", { className: `message ${item.from}` });
-      const author = item.from === "visitor" ? make("span", { className: "unseen" }, this.texts.you) : null;
-      node.prepend(author ?? (item.by ? make("span", { className: "author", dir: "auto" }, item.by) : ""));
-      for (const file of item.attachments ?? []) node.append(this.#drawFile(file));
-      if (item.detail?.choices) node.append(this.#drawChoices(item));
-      if (item.detail?.form) node.append(isAsked ? this.#drawForm(item) : this.#drawAnswers(item));
-      const time = make("time", { dateTime: item.at }, this.dates.time.format(new Date(item.at)));
-      node.append(make("div", { className: "meta" }, time, make("span", { className: "state" })));
+      const { sender, by, text, detail, at, attachments } = item;
+      const node = this.#drawBubble(sender, text);
+      if (sender === "visitor") node.prepend(make("span.unseen", {}, this.texts.you));
+      else if (by) node.prepend(make("span.author", { dir: "auto" }, by));
+      node.append(...attachments.map((file) => this.#drawFile(file)));
+      if (detail?.choices) node.append(this.#drawChoices(item));
+      if (detail?.form) node.append(isAsked ? this.#drawForm(item) : this.#drawAnswers(item));
+      const time = make("time", { dateTime: at }, this.#time(at, { timeStyle: "short" }));
+      node.append(make("div.meta", {}, time, make("span.state")));
       return node;
     }
 
-    /** Show what can change of a message that is drawn already; drawing it anew would have it read out again. */
-    #refresh(node, item, { isAsked, isLast, next }) {
-      for (const button of node.querySelectorAll(".choices button")) {
-        button.disabled = !isAsked;
-        button.classList.toggle("chosen", !isAsked && next?.text === button.textContent);
-      }
+    /** Drawn anew, a message would be read out again. */
+    #refresh(node, item, { isAsked, next }) {
+      for (const choice of node.querySelectorAll(".choices button")) choice.disabled = !isAsked;
+      if (item.sender !== "visitor") return;
       const state = node.querySelector(".state");
-      if (item.from !== "visitor" || !state) return;
-      const isSent = typeof item.id === "number" || item.isSent;
-      const name = item.hasFailed ? "failed" : isSent ? "sent" : "sending";
-      const shown = name === "sent" && !isLast ? "" : name;
-      if (state.dataset.name === shown) return;
-      state.dataset.name = shown;
-      node.classList.toggle("failed", name === "failed");
-      state.replaceChildren(shown && ` · ${this.texts[shown]} `, ...(item.hasFailed ? [this.#drawRetry(item)] : []));
+      const name = item.state ?? (next ? "" : "sent");
+      if (state.dataset.name === name) return;
+      state.dataset.name = name;
+      state.replaceChildren(name && ` · ${this.texts[name]} `);
+      if (name === "failed") state.append(this.#drawRetry(item));
     }
 
-    #drawRetry(item) {
-      const button = make("button", { type: "button" }, this.texts.retry);
-      button.onclick = () => {
-        this.chat.retry(item.client_id);
+    #drawRetry({ client_id: id }) {
+      return button("", () => {
+        this.chat.retry(id);
         this.input.focus();
+      }, this.texts.retry);
+    }
+
+    #drawFile({ name, media_type: type, url }) {
+      const { href, protocol } = new URL(url || "about:blank", script.src);
+      if (!/^https?:$/.test(protocol)) return make("div.file", {}, name);
+      const link = make("a", { ...LINK, href, download: name }, name);
+      // The session's token must not go to other hosts, and an image there would tell them who reads.
+      if (href.startsWith(this.chat.api.base)) this.#fetchFile(link, type);
+      return make("div.file", { dir: "auto" }, link);
+    }
+
+    /** A plain `href` or `src` cannot carry the token. */
+    #fetchFile(link, type) {
+      const { href, download: alt } = link;
+      const load = async () => (link.href = await this.chat.fetchFile(href));
+      if (type.startsWith("image/")) load().then((src) => link.replaceChildren(make("img", { alt, src })), () => {});
+      else link.onclick = async (event) => {
+        if (link.href !== href) return;
+        event.preventDefault();
+        await load();
+        link.click();
       };
-      return button;
-    }
-
-    #drawFile({ name, media_type: type, size, url }) {
-      const label = size ? `${name} (${this.#size(size)})` : name;
-      const address = url && new URL(url, script.src);
-      if (!/^https?:$/.test(address?.protocol)) return make("div", { className: "file" }, label);
-      const isOurs = address.href.startsWith(this.chat.api.base);
-      const link = make("a", { href: address.href, download: name, target: "_blank", rel: "noopener noreferrer nofollow" });
-      if (type.startsWith("image/") && isOurs) link.append(this.#drawImage(address.href, name));
-      else link.append(label);
-      link.onclick = (event) => this.#download(event, address.href, name);
-      return make("div", { className: "file", dir: "auto" }, link);
-    }
-
-    #drawImage(url, alt) {
-      const image = make("img", { alt });
-      image.onload = () => (this.log.scrollTop += this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 300 ? 300 : 0);
-      if (!this.chat.needsToken(url)) image.src = url;
-      else this.chat.fetchFile(url).then((address) => (image.src = address), () => {});
-      return image;
-    }
-
-    async #download(event, url, name) {
-      if (!this.chat.needsToken(url)) return;
-      event.preventDefault();
-      const address = await this.chat.fetchFile(url).catch(() => null);
-      if (address) make("a", { href: address, download: name }).click();
-    }
-
-    #size(bytes) {
-      const [unit, divisor] = bytes < 1e6 ? ["kilobyte", 1e3] : ["megabyte", 1e6];
-      return new Intl.NumberFormat(this.lang, { style: "unit", unit, maximumFractionDigits: 1 }).format(bytes / divisor);
     }
 
     #drawChoices({ text, detail }) {
-      return make("div", { className: "choices", role: "group", "aria-label": text },
-        ...detail.choices.map(({ value, label }) => {
-          const button = make("button", { type: "button", dir: "auto" }, label);
-          button.onclick = () => {
-            this.chat.write({ text: label, block: detail.block, choice: value });
-            this.input.focus();
-          };
-          return button;
-        }));
+      const choices = detail.choices.map(({ value, label }) => button("", () => {
+        this.chat.write({ text: label, block: detail.block, choice: value });
+        this.input.focus();
+      }, label));
+      return make("div.choices", { role: "group", "aria-label": text, dir: "auto" }, ...choices);
     }
 
     #drawAnswers({ id, detail }) {
       const values = this.chat.answers.get(id)?.fields ?? detail.known ?? {};
-      const given = Object.entries(values).filter(([name, value]) => name in FIELDS && value);
-      return make("div", { className: "form" }, make("p", { className: "muted" }, this.texts.answered),
-        make("dl", {}, ...given.flatMap(([name, value]) => [make("dt", {}, this.texts[name]), make("dd", { dir: "auto" }, value)])));
+      const given = Object.keys(FIELDS).map((name) => make("p", { dir: "auto" }, values[name] ?? ""));
+      return make("div.form", {}, make("p.muted", {}, this.texts.answered), ...given);
     }
 
     #drawForm(item) {
       const presence = this.chat.config.forms?.[item.detail.form] ?? { email: "required" };
-      const names = Object.keys(FIELDS).filter((name) => (presence[name] ?? "removed") !== "removed");
+      const names = Object.keys(FIELDS).filter((name) => /required|optional/.test(presence[name]));
       const fields = names.map((name) => this.#drawField(item, name, presence[name] === "required"));
-      const problem = make("p", { className: "problem", role: "alert" });
-      const submit = make("button", { type: "submit", className: "filled" }, this.texts.send);
-      const form = make("form", { className: "form", noValidate: true }, ...fields, problem, submit);
-      form.onsubmit = async (event) => {
+      const problem = make("p.problem", { role: "alert" });
+      const submit = make("button.filled", {}, this.texts.send);
+      const onsubmit = async (event) => {
         event.preventDefault();
-        const inputs = [...form.querySelectorAll("input")];
-        if (submit.disabled || this.#complain(form, this.#check(inputs))) return;
+        const inputs = fields.map((field) => field.querySelector("input"));
+        if (submit.disabled || this.#complain(inputs, this.#check(inputs))) return;
         submit.disabled = true;
         problem.textContent = "";
         try {
           await this.chat.submit(item, Object.fromEntries(inputs.map(({ name, value }) => [name, value.trim()])));
           this.input.focus();
         } catch (failure) {
-          if (!this.#complain(form, this.#translate(failure.problems))) problem.textContent = this.texts.notSubmitted;
+          if (!this.#complain(inputs, failure.problems)) problem.textContent = this.texts.failed;
         }
         submit.disabled = false;
       };
-      return form;
+      return make("form.form", { noValidate: true, onsubmit }, ...fields, problem, submit);
     }
 
-    #drawField({ id: message, detail }, name, isRequired) {
+    #drawField({ id: message, detail }, name, required) {
       const id = `${name}-${message}`;
-      const mark = isRequired ? make("span", { "aria-hidden": "true" }, " *") : make("span", { className: "muted" }, ` (${this.texts.optional})`);
-      const value = detail.known?.[name] ?? "";
-      return make("div", { className: "field" },
+      const mark = required ? make("span", { "aria-hidden": "true" }, " *") : null;
+      const { type } = FIELDS[name];
+      return make("div.field", {},
         make("label", { htmlFor: id }, this.texts[name], mark),
-        make("input", { id, name, value, required: isRequired, "aria-describedby": `${id}-problem`, dir: "auto", ...FIELDS[name] }),
-        make("p", { className: "problem", id: `${id}-problem` }));
+        make("input", { ...FIELDS[name], id, name, required, value: detail.known?.[name] ?? "", inputMode: type, dir: "auto", "aria-describedby": `${id}-problem` }),
+        make("p.problem", { id: `${id}-problem` }));
     }
 
     #check(inputs) {
-      const wrong = inputs.map(({ name, value, required }) => {
-        const text = value.trim();
-        if (!text) return [name, required && this.texts.required];
-        if (name === "email") return [name, !/^[^\s@]+@[^\s@]+\.[^\s@]+$/.test(text) && this.texts.invalidEmail];
-        return [name, name === "phone" && text.replace(/\D/g, "").length < 4 && this.texts.invalidPhone];
-      });
-      return Object.fromEntries(wrong.filter(([, problem]) => problem));
+      const wrong = inputs.filter((input) => !input.validity.valid);
+      return Object.fromEntries(wrong.map(({ name, validity }) => [name, [{ code: validity.valueMissing ? "required" : "invalid" }]]));
     }
 
-    #translate(problems = {}) {
-      const known = { required: "required", too_long: "tooLong" };
-      const text = (name, { code, message }) =>
-        this.texts[known[code]] ?? (code === "invalid" ? this.texts[{ email: "invalidEmail", phone: "invalidPhone" }[name] ?? "invalid"] : message);
-      return Object.fromEntries(Object.entries(problems).map(([name, [first]]) => [name, text(name, first)]));
-    }
-
-    #complain(form, problems) {
-      const wrong = [...form.querySelectorAll("input")].filter((input) => {
-        input.ariaInvalid = input.name in problems ? "true" : null;
-        input.parentNode.querySelector(".problem").textContent = problems[input.name] ?? "";
-        return input.name in problems;
+    #complain(inputs, problems = {}) {
+      const wrong = inputs.filter((input) => {
+        const code = problems[input.name]?.[0].code;
+        input.ariaInvalid = code ? "true" : null;
+        input.parentNode.lastChild.textContent =
+          code && (this.texts[code === "required" ? code : `invalid_${input.name}`] ?? this.texts.invalid);
+        return code;
       });
       wrong[0]?.focus();
       return wrong.length > 0;
@@ -1347,29 +1225,23 @@
   }
 
   const listeners = new Map();
-  const past = new Map();
   const early = [];
+  let ready = null;
   let chat = null;
   let element = null;
 
   function emit(event, value) {
-    if (event === "ready") past.set(event, value);
-    for (const listener of listeners.get(event) ?? []) {
-      try {
-        listener(value);
-      } catch (error) {
-        reportError(error); // the page's mistake must not stop the chat
-      }
-    }
+    if (event === "ready") ready = value;
+    // A mistake of the page's must not stop the chat.
+    for (const listener of listeners.get(event) ?? []) queueMicrotask(() => listener(value));
   }
 
   function init(options) {
     if (chat || !options.channel) return undefined;
     const base = new URL(`widget/${encodeURIComponent(options.channel)}`, script.src).href;
     chat = new Chat(options.channel, base, options, emit);
-    const loaded = chat.load(show);
-    for (const [name, ...values] of early.splice(0)) COMMANDS[name](...values);
-    return loaded.catch((failure) => emit("error", failure));
+    for (const command of early) run(...command);
+    return chat.load(show);
   }
 
   function show() {
@@ -1382,25 +1254,24 @@
     init,
     on(event, listener) {
       listeners.set(event, [...(listeners.get(event) ?? []), listener]);
-      if (past.has(event)) listener(past.get(event));
+      if (event === "ready" && ready) listener(ready);
     },
     visitor: () => chat?.session?.visitor ?? null,
     identify: (person) => chat.identify(person),
-    reset: () => chat.reset(),
     consent: (isGiven) => chat.consent(isGiven === true),
     close: () => chat.close(),
+    reset: () => chat.reset(),
     open() {
       // A page that opens the chat by itself, not by a visitor's click, is no reason for a cookie.
       chat.open({ byVisitor: Boolean(navigator.userActivation?.isActive) });
-      element?.focusComposer();
+      element?.showFocused();
     },
   };
 
   function run(name, ...values) {
-    if (!Object.hasOwn(COMMANDS, name)) throw new TypeError(`convsdk: there is no command '${name}'`);
-    if (chat || ["init", "on", "visitor"].includes(name)) return COMMANDS[name](...values);
-    early.push([name, ...values]);
-    return undefined;
+    if (!(name in COMMANDS)) throw new TypeError(`convsdk has no command '${name}': see docs/widget.md`);
+    const mustWait = !chat && !["init", "on", "visitor"].includes(name);
+    return mustWait ? void early.push([name, ...values]) : COMMANDS[name](...values);
   }
 
   if (customElements.get("convsdk-chat")) return;
