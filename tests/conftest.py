@@ -6,4 +6,5 @@ collect_ignore = ["browser"]
 # No deadline: a loaded machine makes no test wrong.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, print_blob=True)
+settings.register_profile("brief", settings.get_profile("ci"), max_examples=20)
 settings.load_profile("default")

@@ -14,6 +14,7 @@ from convsdk.core.events import MessageReceived
 from convsdk.core.model import Outcome, Trust
 from convsdk.errors import PermanentError, TransientError
 from convsdk.hub import Hub
+from convsdk.store import sqlite
 from convsdk.testing.builders import NOON, hint
 
 
@@ -169,7 +170,7 @@ def test_fault_of_the_store_is_not_blamed_on_events(hub):
 
 def test_busy_store_is_raised_and_the_next_call_goes_on(hub, path, monkeypatch):
     """A store that is busy ends the call at once; how long to wait is the caller's decision."""
-    hub.store._connection.execute("pragma busy_timeout = 20")  # noqa: SLF001  (no setting of the product)
+    monkeypatch.setattr(sqlite, "_BUSY_TIMEOUT_S", 0.2)
     told = hub.receive_many("mail", messages(1, 20), name="2019", batch_size=10)
     next(told)
 

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 from convsdk.core.fold import Evidence
 from convsdk.core.model import Identifier, Trust
 from convsdk.core.storage import cuts
+from convsdk.store.memory import MemoryStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PHONE = Identifier("phone", "", "+4930123456")
@@ -21,3 +22,8 @@ def test_identifier_is_cut_where_joint_evidence_says_something_new():
     moments = cuts(evidence)[PHONE]
 
     assert [hint for _, hint in moments] == ["h1", "h3", "h4"]
+
+
+def test_store_without_older_releases_finishes_nothing():
+    """A store that says nothing of upgrades has no step left over."""
+    assert MemoryStore().finish_upgrade() == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from servers import STORES, fresh_store
 
@@ -62,7 +62,7 @@ def state(hub, hints):
 
 
 @given(data=st.data(), history=worlds.histories())
-@settings(max_examples=150, deadline=None)
+@worlds.examples(150)
 def test_order_of_delivery_does_not_matter(store, data, history):
     """For hints with distinct event times, every order of delivery gives the same people and attributions."""
     shuffled = data.draw(st.permutations(history))
@@ -84,7 +84,7 @@ def test_order_of_delivery_does_not_matter(store, data, history):
 
 
 @given(history=worlds.histories(most=12))
-@settings(max_examples=300, deadline=None)
+@worlds.examples(300)
 def test_claims_take_nothing_over(history):
     """Without all that was only asserted, the partition of the rest is the same."""
     stripped = [
@@ -103,7 +103,7 @@ def test_claims_take_nothing_over(history):
 
 
 @given(data=st.data(), history=worlds.histories(), more=worlds.histories(most=4))
-@settings(max_examples=150, deadline=None)
+@worlds.examples(150)
 def test_unmerge_takes_a_merge_back_exactly(store, data, history, more):
     """After a merge and its undo everything is as it was, attribution and ids included, whatever came meanwhile."""
     merged, plain = new_hub(store), new_hub(store)
@@ -130,7 +130,7 @@ def test_unmerge_takes_a_merge_back_exactly(store, data, history, more):
 
 
 @given(history=worlds.histories(), cuts=st.sets(st.integers(1, 8)))
-@settings(max_examples=150, deadline=None)
+@worlds.examples(150)
 def test_a_batch_ends_as_its_hints_would_one_by_one(store, history, cuts):
     """Resolving in batches gives the same decisions and people as resolving one by one."""
     batched, single = new_hub(store), new_hub(store)
@@ -144,7 +144,7 @@ def test_a_batch_ends_as_its_hints_would_one_by_one(store, history, cuts):
 
 
 @given(history=worlds.histories())
-@settings(max_examples=100, deadline=None)
+@worlds.examples(100)
 def test_a_replay_gives_the_first_decision_and_writes_nothing(store, history):
     """The same hint id twice changes nothing."""
     hub = new_hub(store)
@@ -161,7 +161,7 @@ def test_a_replay_gives_the_first_decision_and_writes_nothing(store, history):
 
 
 @given(data=st.data(), history=worlds.histories())
-@settings(max_examples=150, deadline=None)
+@worlds.examples(150)
 def test_a_withdrawn_hint_might_never_have_come(store, data, history):
     """Withdrawing hints leaves the people of the rest, and restoring them brings everything back, ids included."""
     hub = new_hub(store)
@@ -182,7 +182,7 @@ def test_a_withdrawn_hint_might_never_have_come(store, data, history):
 
 
 @given(data=st.data(), history=worlds.histories())
-@settings(max_examples=200, deadline=None)
+@worlds.examples(200)
 def test_undoing_everything_in_reverse_leaves_no_trace(store, data, history):
     """Merges and withdrawals on top of one another, undone the last first: everything is as it was, ids included."""
     hub = new_hub(store)

@@ -149,4 +149,4 @@ class Stores(RuleBasedStateMachine):
 
 
 TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+TestStores.settings = settings(worlds.examples(15), stateful_step_count=25)

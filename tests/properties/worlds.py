@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from convsdk.core.fold import Policy
@@ -19,6 +20,11 @@ VALUES = {
     "whatsapp_bsuid": ["b-1", "b-2"],
 }
 CLAIMS = st.sampled_from([(kind, value) for kind, values in VALUES.items() for value in values])
+
+
+def examples(number):
+    """Give settings for so many examples: in a profile with fewer than Hypothesis' usual 100, for as large a part."""
+    return settings(max_examples=number * settings.default.max_examples // 100, deadline=None)
 
 
 @st.composite

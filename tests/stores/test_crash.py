@@ -17,7 +17,7 @@ from convsdk.core.model import Claim, Identifier, IdentityHint, Outcome, Ruling,
 from convsdk.hub import Hub
 from convsdk.store.sqlite import SqliteStore
 
-KILLS = 50
+KILLS = min(50, int(25 * float(os.environ.get("CONVSDK_TEST_FAULT_SECONDS", "2"))))
 ANN = Identifier("email", "", "ann@shop.example")
 POLICY = Policy()
 
