@@ -18,6 +18,7 @@ ALONE = (
     "hookspecs",
     "hub",
     "ingest",
+    "outbox",
     "plugins",
     "rejects",
     "scenarios",
