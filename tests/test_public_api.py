@@ -25,6 +25,7 @@ ALONE = (
     "store",
     "testing",
     "web",
+    "webhook",
 )
 
 
