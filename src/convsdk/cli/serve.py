@@ -1,15 +1,20 @@
-"""The command `serve`: the web app by itself, on uvicorn."""
+"""The command `serve`: the web app by itself, on uvicorn, and the outbox beside it."""
 
+import asyncio
 import signal
 import socket
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from convsdk.cli.session import Session, common_options, rejects_option
+from convsdk.cli.worker import telling
 from convsdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 _BACKLOG = 2048  # uvicorn's own
 # Longer than a slow body may take: what is under way when the signal comes is answered.
@@ -21,14 +26,15 @@ _GRACE_S = 30
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
 )
+@click.option("--outbox/--no-outbox", "tells", default=True, help="Whether it also does what 'convsdk worker' does.")
 @rejects_option
 @common_options
-def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
+def serve(session: Session, *, host: str, port: int, tells: bool, rejects: Path) -> None:
     """Take webhooks in over HTTP, until SIGTERM or SIGINT.
 
     Each configured channel has its address, /channels/NAME: those of all workspaces, or of the one that --workspace
-    names. What is under way at the signal is kept and answered. What
-    cannot be taken in goes to the folder for rejects: see 'convsdk rejects'.
+    names. What is under way at the signal is kept and answered. What cannot be taken in goes to the folder for rejects:
+    see 'convsdk rejects'. Plugins and webhooks are told what happened.
     """
     try:
         import uvicorn  # noqa: PLC0415  (the extra may be missing)
@@ -60,7 +66,14 @@ def serve(session: Session, *, host: str, port: int, rejects: Path) -> None:
                 "rejects": str(rejects),
             }
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        asyncio.run(_serve(uvicorn.Server(config), listening, telling(session) if tells else nullcontext()))
+
+
+async def _serve(
+    server: "uvicorn.Server", listening: socket.socket, beside: AbstractAsyncContextManager[object]
+) -> None:
+    async with beside:  # it ends last; what it was too late for is told at the next start
+        await server.serve(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
