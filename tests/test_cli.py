@@ -605,6 +605,26 @@ def test_conversations_come_in_pages(run, two):
     assert [one["contact"] for one in (*lines(newest), *lines(older))] == [two[1], two[0]]
 
 
+def test_events_are_listed_in_order(run, two):
+    """What happened comes by id, from any place on, and each line has all of an event."""
+    whole = lines(run("events", "--json"))
+    first = lines(run("events", "--json", "--limit", "1"))
+    rest = lines(run("events", "--json", "--since", first[0]["id"]))
+
+    assert first + rest == whole
+    assert whole[0].keys() == {"type", "at", "payload", "version", "id"}
+    assert [one["type"] for one in whole].count("contact.created") == 2
+    assert "contact.created" in run("events").stdout
+    assert f"there may be more: --since {first[0]['id']}" in run("events", "--limit", "1").stderr
+
+
+def test_unknown_target_cannot_be_told_again(run, two):
+    """A misspelt target is told, and not made."""
+    assert (
+        "nobody called 'webhook/crn' was told anything yet" in run("events", "--again", "webhook/crn", status=2).stderr
+    )
+
+
 def test_consent_and_membership_are_told_apart(run, two):
     """A yes to marketing is on record with its words, and is not enough for a list until the contact is on it."""
     asked = ["consent", "email:ann@a.example", "marketing", "--list", "news", "--json"]

@@ -149,6 +149,61 @@ def test_empty_file_has_a_store_and_a_workspace(load):
     assert (config.store, list(config.workspaces), config.channels) == ("sqlite:///convsdk.db", ["default"], {})
 
 
+def test_webhook_is_read(load):
+    """A webhook arrives with its secrets as keys, and with what it is told unless it says otherwise."""
+    key = "d2hhdCBhIHJlY2VpdmVyIGtub3dzLCB0b28="
+
+    config = load(
+        """
+        [workspaces.shop]
+        [webhooks.crm]
+        workspace = "shop"
+        url = "https://crm.example/t0k3n"
+        secrets = [{ env = "CRM" }]
+        """,
+        {"CRM": f"whsec_{key}"},
+    )
+
+    assert config.webhooks["crm"].keys == (b"what a receiver knows, too",)
+    assert (config.webhooks["crm"].events, config.webhooks["crm"].start) == (("*",), "now")
+    assert config.webhook_workspaces == {"crm": "shop"}
+    assert not any(word in repr(config) for word in (key, "t0k3n"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ('url = "crm.example"', "url: this is no web address"),
+        ('url = "ftp://crm.example"', "url: this is no web address"),
+        ('url = "https://:443/"', "url: this is no web address"),
+        ('url = "https://crm.example:port/"', "url: this is no web address"),
+        ('url = "https://ann:hunter2@crm.example/"', "url: this is no web address without a user"),
+        ('url = "http://crm.example/"', "url: http is for this machine alone"),
+        ("secrets = []", "secrets: there is nothing to sign with"),
+        ('secrets = [{ env = "SHORT" }]', "secrets: secrets[0] is no whsec_ with 24 to 64 bytes"),
+        ('secrets = [{ env = "BARE" }]', "secrets: secrets[0] is no whsec_ with 24 to 64 bytes"),
+        ('secrets = [{ env = "GOOD" }, { env = "ODD" }]', "secrets: secrets[1] is no whsec_ with 24 to 64 bytes"),
+        ("events = []", "events: "),
+        ('start = "later"', "start is 'later': take one of 'now', 'beginning'"),
+        ('workspace = "shop"', "there is no workspace 'shop'"),
+        ('event = "contact.created"', "has no key 'event': did you mean 'events'?"),
+    ],
+)
+def test_mistake_in_a_webhook_is_told_without_its_secrets(problems, setting, problem):
+    """What a webhook cannot do is said with the remedy; neither a key nor a password in the URL is in it."""
+    lines = {"url": 'url = "https://crm.example/"', "secrets": 'secrets = [{ env = "GOOD" }]'}
+    lines[setting.partition(" ")[0]] = setting
+    long = "Z29vZCBrZXlzIGhhdmUgMjQgYnl0ZXMgb3IgbW9yZQ=="
+    environ = {"GOOD": f"whsec_{long}", "SHORT": "whsec_c2hvcnQ=", "BARE": long, "ODD": "whsec_hunter2"}
+
+    told = problems("\n".join(["[webhooks.crm]", *lines.values()]), environ)
+
+    assert len(told) == 1
+    assert "webhook 'crm'" in told[0]
+    assert problem in told[0]
+    assert not any(word in told[0] for word in ("hunter2", long, "c2hvcnQ"))
+
+
 def test_own_country_of_a_channel_wins(load):
     """A channel takes the country of its workspace only where it names none."""
     config = load(

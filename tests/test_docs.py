@@ -84,7 +84,7 @@ def test_example_of_the_configuration_page_is_accepted(tmp_path):
         (tmp_path / name).write_text("a secret of the tests, long enough")
     (tmp_path / "convsdk.toml").write_text(example.text)
 
-    environ = dict.fromkeys(names, "a secret of the tests, long enough")
+    environ = dict.fromkeys(names, "a secret of the tests, long enough") | {"CRM_WEBHOOK_SECRET": "whsec_" + "A" * 32}
     config = load_config(tmp_path / "convsdk.toml", load_plugins(), environ=environ)
 
     assert {channel.type for channel in config.channels.values()} == {"chat", "email", "messenger", "js_identify"}

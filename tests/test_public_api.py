@@ -18,12 +18,14 @@ ALONE = (
     "hookspecs",
     "hub",
     "ingest",
+    "outbox",
     "plugins",
     "rejects",
     "scenarios",
     "store",
     "testing",
     "web",
+    "webhook",
 )
 
 

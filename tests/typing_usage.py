@@ -14,6 +14,8 @@ from convsdk.desk import Received
 from convsdk.errors import ConvsdkError, PermanentError, TransientError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
+from convsdk.outbox import Outbox, hook_targets
+from convsdk.plugins import Plugins
 from convsdk.rejects import Reject, Rejects
 from convsdk.web import create_app
 
@@ -69,6 +71,13 @@ async def ingest(ingest: Ingest) -> None:
     """A thread and a coroutine get the same."""
     assert_type(ingest.receive("chat", []), tuple[Received, ...])
     assert_type(await ingest.receive_async("chat", []), tuple[Received, ...])
+
+
+async def outbox(hub: Hub, plugins: Plugins) -> None:
+    """An outbox runs as long as its block; a plugin's hooks are targets."""
+    async with Outbox(hub, hook_targets(plugins)) as running:
+        assert_type(running, Outbox)
+        assert_type(await running.advance(), float)
 
 
 def web(hub: Hub, rejects: Rejects) -> None:

@@ -3,6 +3,8 @@
 Every mistake is collected, and all are told at once, each with its line and a remedy. No message shows a secret.
 """
 
+import base64
+import binascii
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import attrs
 import msgspec
@@ -28,7 +31,7 @@ from convsdk.toml_lines import Key, lines_of
 DEFAULT_WORKSPACE = "default"
 DEFAULT_STORE = "sqlite:///convsdk.db"
 
-_CHANNEL_NAME = re.compile(r"[a-z0-9-]+")
+_NAME = re.compile(r"[a-z0-9-]+")
 _SOURCES = ("env", "file")
 
 
@@ -50,14 +53,71 @@ class WorkspaceConfig:
     visitor_ttl_days: int = field(default=30, validator=ge(1))
 
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_WHSEC = "whsec_"
+_KEY_BYTES = range(24, 65)  # as Standard Webhooks has it
+
+
+def _is_safe(_: object, __: object, value: str) -> None:
+    # The text of no error repeats the URL: its path or query can be what keeps others out.
+    try:
+        parts, port = urlsplit(value), urlsplit(value).port
+    except ValueError:
+        raise ValueError("this is no web address: write https://host/path") from None
+    if parts.scheme not in {"https", "http"} or not parts.hostname or port == 0 or parts.username is not None:
+        raise ValueError("this is no web address without a user: write https://host/path")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("http is for this machine alone, since anybody on the way could read it: write https://")
+
+
+def _are_keys(_: object, __: object, value: tuple[Secret, ...]) -> None:
+    if not value:
+        raise ValueError('there is nothing to sign with: give [{ env = "NAME" }]')
+    for index, secret in enumerate(value):
+        if len(_key(secret)) not in _KEY_BYTES:
+            raise ValueError(
+                f"secrets[{index}] is no {_WHSEC} with 24 to 64 bytes in base64: make one with "
+                f"'echo {_WHSEC}$(openssl rand -base64 32)'"
+            )
+
+
+def _key(secret: Secret) -> bytes:
+    prefix, text = secret.reveal()[: len(_WHSEC)], secret.reveal()[len(_WHSEC) :]
+    try:
+        return base64.b64decode(text, validate=True) if prefix == _WHSEC else b""
+    except binascii.Error:
+        return b""
+
+
+@frozen(kw_only=True)
+class WebhookConfig:
+    """What the file says of a webhook: where it is, what it is told, and since when.
+
+    `secrets` sign, each of them, so that they can be rotated. `events` are types of notices, with `*` for any end.
+    `start`: whether a new one is told of what comes from "now" on, or from the "beginning".
+    """
+
+    url: str = field(repr=False, validator=_is_safe)  # its path or query can be a secret
+    secrets: tuple[Secret, ...] = field(validator=_are_keys)
+    events: tuple[str, ...] = field(default=("*",), validator=[min_len(1), deep_iterable(min_len(1))])
+    start: Literal["now", "beginning"] = "now"
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Give what signs, as bytes."""
+        return tuple(map(_key, self.secrets))
+
+
 @frozen(kw_only=True)
 class Config:
-    """What `convsdk.toml` says. `channel_workspaces` names the workspace of each channel."""
+    """What `convsdk.toml` says. `channel_workspaces`, `webhook_workspaces` name the workspace of each."""
 
     store: str = field(default=DEFAULT_STORE, repr=False)  # the URL can hold a password
     workspaces: dict[str, WorkspaceConfig] = field(factory=dict)
     channels: dict[str, Channel] = field(factory=dict)
     channel_workspaces: dict[str, str] = field(factory=dict)
+    webhooks: dict[str, WebhookConfig] = field(factory=dict)
+    webhook_workspaces: dict[str, str] = field(factory=dict)
 
 
 def load_config(path: Path, plugins: Plugins, *, environ: Mapping[str, str]) -> Config:
@@ -116,7 +176,7 @@ class _Reader:
 
     def read(self, document: dict[str, Any]) -> Config:
         """Give the configuration; it is of use only where `problems` stays empty."""
-        self._require_known(document, ("store", "workspaces", "channels"), (), "the file")
+        self._require_known(document, ("store", "workspaces", "channels", "webhooks"), (), "the file")
         store = self._store(document.get("store", DEFAULT_STORE))
         workspaces = {
             name: self._structure(WorkspaceConfig, table, ("workspaces", name), f"workspace {name!r}")
@@ -125,12 +185,23 @@ class _Reader:
         channels: dict[str, Channel] = {}
         homes: dict[str, str] = {}
         for name, table in self._tables(document, "channels"):
-            homes[name] = self._home(name, table, workspaces)
+            homes[name] = self._home("channel", name, table, workspaces)
             channel = self._channel(name, table, workspaces.get(homes[name]))
             if channel is not None:
                 channels[name] = channel
-        known = {name: workspace for name, workspace in workspaces.items() if workspace is not None}
-        return Config(store=store, workspaces=known, channels=channels, channel_workspaces=homes)
+        webhooks: dict[str, WebhookConfig] = {}
+        webhook_homes: dict[str, str] = {}
+        for name, table in self._tables(document, "webhooks"):
+            webhook_homes[name] = self._home("webhook", name, table, workspaces)
+            webhooks[name] = self._webhook(name, table)
+        return Config(
+            store=store,
+            workspaces={name: workspace for name, workspace in workspaces.items() if workspace is not None},
+            channels=channels,
+            channel_workspaces=homes,
+            webhooks=webhooks,
+            webhook_workspaces=webhook_homes,
+        )
 
     def _add(self, key: Key, problem: str) -> None:
         while key and key not in self.lines:
@@ -164,26 +235,32 @@ class _Reader:
             return DEFAULT_STORE
         return given
 
-    def _home(self, name: str, table: dict[str, Any], workspaces: Mapping[str, object]) -> str:
-        home = table.get("workspace", DEFAULT_WORKSPACE)
-        if not isinstance(home, str):
+    def _home(self, what: str, name: str, table: dict[str, Any], workspaces: Mapping[str, object]) -> str:
+        """Give the workspace of a channel or webhook, once its name is usable."""
+        if not _NAME.fullmatch(name):
             self._add(
-                ("channels", name, "workspace"),
-                f"channel {name!r}: workspace is {_called(home)}: give the name of a workspace",
+                (f"{what}s", name), f"{what} {name!r} has an unusable name: take small letters, digits and hyphens"
             )
+        home = table.get("workspace", DEFAULT_WORKSPACE)
+        key = (f"{what}s", name, "workspace")
+        if not isinstance(home, str):
+            self._add(key, f"{what} {name!r}: workspace is {_called(home)}: give the name of a workspace")
             return DEFAULT_WORKSPACE
         if home not in workspaces:
             known = ", ".join(sorted(workspaces))
             self._add(
-                ("channels", name, "workspace"),
-                f"channel {name!r}: there is no workspace {home!r}: add [workspaces.{home}], or take one of {known}",
+                key, f"{what} {name!r}: there is no workspace {home!r}: add [workspaces.{home}], or take one of {known}"
             )
         return home
 
+    def _webhook(self, name: str, table: dict[str, Any]) -> WebhookConfig:
+        given = {key: value for key, value in table.items() if key != "workspace"}
+        key, owner = ("webhooks", name), f"webhook {name!r}"
+        settings: WebhookConfig = self._structure(WebhookConfig, given, key, owner, reserved=("workspace",))
+        return settings
+
     def _channel(self, name: str, table: dict[str, Any], workspace: WorkspaceConfig | None) -> Channel | None:
         key = ("channels", name)
-        if not _CHANNEL_NAME.fullmatch(name):
-            self._add(key, f"channel {name!r} has an unusable name: take small letters, digits and hyphens")
         channel_type = self._channel_type(name, table)
         if channel_type is None:
             return None

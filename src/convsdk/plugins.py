@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from importlib import metadata
 from time import perf_counter
 from typing import Any, get_args, get_type_hints
@@ -25,13 +26,13 @@ from convsdk.core.flow import Block, Waits
 from convsdk.core.identifiers import IdentifierKind, Kinds
 from convsdk.core.model import IdentityHint
 from convsdk.core.ports import Capabilities, Channel
+from convsdk.errors import TransientError
 
 GROUP = "convsdk.plugins"
 """The group of entry points that a distribution announces its plugins in."""
 
 _HOST = "convsdk"
 _PREFIX = "convsdk_"
-_MAILED = "inbound e-mail"
 _BROUGHT = {
     "convsdk_channels": "channel type",
     "convsdk_identifier_kinds": "kind of identifier",
@@ -121,22 +122,36 @@ class Plugins:
             self._call(implementation, notice=notice)
 
     def automate(self, notice: Notice) -> None:
-        """Tell every automation about a contact that may enter, which none that came by inbound e-mail may.
+        """Tell every automation about a contact that may enter, which none that came by inbound e-mail may."""
+        if notice.may_automate:
+            for implementation in self._of("convsdk_automations"):
+                self._call(implementation, notice=notice)
 
-        An automation that answers mail could else answer another one, without end.
+    def listeners(self, hook: str) -> dict[str, Callable[[Notice], None]]:
+        """Give what tells each plugin with `hook` about a notice, by the plugin's name.
+
+        A plugin that raises `TransientError` wants to be told again, so that gets out; anything else is logged.
         """
-        if notice.payload.get("how") == _MAILED:
-            return
-        for implementation in self._of("convsdk_automations"):
-            self._call(implementation, notice=notice)
+        return {one.plugin: partial(self._tell, one) for one in self._of(hook)}
+
+    def _tell(self, implementation: _Implementation, notice: Notice) -> None:
+        self._call(implementation, passes=TransientError, notice=notice)
 
     def _of(self, hook: str) -> Iterator[_Implementation]:
         return (implementation for implementation in self._implementations if implementation.hook == hook)
 
-    def _call(self, implementation: _Implementation, **arguments: object) -> object:
+    def _call(
+        self,
+        implementation: _Implementation,
+        *,
+        passes: type[BaseException] | tuple[()] = (),
+        **arguments: object,
+    ) -> object:
         # One by one and not through pluggy: there, one implementation that raises aborts all that follow.
         try:
             return implementation(ctx=self._context, **arguments)
+        except passes:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  (boundary: a plugin's failure stays the plugin's own)
             # No exc_info: a renderer that prints local variables would put the customer's values into the log.
             _log.error(

@@ -9,7 +9,7 @@ import structlog
 from attrs import evolve, field, frozen
 
 from convsdk.core.bot import BotState, Turn, advance
-from convsdk.core.events import Event, Identified, MessageReceived, Noted, Notice
+from convsdk.core.events import AUTOMATION_ENTERED, Event, Identified, MessageReceived, Noted, Notice
 from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
 from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
@@ -106,7 +106,7 @@ def _carry_out(
         if contact is not None:
             is_new = any(one.id == contact for one in talk.batch.changes.contacts)
             how = talk.batch.hints[-1].how if is_new else bots.how_made(contact)
-            talk.notify("automation.entered", automation=effect.automation, contact=contact, how=how)
+            talk.notify(AUTOMATION_ENTERED, automation=effect.automation, contact=contact, how=how)
     elif isinstance(effect, HandOver):
         if effect.reason:
             _log.error("a bot automation gave up", conversation=talk.filing.id, reason=effect.reason)

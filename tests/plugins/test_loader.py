@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from convsdk.core.blocks import BLOCKS
 from convsdk.core.events import Notice
 from convsdk.core.model import IdentityHint
+from convsdk.errors import TransientError
 from convsdk.plugins import load_plugins
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -258,6 +259,25 @@ def test_raising_observer_keeps_nobody_else_from_the_notice(install, load):
     assert [(log["plugin"], log["hook"], log["error"]) for log in logs] == [
         ("a-raises", "convsdk_event", "OSError: no disk")
     ]
+
+
+def test_listener_that_wants_to_be_told_again_says_so(install, load):
+    """A TransientError of a plugin gets out to whoever told it; any other error is logged, and the plugin's own."""
+    later = "    from convsdk.errors import TransientError\n    raise TransientError('busy', retry_after_s=3)\n"
+    install("a-later", HOOK + "@hookimpl\ndef convsdk_event(ctx, notice):\n" + later)
+    install("b-raises", HOOK + "@hookimpl\ndef convsdk_event(ctx, notice):\n    raise OSError('no disk')\n")
+    install("c-automates", HOOK + "@hookimpl\ndef convsdk_automations(ctx, notice):\n    pass\n")
+    notice = Notice(type="contact.created", at=AT, payload={})
+
+    listeners = load().listeners("convsdk_event")
+    with capture_logs() as logs:
+        listeners["b-raises"](notice)
+    with pytest.raises(TransientError) as raised:
+        listeners["a-later"](notice)
+
+    assert list(listeners) == ["a-later", "b-raises"]
+    assert raised.value.retry_after_s == 3
+    assert [log["plugin"] for log in logs] == ["b-raises"]
 
 
 def test_contact_of_an_inbound_mail_enters_no_automation(install, load):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from click.testing import CliRunner
+from receiver import Receiver
 
 from convsdk.cli import main
 from convsdk.store import open_store
@@ -174,6 +175,39 @@ def test_one_workspace_is_served_where_it_is_asked_for(shop):
         answers = [httpx.post(f"{url}/channels/{one}", content=body, headers=headers) for one in ("page", "forum-page")]
 
     assert [one.status_code for one in answers] == [404, 200]
+
+
+def test_served_webhook_is_told_to_others(shop, monkeypatch):
+    """What the server takes in it tells, signed; the signal ends it after what it is telling."""
+    secret = "whsec_" + "A" * 32
+    monkeypatch.setenv("CRM", secret)
+    with Receiver() as receiver:
+        told = f'[webhooks.crm]\nurl = "{receiver.url}"\nsecrets = [{{ env = "CRM" }}]\nstart = "beginning"\n'
+        (shop / "convsdk.toml").write_text(CONFIG + told, encoding="utf-8")
+        with served(shop) as (process, url):
+            body, headers = webhook(1)
+            httpx.post(f"{url}/channels/page", content=body, headers=headers)
+            deliveries = receiver.wait_for(2)
+            process.terminate()
+            status = process.wait(PATIENCE_S)
+
+    assert [one.read(secret)["type"] for one in deliveries] == ["conversation.opened", "message.received"]
+    assert status == 0
+    assert not list(shop.glob("shop.db-*")), "the store was not closed"
+
+
+def test_server_can_leave_the_telling_to_workers(shop, monkeypatch):
+    """With --no-outbox nothing is told."""
+    monkeypatch.setenv("CRM", "whsec_" + "A" * 32)
+    with Receiver() as receiver:
+        told = f'[webhooks.crm]\nurl = "{receiver.url}"\nsecrets = [{{ env = "CRM" }}]\nstart = "beginning"\n'
+        (shop / "convsdk.toml").write_text(CONFIG + told, encoding="utf-8")
+        with served(shop, "--no-outbox") as (_process, url):
+            body, headers = webhook(1)
+            httpx.post(f"{url}/channels/page", content=body, headers=headers)
+            time.sleep(2.5)  # longer than the outbox would take
+
+    assert receiver.deliveries == []
 
 
 def test_body_without_an_end_is_cut_off(shop):

@@ -16,6 +16,9 @@ _HOME = {
     "convsdk.cli.serve": {
         "serve": "Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.",
     },
+    "convsdk.cli.worker": {
+        "worker": "Tell plugins and webhooks what happened, until SIGTERM or SIGINT.",
+    },
     "convsdk.cli.rejects": {
         "rejects": "List what could not be taken in, and run it again.",
     },
@@ -25,6 +28,7 @@ _HOME = {
         "explain": "Say why a contact's identifiers are one person, and why others are not.",
         "conversations": "List conversations, the newest first.",
         "messages": "Show the newest messages of a conversation, given by id.",
+        "events": "List what happened, in order.",
         "suggestions": "List the pairs of contacts that may be one person.",
     },
     "convsdk.cli.staff": {

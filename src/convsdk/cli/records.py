@@ -9,6 +9,7 @@ import click
 from convsdk.cli.session import Session, common_options, contact_of
 from convsdk.core.model import Contact
 from convsdk.hub import Conversation
+from convsdk.outbox import tell_again
 
 _limit = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 _id = click.IntRange(0, 2**63 - 1)
@@ -82,6 +83,27 @@ def messages(session: Session, conversation: int, before: int | None, limit: int
     session.screen.table(found, ("id", "at", "direction", "text", "attachments"), empty="no messages")
     if page.next is not None:
         session.screen.aside(f"there may be more: --before {page.next}")
+
+
+@click.command
+@click.option("--since", type=_id, default=0, help="Only what came after the event with this id.")
+@click.option("--again", metavar="TARGET", help="Tell TARGET all of that again, such as webhook/crm.")
+@_limit
+@common_options
+def events(session: Session, since: int, again: str | None, limit: int) -> None:
+    """List what happened, in order.
+
+    With --again the target begins anew after the event --since; whoever tells it sees that at its next look.
+    """
+    hub = session.hub()
+    if again:
+        tell_again(hub, again, since=since)
+        session.screen.say(f"{again} is told again what came after event {since}")
+        return
+    found = [attrs.asdict(one, recurse=False) for one in hub.store.notices(hub.workspace, since=since, limit=limit)]
+    session.screen.table(found, ("id", "at", "type", "payload"), empty="no events")
+    if len(found) == limit:
+        session.screen.aside(f"there may be more: --since {found[-1]['id']}")
 
 
 @click.command

@@ -1,19 +1,24 @@
-"""The command `serve`: the web app by itself, on uvicorn."""
+"""The command `serve`: the web app by itself, on uvicorn, and the outbox beside it."""
 
+import asyncio
 import secrets
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from convsdk.cli.session import Session, common_options, rejects_option
+from convsdk.cli.worker import telling
 from convsdk.core.ports import Secret
 from convsdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from convsdk.web.server import Server
 
 _BACKLOG = 2048  # uvicorn's own
 _DEMO_SECRET = "CONVSDK_DEMO_SITE_SECRET"  # noqa: S105  (the name of the variable)
@@ -24,18 +29,19 @@ _DEMO_SECRET = "CONVSDK_DEMO_SITE_SECRET"  # noqa: S105  (the name of the variab
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
 )
+@click.option("--outbox/--no-outbox", "tells", default=True, help="Whether it also does what 'convsdk worker' does.")
 @rejects_option
 @click.option(
     "--files", type=click.Path(path_type=Path), default=Path("files"), show_default=True, help="Folder for attachments."
 )
 @click.option("--demo", "is_demo", is_flag=True, help="A shop with the chat widget, on a store of its own.")
 @common_options
-def serve(session: Session, *, host: str, port: int, rejects: Path, files: Path, is_demo: bool) -> None:
+def serve(session: Session, *, host: str, port: int, tells: bool, rejects: Path, files: Path, is_demo: bool) -> None:
     """Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.
 
     Each configured channel has its address, /channels/NAME, and /widget/NAME where a widget shows it: those of all
     workspaces, or of the one that --workspace names. What is under way at the signal is kept and answered. What cannot
-    be taken in goes to the folder for rejects: see 'convsdk rejects'.
+    be taken in goes to the folder for rejects: see 'convsdk rejects'. Plugins and webhooks are told what happened.
     """
     try:
         from convsdk.web import create_app  # noqa: PLC0415  (the extra may be missing)
@@ -65,7 +71,12 @@ def serve(session: Session, *, host: str, port: int, rejects: Path, files: Path,
                 "rejects": str(rejects),
             }
         )
-        Server(app).run(sockets=[listening])
+        asyncio.run(_serve(Server(app), listening, telling(session) if tells else nullcontext()))
+
+
+async def _serve(server: "Server", listening: socket.socket, beside: AbstractAsyncContextManager[object]) -> None:
+    async with beside:  # it ends last; what it was too late for is told at the next start
+        await server.serve(sockets=[listening])
 
 
 @contextmanager

@@ -99,9 +99,11 @@ class Session:
         """Give the hub of the workspace that was asked for, or of `channel`."""
         return self._hub(self.workspace(channel), clock=clock)
 
-    def hubs(self) -> list[Hub]:
-        """Give the hubs of all workspaces that have channels, or of the one that was asked for."""
-        names = set(self.config.channel_workspaces.values()) if self._workspace is None else {self.workspace()}
+    def hubs(self, *, is_silent_too: bool = False) -> list[Hub]:
+        """Give the hubs of all workspaces that have channels (or of all), or of the one that was asked for."""
+        config = self.config
+        homes = config.workspaces if is_silent_too else config.channel_workspaces.values()
+        names = set(homes) if self._workspace is None else {self.workspace()}
         return [self._hub(name) for name in sorted(names)]
 
     def _hub(self, name: str, *, clock: Clock | None = None) -> Hub:

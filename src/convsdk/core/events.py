@@ -117,6 +117,13 @@ Event = MessageReceived | Identified | FormRejected | StatusChanged | ConsentSig
 """What a channel can read out of a request."""
 
 
+AUTOMATION_ENTERED = "automation.entered"
+"""The type of the notice that somebody put a contact into an automation."""
+
+INBOUND_EMAIL = "inbound e-mail"
+"""How a contact came to be that an inbound e-mail created."""
+
+
 @frozen(kw_only=True)
 class Notice:
     """Something that happened, as observers and webhooks are told after the commit.
@@ -130,3 +137,11 @@ class Notice:
     payload: dict[str, Any]
     version: int = 1
     id: int = 0
+
+    @property
+    def may_automate(self) -> bool:
+        """Say whether an automation may hear of it: of no contact that an inbound e-mail created.
+
+        An automation that answers mail could else answer another one, without end.
+        """
+        return self.payload.get("how") != INBOUND_EMAIL

@@ -21,7 +21,7 @@ from convsdk.channels.email.mime import (
     read_head,
     readable,
 )
-from convsdk.core.events import MessageReceived
+from convsdk.core.events import INBOUND_EMAIL, MessageReceived
 from convsdk.core.identifiers import EmailAddress
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
 from convsdk.core.ports import Envelope
@@ -143,7 +143,7 @@ def _event(
         identifiers=(Claim("email", sender.address, trust),) if sender and names_person else (),
         traits=(Trait("name", sender.name, trust),) if sender and sender.name and names_person and is_human else (),
         may_create=is_human and names_person,
-        how="inbound e-mail" if is_human else "",
+        how=INBOUND_EMAIL if is_human else "",
     )
     return MessageReceived(
         external_id=external_id(head),

@@ -1,0 +1,65 @@
+"""The command `worker`: the outbox by itself."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import click
+import httpx
+
+from convsdk.cli.session import Session, common_options
+from convsdk.errors import ConfigError
+from convsdk.hub import Hub
+from convsdk.outbox import Outbox, Target, hook_targets
+from convsdk.webhook import Webhook
+
+
+@click.command
+@common_options
+def worker(session: Session) -> None:
+    """Tell plugins and webhooks what happened, until SIGTERM or SIGINT.
+
+    Those of all workspaces, or of the one that --workspace names. 'convsdk serve' does that as well. Of several
+    processes with one store, one tells; another takes over when it ends.
+    """
+    asyncio.run(_work(session))
+
+
+async def _work(session: Session) -> None:
+    ending, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(ending.set))
+    async with telling(session) as told:
+        if not told:
+            raise ConfigError("there is nobody to tell: add [webhooks.NAME], or install a plugin that observes")
+        session.screen.facts(told)
+        await ending.wait()
+
+
+@asynccontextmanager
+async def telling(session: Session) -> AsyncIterator[dict[str, list[str]]]:
+    """Tell what happens meanwhile, in each workspace; give the names of those who are told, by workspace."""
+    told = {}
+    async with AsyncExitStack() as running:
+        client = await running.enter_async_context(httpx.AsyncClient())
+        for hub in session.hubs(is_silent_too=True):
+            if targets := _targets(session, hub, client):
+                await running.enter_async_context(Outbox(hub, targets))
+                told[hub.workspace] = [one.name for one in targets]
+        yield told
+
+
+def _targets(session: Session, hub: Hub, client: httpx.AsyncClient) -> list[Target]:
+    config = session.config
+    webhooks = [
+        Target(
+            name=f"webhook/{name}",
+            tell=Webhook(name, webhook, client=client, workspace=hub.workspace).tell,
+            events=webhook.events,
+            is_told_all=webhook.start == "beginning",
+        )
+        for name, webhook in config.webhooks.items()
+        if config.webhook_workspaces[name] == hub.workspace
+    ]
+    return [*hook_targets(session.plugins), *webhooks]
