@@ -15,7 +15,7 @@ from convsdk.core.hours import OfficeHours
 from convsdk.core.model import Direction
 from convsdk.core.ports import Channel, Secret
 from convsdk.errors import ConfigError
-from convsdk.plugins import Broken, Plugins
+from convsdk.plugins import Broken, Plugins, load_plugins
 from convsdk.toml_lines import lines_of
 
 
@@ -575,3 +575,41 @@ def test_line_of_a_key_is_right_after_any_text(values):
         text += f"k{index} = {quoted} # {value!r}\n"
 
     assert lines_of(text) == expected
+
+
+def shown(text, folder):
+    """Load a file with convsdk's own channels: its configuration, or the lines of its error without the folder."""
+    file = folder / "convsdk.toml"
+    file.write_text(text, encoding="utf-8")
+    try:
+        return load_config(file, load_plugins(), environ={})
+    except ConfigError as error:
+        return str(error).replace(f"{folder}/", "")
+
+
+def test_widget_names_a_channel_that_identifies(tmp_path):
+    """A widget whose channel for identification is in no workspace, or in another, is told where it says so."""
+    there = '[channels.chat]\ntype = "chat"\n[channels.chat.widget]\nidentify = "login"\n'
+    login = '[channels.login]\ntype = "js_identify"\n'
+
+    told = shown(there, tmp_path)
+    apart = shown(there + login + 'workspace = "b"\n[workspaces.default]\n[workspaces.b]\n', tmp_path)
+    together = shown(there + login, tmp_path)
+
+    expected = (
+        "convsdk.toml:4: channel 'chat': widget: identify is 'login', which is no channel of its workspace: "
+        "name one of type js_identify"
+    )
+    assert [told, apart] == [expected, expected]
+    assert together.channels["chat"].widget.identify == "login"
+
+
+def test_widget_is_read_with_its_mistakes(tmp_path):
+    """How the widget looks and where it may be shown stands in the file, and a slip is told with its line."""
+    text = '[channels.chat]\ntype = "chat"\n[channels.chat.widget]\norigins = ["https://shop.example"]\n'
+
+    told = shown(text + 'color = "blue"\n', tmp_path)
+    config = shown(text, tmp_path)
+
+    assert told == "convsdk.toml:5: channel 'chat': widget: color: color is 'blue': write it as '#0b57d0'"
+    assert config.channels["chat"].widget.origins == ("https://shop.example",)

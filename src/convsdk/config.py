@@ -189,6 +189,7 @@ class _Reader:
             channel = self._channel(name, table, workspaces.get(homes[name]))
             if channel is not None:
                 channels[name] = channel
+        self._require_readers(channels, homes)
         webhooks: dict[str, WebhookConfig] = {}
         webhook_homes: dict[str, str] = {}
         for name, table in self._tables(document, "webhooks"):
@@ -202,6 +203,17 @@ class _Reader:
             webhooks=webhooks,
             webhook_workspaces=webhook_homes,
         )
+
+    def _require_readers(self, channels: Mapping[str, Channel], homes: Mapping[str, str]) -> None:
+        """Tell of widgets whose channel for identification is not there."""
+        for name, channel in channels.items():
+            reader = channel.widget.identify if channel.widget else ""
+            if reader and homes.get(reader) != homes[name]:
+                self._add(
+                    ("channels", name, "widget", "identify"),
+                    f"channel {name!r}: widget: identify is {reader!r}, which is no channel of its workspace: "
+                    "name one of type js_identify",
+                )
 
     def _add(self, key: Key, problem: str) -> None:
         while key and key not in self.lines:

@@ -159,6 +159,9 @@ class Hub:
         self.store = open_store(store) if isinstance(store, str) else store
         self.workspace = workspace
         self.channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
+        for channel in self.channels.values():
+            if channel.widget and channel.widget.identify:
+                self.channel(channel.widget.identify)
         self._flows = {name: channel.bot for name, channel in self.channels.items() if channel.bot}
         self.policy = policy or Policy()
         self._amend_hint = amend_hint

@@ -40,6 +40,7 @@ class Door:
         self._visitor_writes = Throttle(limits.visitor_per_minute)
         self._writes = Throttle(limits.address_per_minute)
         self._reads = Throttle(limits.address_per_minute * 10)
+        self._uploads = Throttle(limits.address_uploads_per_minute)
 
     def let_in(self, request: Incoming, *, is_write: bool) -> tuple[Channel, str]:
         """Give the channel of a request and the token of its browser; raise `RefusedError` where it may not come in."""
@@ -51,6 +52,10 @@ class Door:
             raise RefusedError(403, "origin", "this page may not use the widget: add its origin to the channel's")
         _require(self._writes if is_write else self._reads, _network(request))
         return channel, _token(request, name)
+
+    def require_upload_pace(self, request: Incoming) -> None:
+        """Count one more upload of an address; raise `RefusedError` where that is too much."""
+        _require(self._uploads, _network(request))
 
     def require_pace(self, visitor: str) -> None:
         """Count one more write of a visitor; raise `RefusedError` where that is too much."""

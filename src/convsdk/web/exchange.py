@@ -29,7 +29,8 @@ class Limits:
     """What may be asked of the app.
 
     A request: `body_bytes` and `body_time_s`, the seconds until all of it has come (`file_time_s` for an upload). A
-    visitor of a widget, and an address or IPv6 network: requests that write in a minute; ten times as many that read.
+    visitor of a widget, and an address or IPv6 network: requests that write in a minute, `address_uploads_per_minute`
+    of them with a file; ten times as many that read.
     `streams`: open event streams, and of one visitor `visitor_streams`.
     """
 
@@ -38,6 +39,7 @@ class Limits:
     file_time_s: float = field(default=120.0, validator=gt(0))
     visitor_per_minute: int = field(default=60, validator=gt(0))
     address_per_minute: int = field(default=300, validator=gt(0))
+    address_uploads_per_minute: int = field(default=30, validator=gt(0))
     streams: int = field(default=5000, validator=gt(0))
     visitor_streams: int = field(default=10, validator=gt(0))
 

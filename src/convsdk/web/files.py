@@ -2,6 +2,8 @@
 
 import re
 import secrets
+import shutil
+import time
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +11,13 @@ from pathlib import Path
 import msgspec
 from attrs import evolve, frozen
 
+from convsdk.errors import TransientError
+
 _ID = re.compile(r"[0-9a-f]{32}")
 _LONGEST_NAME = 150
+# Whoever uploads shall not be able to fill the disk, on which the store may be.
+_LEAVE_FREE_BYTES = 1 << 30
+_UNSENT_S = 24 * 3600
 
 
 @frozen(kw_only=True)
@@ -33,18 +40,24 @@ class TooLargeError(Exception):
 class Files:
     """The attachments in `folder`, which is made when it is needed, for its owner only.
 
-    Any number of processes may share a folder.
+    What was uploaded and not sent is removed after a day. Any number of processes may share a folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._tidied_at = 0.0
 
     async def keep(
         self, chunks: AsyncIterable[bytes], *, channel: str, visitor: str, name: str, media_type: str, most: int
     ) -> File:
-        """Keep what comes in `chunks`, up to `most` bytes; raise `TooLargeError` where there are more."""
+        """Keep what comes in `chunks`, up to `most` bytes; raise `TooLargeError` where there are more.
+
+        Raises `TransientError` where the disk has too little room left.
+        """
         number = secrets.token_hex(16)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._tidy()
+        self._require_room()
         size = 0
         try:
             with self.path(number).open("xb") as file:
@@ -72,6 +85,25 @@ class Files:
     def place(self, file: File, conversation: int) -> None:
         """Say in which conversation an attachment stands: who may read that may read it."""
         self._note(evolve(file, conversation=conversation))
+
+    def _require_room(self) -> None:
+        if shutil.disk_usage(self.folder).free < _LEAVE_FREE_BYTES:
+            raise TransientError(
+                f"{self.folder} has less than {_LEAVE_FREE_BYTES >> 20} MiB left, so no attachment is taken: make room",
+                retry_after_s=60,
+            )
+
+    def _tidy(self) -> None:
+        now = time.time()
+        if now < self._tidied_at + _UNSENT_S:
+            return
+        self._tidied_at = now
+        for path in self.folder.iterdir():
+            if _ID.fullmatch(path.name) and path.stat().st_mtime < now - _UNSENT_S:
+                file = self.find(path.name)
+                if file is None or file.conversation is None:
+                    path.unlink(missing_ok=True)
+                    self._notes(path.name).unlink(missing_ok=True)
 
     def _notes(self, number: str) -> Path:
         return self.folder / f"{number}.json"

@@ -159,7 +159,7 @@ class Widgets:
         return HttpResponse(content, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
 
     async def show(self, request: Incoming) -> HttpResponse[WidgetView]:
-        """Tell how the widget looks. Sets no cookie."""
+        """Tell how the widget looks. No browser gets a cookie by it; one that has a session keeps that for longer."""
         visit = await self._visit(request)
         widget = visit.channel.widget or Widget()
         content = WidgetView(
@@ -171,7 +171,8 @@ class Widgets:
             has_agents=bool(await asyncio.to_thread(self._hub(visit).on_duty)),
             session=await self._view(visit, request) if visit.session else None,
         )
-        return HttpResponse(content, headers=PRIVATE)
+        sent = self._cookies(visit, request) if visit.session else []
+        return HttpResponse(content, cookies=sent, headers=PRIVATE)
 
     async def begin(self, request: Incoming, data: JSONBody[Begin]) -> HttpResponse[SessionView]:
         """Begin a session, or go on with the one that this browser has; its time begins anew."""
@@ -284,6 +285,7 @@ class Widgets:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not widget.file_bytes or media_type not in widget.file_types:
             raise RefusedError(415, "file_type", f"files of this type are not taken: {', '.join(widget.file_types)}")
+        self._door.require_upload_pace(request)
         visit = await asyncio.to_thread(self._chat(visit).begin, visit)
         assert visit.session is not None  # noqa: S101  (for the type checker: begin made one)
         try:
