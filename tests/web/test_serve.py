@@ -266,3 +266,39 @@ def test_nothing_to_serve_is_told(shop):
     assert [one.exit_code for one in results] == [2, 2]
     assert "no channel is configured to serve: add [channels.NAME]" in results[0].stderr
     assert "workspace 'default' has no channel to serve: add [channels.NAME]" in results[1].stderr
+
+
+def test_demo_shop_knows_who_is_logged_in(tmp_path):
+    """The demo has pages with the widget, and its backend signs who is there, so that the chat believes it."""
+    with served(tmp_path, "--demo") as (_, url), httpx.Client(base_url=url, follow_redirects=True) as browser:
+        page = browser.get("/")
+        script = browser.get("/widget.js")
+        widget = browser.get("/widget/shop-chat").json()
+        begun = browser.post("/widget/shop-chat/session", json={"keep": False}).json()
+        token = browser.get("/demo/token", params={"visitor": begun["visitor"]}).text
+        known = {"authorization": f"Bearer {begun['token']}"}
+        named = browser.post("/widget/shop-chat/identity", json={"id": "i1", "token": token}, headers=known).json()
+        nowhere = [browser.get(f"/demo/{name}").status_code for name in ("other.html", "..%2fwidget.js", "%2e%2e")]
+
+    assert (page.url.path, page.status_code) == ("/demo/", 200)
+    assert "widget.js" in page.text
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert widget["title"] == "Petal & Pot"
+    assert [begun["is_proven"], named["is_proven"]] == [False, True]
+    assert nowhere == [404, 404, 404]
+
+
+def test_open_event_stream_does_not_hold_up_the_end(tmp_path):
+    """Streams have no end of their own: the server ends them, and not after its grace."""
+    with served(tmp_path, "--demo") as (process, url), httpx.Client(base_url=url, timeout=PATIENCE_S) as browser:
+        token = browser.post("/widget/shop-chat/session", json={"keep": False}).json()["token"]
+        known = {"authorization": f"Bearer {token}"}
+        with browser.stream("GET", "/widget/shop-chat/events", headers=known) as stream:
+            lines = stream.iter_lines()
+            first = next(lines)
+            process.send_signal(signal.SIGTERM)
+            rest = list(lines)
+
+        assert first == "event: ready"
+        assert rest[-1] == ""
+        assert process.wait(PATIENCE_S) == 0
