@@ -20,6 +20,7 @@ ONLY = {
 NEVER = {
     "hub": {"convsdk.channels", "convsdk.web"},
     "desk": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},

@@ -249,7 +249,7 @@ def test_port_in_use_is_told(shop):
 
 def test_missing_extra_is_told(shop, monkeypatch):
     """Without the extra, the error says how to install it."""
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "convsdk.web.server", None)
 
     result = CliRunner().invoke(main, ["serve"])
 
