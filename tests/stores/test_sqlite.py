@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,29 @@ def test_schema_is_applied_when_the_file_is_opened(path):
     tables = {name for (name,) in read(path, TABLES)}
     assert {"workspace", "identifier", "contact", "hint", "claim", "conversation", "message", "outbox"} <= tables
     assert read(path, "pragma user_version")[0][0] > 0
+
+
+def test_file_of_the_first_schema_is_brought_up_to_date(path):
+    """What is in an older file stays, and what came to the schema since is there as for somebody who had none of it."""
+    first = resources.files("convsdk.store").joinpath("schema", "sqlite", "0001_start.sql").read_text("utf-8")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(first)
+        connection.execute("pragma user_version = 1")
+        connection.execute("insert into workspace values (1, 'default', 3)")
+        connection.execute(
+            "insert into conversation values"
+            " (1, 1, 'chat', 't', '', null, null, null, 0, '', 0, null, 'open', 1, 1, '')"
+        )
+        connection.execute(
+            "insert into message values (1, 2, 1, 'chat', 'm1', 'inbound', 0, 'Hello', '', cast('[]' as blob), '')"
+        )
+
+    with closing(Hub(f"sqlite:///{path}")) as hub:
+        hub.note(1, "An old one.", by="kim")
+        (note, message) = hub.messages(1)
+
+        assert hub.conversation(1).filing.bot == ""
+        assert [(one.text, one.detail) for one in (message, note)] == [("Hello", None), ("An old one.", None)]
 
 
 def test_open_of_a_current_file_migrates_nothing(path):
