@@ -230,8 +230,8 @@ class Chat:
         """Remember that the visitor has seen a conversation up to a message."""
         session = _session(visit)
         if session.read.get(conversation, 0) < message and conversation in self.readable(session):
-            seen = {conversation: message}
-            self.visitors.change(visit.channel.name, visit.token, lambda one: evolve(one, read=one.read | seen))
+            change = partial(_see, conversation=conversation, message=message)
+            self.visitors.change(visit.channel.name, visit.token, change)
 
     # -- what a visitor sees
 
@@ -361,6 +361,11 @@ def _introduce(session: Session, *, hint: IdentityHint, proof: str) -> Session:
     if proof:
         return evolve(session, claims=hint.identifiers, traits=hint.traits, proof=proof, proven_at=hint.at)
     return session if session.is_proven(hint.at) else evolve(session, claims=hint.identifiers, traits=hint.traits)
+
+
+def _see(session: Session, *, conversation: int, message: int) -> Session:
+    # Another tab may have come further meanwhile.
+    return evolve(session, read=session.read | {conversation: max(message, session.read.get(conversation, 0))})
 
 
 def _attachment(file: File) -> Attachment:
