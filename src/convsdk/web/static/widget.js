@@ -752,7 +752,8 @@
       person.id ??= randomId();
       try {
         const token = typeof person.token === "function" ? await person.token(this.session.visitor) : person.token;
-        this.#adopt(await this.api.json("POST", "/identity", { ...person, token }));
+        const proof = Object(token) === token ? { token: undefined, ...token } : { token };
+        this.#adopt(await this.api.json("POST", "/identity", { ...person, ...proof }));
         this.emit("identified", { visitor: this.session.visitor, is_proven: this.session.is_proven });
       } catch (failure) {
         this.#refuse(failure);
