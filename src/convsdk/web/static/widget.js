@@ -4,7 +4,6 @@
 
   const script = document.currentScript;
   const LINK = { target: "_blank", rel: "noopener noreferrer nofollow" };
-  const LONGEST_TEXT = 10_000;
   const READY_MS = 5_000; // a proxy that buffers lets no event through
   const SILENCE_MS = 45_000; // three heartbeats
   const POLL_MS = 5_000;
@@ -87,16 +86,20 @@
     .root {
       all: initial;
       --surface: #fff; --text: #1b1d22; --muted: #596070; --line: #c9ced8; --bubble: #eef0f4; --bad: #b3261e;
-      /* Y of XYZ is the luminance that contrast is reckoned with: white below .18, black above. */
-      --readable: calc((.18 - y) * 1e4); --on-accent: color(from var(--accent) xyz var(--readable) var(--readable) var(--readable));
+      /* The y of XYZ is the luminance by which contrast is reckoned: white below .18, black above. */
+      --y: calc((.18 - y) * 1e4); --on-accent: color(from var(--accent) xyz var(--y) var(--y) var(--y));
       color: var(--text); color-scheme: light dark;
       font: 15px/1.45 system-ui, sans-serif;
     }
+    @supports not (color: color(from red xyz x y z)) { .root { --on-accent: #fff; } }
     @media (prefers-color-scheme: dark) {
-      .root { --surface: #1b1d22; --text: #eceef2; --muted: #a9b0bd; --line: #454b57; --bubble: #2b2f37; --bad: #ff9a92; }
+      .root {
+        --surface: #1b1d22; --text: #eceef2; --muted: #a9b0bd; --line: #454b57; --bubble: #2b2f37; --bad: #ff9a92;
+      }
     }
     button { border: 0; background: none; padding: 8px; border-radius: 8px; cursor: pointer; min-width: 36px; }
     button:disabled { cursor: default; }
+    input, textarea { padding: 8px 10px; border: 1px solid var(--muted); border-radius: 10px; background: var(--surface); }
     ::placeholder { color: var(--muted); opacity: 1; }
     svg { display: block; width: 22px; height: 22px; margin: auto; fill: none; stroke: currentColor;
       stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
@@ -104,9 +107,9 @@
     :focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
     .filled { background: var(--accent); color: var(--on-accent); }
     .filled:focus-visible { outline-offset: -5px; }
-    .unseen { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; white-space: nowrap; }
+    .unseen { position: absolute; clip-path: inset(50%); }
 
-    .launcher, .dialog { position: fixed; z-index: 2147483000; inset-inline-end: 20px; box-shadow: 0 4px 24px rgb(0 0 0 / .28); }
+    .launcher, .dialog { position: fixed; z-index: 2147483000; inset-inline-end: 20px; box-shadow: 0 4px 24px #0004; }
     .launcher { bottom: 20px; width: 56px; height: 56px; border-radius: 50%; }
     .launcher svg { width: 28px; height: 28px; }
     .badge { position: absolute; top: -4px; inset-inline-end: -4px; min-width: 22px; padding: 0 6px;
@@ -142,13 +145,14 @@
     .meta button { min-width: 0; padding: 0 4px; color: var(--bad); text-decoration: underline; }
     [data-name="failed"], .problem { color: var(--bad); }
     .file { max-width: 85%; overflow-wrap: anywhere; }
-    .file img { display: block; width: 240px; max-width: 100%; height: 160px; object-fit: cover; border: 1px solid var(--line); border-radius: 12px; }
+    .file img { display: block; width: 240px; max-width: 100%; height: 160px; object-fit: cover;
+      border: 1px solid var(--line); border-radius: 12px; }
     .choices { display: flex; flex-wrap: wrap; gap: 8px; margin-top: 4px; }
     .choices button { padding: 6px 14px; border: 1px solid var(--muted); border-radius: 18px; text-align: start; }
     .choices button:disabled { border-style: dashed; color: var(--muted); }
     .form { width: 100%; padding: 14px; border: 1px solid var(--line); border-radius: 14px; }
     .form label { display: block; margin-bottom: 4px; font-size: 14px; }
-    .form input { width: 100%; padding: 8px 10px; border: 1px solid var(--muted); border-radius: 8px; background: var(--surface); }
+    .form input { width: 100%; }
     .form [aria-invalid="true"] { border: 2px solid var(--bad); }
     .form .field { margin-bottom: 12px; }
     .problem { font-size: 14px; }
@@ -158,8 +162,7 @@
 
     .composer { border-top: 1px solid var(--line); padding: 8px; }
     .composer .row { display: flex; align-items: flex-end; gap: 4px; }
-    textarea { flex: 1; min-width: 0; padding: 8px 10px; border: 1px solid var(--muted); border-radius: 10px;
-      background: var(--surface); resize: none; }
+    textarea { flex: 1; min-width: 0; resize: none; }
     .files li { display: flex; align-items: center; gap: 6px; overflow-wrap: anywhere; }
     .files span { flex: 1; }
     .back { margin: 8px; }
@@ -749,7 +752,8 @@
       person.id ??= randomId();
       try {
         const token = typeof person.token === "function" ? await person.token(this.session.visitor) : person.token;
-        this.#adopt(await this.api.json("POST", "/identity", { ...person, token }));
+        const proof = Object(token) === token ? { token: undefined, ...token } : { token };
+        this.#adopt(await this.api.json("POST", "/identity", { ...person, ...proof }));
         this.emit("identified", { visitor: this.session.visitor, is_proven: this.session.is_proven });
       } catch (failure) {
         this.#refuse(failure);
@@ -898,31 +902,30 @@
       this.minimise = button("minimise", () => this.#toggle(false), this.texts.close, icon("down"), icon("cross"));
       this.notice = make("p.notice", { role: "status" });
       this.list = make("ul.conversations", { hidden: true, tabIndex: -1 });
-      this.log = make("div.log", { role: "log", tabIndex: 0, "aria-label": this.texts.messages, "aria-live": "polite" });
+      const live = { role: "log", "aria-live": "polite", "aria-label": this.texts.messages };
+      this.log = make("div.log", { ...live, tabIndex: 0 });
       this.typing = make("p.typing", { role: "status" });
       this.back = button("back filled", () => this.#choose({ is_current: true }), this.texts.back);
       const heading = make("h2", { id: "title" }, this.chat.config.title || "Chat");
-      this.dialog = make("section.dialog", { id: "dialog", role: "dialog", "aria-labelledby": "title", onkeydown: (event) => this.#press(event) },
+      this.dialog = make("section.dialog", { id: "dialog", role: "dialog", "aria-labelledby": "title" },
         make("div.header", {}, heading, this.menu, this.minimise),
         this.notice, this.list, this.log, this.typing, this.back, this.#buildComposer());
-      this.shadowRoot.append(make("div.root", { dir, lang: this.lang, "data-position": position }, this.dialog, this.launcher));
+      this.dialog.onkeydown = (event) => this.#press(event);
+      const root = make("div.root", { dir, lang: this.lang, "data-position": position }, this.dialog, this.launcher);
+      this.shadowRoot.append(root);
     }
 
     #buildComposer() {
       const { max_bytes: most, types = [] } = this.chat.config.attachments ?? {};
-      this.input = make("textarea", {
-        rows: 1,
-        maxLength: LONGEST_TEXT,
-        placeholder: this.texts.placeholder,
-        "aria-label": this.texts.placeholder,
-        dir: "auto",
-        oninput: () => this.#typed(),
-        onkeydown: (event) => {
-          if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.#send(event);
-        },
-      });
+      const label = this.texts.placeholder;
+      this.input = make("textarea", { rows: 1, maxLength: 10_000, dir: "auto", placeholder: label, "aria-label": label });
+      this.input.oninput = () => this.#typed();
+      this.input.onkeydown = (event) => {
+        if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.#send(event);
+      };
       this.chips = make("ul.files");
-      this.picker = make("input", { type: "file", multiple: true, hidden: true, accept: types.join(), onchange: () => this.#attach() });
+      this.picker = make("input", { type: "file", multiple: true, hidden: true, accept: types.join() });
+      this.picker.onchange = () => this.#attach();
       const attach = button("attach", () => this.picker.click(), this.texts.attach, icon("clip"));
       attach.hidden = !most;
       this.sendButton = make("button.send", { "aria-label": this.texts.send }, icon("send"));
@@ -1044,7 +1047,7 @@
       this.composer.hidden = !list.hidden || chat.view !== null;
       this.back.hidden = chat.view === null;
       this.typing.textContent = chat.typing ? this.#text("typing", { name: chat.typing.by }) : "";
-      if (!list.hidden) list.replaceChildren(...chat.conversations.map((conversation) => this.#drawConversation(conversation)));
+      if (!list.hidden) list.replaceChildren(...chat.conversations.map((one) => this.#drawConversation(one)));
       this.chips.replaceChildren(...this.#files.map((entry) => this.#drawChip(entry)));
       this.sendButton.disabled = this.#files.some((entry) => entry.isUploading);
       this.#renderLog();
@@ -1072,9 +1075,11 @@
     #renderLog() {
       const { log, chat } = this;
       const { question, items } = chat;
+      const { greeting } = chat.config;
       const rows = [];
-      if (chat.hasEarlier) rows.push(this.#row("earlier", () => button("more", () => chat.showEarlier().catch(() => {}), this.texts.earlier)));
-      else if (!chat.view && chat.config.greeting) rows.push(this.#row("greeting", () => this.#drawBubble("bot", chat.config.greeting)));
+      const showEarlier = () => chat.showEarlier().catch(() => {});
+      if (chat.hasEarlier) rows.push(this.#row("earlier", () => button("more", showEarlier, this.texts.earlier)));
+      else if (!chat.view && greeting) rows.push(this.#row("greeting", () => this.#drawBubble("bot", greeting)));
       items.forEach((item, index) => {
         const day = this.#day(item.at);
         const dayRow = this.#row(`day ${day}`, () => make("div.day", {}, day));
@@ -1198,17 +1203,19 @@
 
     #drawField({ id: message, detail }, name, required) {
       const id = `${name}-${message}`;
+      const value = detail.known?.[name] ?? "";
       const mark = required ? make("span", { "aria-hidden": "true" }, " *") : null;
-      const { type } = FIELDS[name];
+      const properties = { ...FIELDS[name], inputMode: FIELDS[name].type, dir: "auto", id, name, required, value };
       return make("div.field", {},
         make("label", { htmlFor: id }, this.texts[name], mark),
-        make("input", { ...FIELDS[name], id, name, required, value: detail.known?.[name] ?? "", inputMode: type, dir: "auto", "aria-describedby": `${id}-problem` }),
+        make("input", { ...properties, "aria-describedby": `${id}-problem` }),
         make("p.problem", { id: `${id}-problem` }));
     }
 
     #check(inputs) {
       const wrong = inputs.filter((input) => !input.validity.valid);
-      return Object.fromEntries(wrong.map(({ name, validity }) => [name, [{ code: validity.valueMissing ? "required" : "invalid" }]]));
+      const code = ({ validity }) => (validity.valueMissing ? "required" : "invalid");
+      return Object.fromEntries(wrong.map((input) => [input.name, [{ code: code(input) }]]));
     }
 
     #complain(inputs, problems = {}) {
