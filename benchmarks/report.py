@@ -10,6 +10,7 @@ import bulk
 import merges
 import rates
 import roster
+import webhooks
 from attrs import evolve, frozen
 from contestants import Name
 from laps import Lap
@@ -62,6 +63,8 @@ def targets(options: Namespace) -> Iterator[Target]:
         yield from _merge(store, *options.messages)
     for store in ("SQLite", "PostgreSQL"):
         yield from _memory(store, *options.loads)
+    for store in ("SQLite", "PostgreSQL"):
+        yield from _webhooks(store)
 
 
 def _named(name: Name, store: str, what: str = rates.KNOWN) -> Name:
@@ -154,6 +157,14 @@ def _memory(store: str, few: int, many: int) -> Iterator[Target]:
     yield Target(number="7", claim=claim, ours=large, base=small, figure="rss_mib", most=FLAT)
 
 
+def _webhooks(store: str) -> Iterator[Target]:
+    ours, each = (evolve(one, store=store) for one in (webhooks.GROUP, webhooks.EACH))
+    claim = f"durable webhooks, {store}, group commit: times as fast as a commit for each request in the same app"
+    yield Target(number="8", claim=claim, ours=ours, base=each, least=2.5)
+    claim = f"durable webhooks, {store}, group commit: share of the rate of {webhooks.BARE.who}"
+    yield Target(number="8", claim=claim, ours=ours, base=webhooks.BARE)
+
+
 def _spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
@@ -229,5 +240,6 @@ def page(laps: Laps, options: Namespace, machine: dict[str, str], skipped: list[
             shown=merges.SHOWN,
             writers=f"{bulk.WRITERS:,}",
             flat=FLAT,
+            connections=webhooks.CONNECTIONS,
         )
     )

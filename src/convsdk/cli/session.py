@@ -74,7 +74,7 @@ class Session:
     @cached_property
     def plugins(self) -> Plugins:
         """Give the plugins that are installed."""
-        _log_to_stderr()
+        log_to_stderr()
         return load_plugins()
 
     @cached_property
@@ -197,8 +197,8 @@ rejects_option = click.option(
 )
 
 
-def _log_to_stderr() -> None:
-    # structlog's own default is standard output, where it would stand between a command's JSON lines.
+def log_to_stderr() -> None:
+    """Write the program's log to standard error: structlog's own way would put it between a command's JSON lines."""
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.LogfmtRenderer(bool_as_flag=False)],
         logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
