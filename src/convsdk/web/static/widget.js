@@ -298,7 +298,7 @@
       const values = Store.NAMES.map((name) => this.read(name));
       if (!isKept) Store.NAMES.forEach((name) => this.write(name, null));
       this.isKept = isKept;
-      Store.NAMES.forEach((name, index) => this.write(name, values[index]));
+      Store.NAMES.forEach((name, index) => values[index] && this.write(name, values[index]));
     }
   }
 
@@ -325,10 +325,10 @@
       const { life } = this;
       const body = value && new Blob([JSON.stringify(value)], { type: "application/json" });
       const response = await this.send(method, path, { body, signal: AbortSignal.timeout(20_000) });
-      const text = await response.text().catch(() => null);
+      const answer = response.status === 204 ? null : await response.json().catch(() => undefined);
       if (life !== this.life) throw new Failure(-1);
-      if (text === null) throw new Failure(0);
-      return text && JSON.parse(text);
+      if (answer === undefined) throw new Failure(0);
+      return answer;
     }
   }
 
@@ -475,7 +475,7 @@
       this.config = await this.api.json("GET", "");
       this.isStale = false;
       this.hasAgents = this.config.has_agents;
-      if (!this.config.session) this.store.write("ended", null);
+      if (!this.config.session) this.#forgetToken();
       this.#adopt(this.config.session);
       if (!isFirst) return;
       this.isSessionKept = true;
@@ -549,7 +549,7 @@
       this.answers.set(message.id, answer);
       const accepted = await this.api.json("POST", "/forms", { id: answer.id, form, block, fields });
       answer.fields = fields;
-      this.#adopt(accepted.session ?? this.session);
+      this.#adopt(accepted.session);
       await this.settle();
     }
 
@@ -603,13 +603,13 @@
     }
 
     #end() {
-      const isKnown = this.session || !this.config;
+      const mayExist = this.session || this.settling || !this.config;
       this.isOpening = false;
       this.mustBegin = false;
       this.#forget();
       this.onend();
       // Without a connection the cookie outlives the log-out.
-      if (isKnown) this.store.write("ended", true);
+      if (mayExist) this.store.write("ended", true);
     }
 
     #forget() {
@@ -629,7 +629,6 @@
         const unsent = !session && this.session && kept ? this.queue.map((item) => ({ ...item, state: "failed" })) : [];
         this.#forget();
         this.#requeue(() => unsent);
-        if (!session) this.store.write("token", null);
         if (!session && !unsent.length) this.onend();
       }
       if (!session) return;
@@ -650,6 +649,7 @@
     }
 
     async #settle() {
+      await null; // all that the page says in one go comes first
       while (this.isDue) {
         this.isDue = false;
         try {
@@ -707,6 +707,10 @@
       await this.api.json("DELETE", "/session").catch((failure) => {
         if (!failure.isFinal) throw failure;
       });
+      this.#forgetToken();
+    }
+
+    #forgetToken() {
       this.store.write("token", null);
       this.store.write("ended", null);
     }
@@ -821,7 +825,9 @@
     async #hearNews({ conversation }) {
       this.typing = null;
       await this.settle();
-      if (conversation && conversation !== this.conversation) await this.#loadConversations();
+      if (!conversation || conversation === this.conversation) return;
+      this.#reload();
+      await this.#loadConversations();
     }
 
     #hearTyping({ conversation, by, is_typing: isTyping }) {
