@@ -99,7 +99,7 @@
     }
     button { border: 0; background: none; padding: 8px; border-radius: 8px; cursor: pointer; min-width: 36px; }
     button:disabled { cursor: default; }
-    input, textarea { padding: 8px 10px; border: 1px solid var(--muted); border-radius: 10px; background: var(--surface); }
+    input, textarea { padding: 8px 10px; border: 1px solid var(--muted); border-radius: 8px; background: none; }
     ::placeholder { color: var(--muted); opacity: 1; }
     svg { display: block; width: 22px; height: 22px; margin: auto; fill: none; stroke: currentColor;
       stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
@@ -198,11 +198,11 @@
     send: "M4 4l17 8-17 8 3-8zM7 12h14",
   };
 
-  function make(tagged, properties, ...children) {
+  function make(tagged, properties = {}, ...children) {
     const [tag, className] = tagged.split(".");
     const element = document.createElement(tag);
     if (className) element.className = className;
-    for (const [name, value] of Object.entries(properties ?? {})) {
+    for (const [name, value] of Object.entries(properties)) {
       if (name in element) element[name] = value;
       else if (value != null) element.setAttribute(name, value);
     }
@@ -903,7 +903,6 @@
     #build(dir, position) {
       this.badge = make("span.badge");
       this.launcher = button("launcher filled", () => this.#toggle(!this.chat.isOpen), null, icon("chat"), this.badge);
-      this.launcher.setAttribute("aria-controls", "dialog");
       this.menu = button("menu", () => this.#toggleMenu(this.list.hidden), this.texts.conversations, icon("list"));
       this.minimise = button("minimise", () => this.#toggle(false), this.texts.close, icon("down"), icon("cross"));
       this.notice = make("p.notice", { role: "status" });
@@ -913,7 +912,7 @@
       this.typing = make("p.typing", { role: "status" });
       this.back = button("back filled", () => this.#choose({ is_current: true }), this.texts.back);
       const heading = make("h2", { id: "title" }, this.chat.config.title || "Chat");
-      this.dialog = make("section.dialog", { id: "dialog", role: "dialog", "aria-labelledby": "title" },
+      this.dialog = make("section.dialog", { role: "dialog", "aria-labelledby": "title" },
         make("div.header", {}, heading, this.menu, this.minimise),
         this.notice, this.list, this.log, this.typing, this.back, this.#buildComposer());
       this.dialog.onkeydown = (event) => this.#press(event);
@@ -923,8 +922,9 @@
 
     #buildComposer() {
       const { max_bytes: most, types = [] } = this.chat.config.attachments ?? {};
-      const label = this.texts.placeholder;
-      this.input = make("textarea", { rows: 1, maxLength: 10_000, dir: "auto", placeholder: label, "aria-label": label });
+      const { placeholder } = this.texts;
+      const label = { placeholder, "aria-label": placeholder };
+      this.input = make("textarea", { ...label, rows: 1, maxLength: 10_000, dir: "auto" });
       this.input.oninput = () => this.#typed();
       this.input.onkeydown = (event) => {
         if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.#send(event);
