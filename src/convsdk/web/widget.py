@@ -145,12 +145,14 @@ class Widgets:
             token=visit.token if has_token else None,
         )
 
-    def _cookies(self, visit: Visit, request: Incoming, *, keep: bool = True) -> list[Cookie]:
-        """Give the cookie of a visit: sent with each answer to a write, so that its time begins anew."""
-        if not keep or is_cross_site(request.headers) or "authorization" in request.headers:
+    def _cookies(self, visit: Visit, request: Incoming) -> list[Cookie]:
+        """Give the cookie of a visit, with each answer anew, so that its time begins anew: where the browser has it."""
+        if is_cross_site(request.headers) or "authorization" in request.headers:
             return []
-        age_s = int(self._chat(visit).visitors.keep.total_seconds())
-        return [cookie(visit.channel.name, visit.token, age_s)]
+        return [self._cookie(visit)]
+
+    def _cookie(self, visit: Visit) -> Cookie:
+        return cookie(visit.channel.name, visit.token, int(self._chat(visit).visitors.keep.total_seconds()))
 
     async def _accepted(self, visit: Visit, request: Incoming, client_id: str) -> HttpResponse[Accepted]:
         self._live(visit).wake()
@@ -181,7 +183,8 @@ class Widgets:
             await asyncio.to_thread(self._chat(visit).open, visit)
             self._live(visit).wake()
         shown = await self._view(visit, request, keep=data.keep)
-        sent = self._cookies(visit, request, keep=data.keep)
+        # Also where the browser had but the token, in memory: from now on it may keep it.
+        sent = [self._cookie(visit)] if shown.token is None else []
         return HttpResponse(shown, status_code=200, cookies=sent, headers=PRIVATE)
 
     async def end(self, request: Incoming) -> HttpResponse[None]:

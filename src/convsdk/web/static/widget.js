@@ -725,7 +725,9 @@
       const isMissing = !this.session || (this.isKept && !this.isSessionKept);
       if (!isOpening && !(isWanted && isMissing)) return;
       this.isSessionKept = this.isKept;
-      this.#adopt(await this.api.json("POST", "/session", { is_open: isOpening, keep: this.isKept }));
+      const session = await this.api.json("POST", "/session", { is_open: isOpening, keep: this.isKept });
+      if (!session.token) this.store.write("token", null); // there is a cookie now
+      this.#adopt(session);
       this.mustBegin = false;
       if (isOpening) this.isOpening = false;
     }
