@@ -220,6 +220,13 @@ def row_table(laps: Laps) -> str:
     return "\n".join(lines)
 
 
+def _rounds(laps: Laps) -> str:
+    """Give how many rounds the rows have; a single one is of what has no noise."""
+    counts = {len(one) for one in laps.values()} - {1} or {1}
+    least, most = min(counts), max(counts)
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
 def page(laps: Laps, options: Namespace, machine: dict[str, str], skipped: list[str]) -> str:
     """Give the page of the documentation."""
     facts = "\n".join(f"| {name} | {value} |" for name, value in machine.items())
@@ -233,7 +240,7 @@ def page(laps: Laps, options: Namespace, machine: dict[str, str], skipped: list[
             targets=target_table(laps, options),
             rows=row_table(laps),
             contacts=f"{options.contacts:,}",
-            rounds=options.rounds,
+            rounds=_rounds(laps),
             seconds=f"{options.seconds:g}",
             callers=options.callers,
             batch=roster.BATCH,
