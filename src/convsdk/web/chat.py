@@ -169,15 +169,14 @@ class Chat:
         """
         files = [self._own_file(visit, number) for number in said.attachments]
         described = [{"name": one.name, "media_type": one.media_type, "size": one.size} for one in files]
-        self._take(visit, "message", {**asdict(said), "attachments": described}, files=files)
-        conversation = self.current(visit)
-        if conversation is not None:
+        received = self._take(visit, "message", {**asdict(said), "attachments": described}, files=files)
+        if received.conversation is not None:
             for file in files:
-                self._files.place(file, conversation)
+                self._files.place(file, received.conversation)
 
     def submit(self, visit: Visit, submitted: Submitted) -> FormRejected | None:
         """Keep a form that the visitor filled in; give what is wrong with it, if anything."""
-        event = self._take(visit, "form", asdict(submitted))
+        event = self._take(visit, "form", asdict(submitted, recurse=False)).event
         return event if isinstance(event, FormRejected) else None
 
     def identify(self, visit: Visit, said: Introduced) -> Visit:
@@ -197,7 +196,8 @@ class Chat:
         hint = evolve(event.hint, visitor=session.visitor)
         (received,) = self._receive(visit.channel.name, [evolve(event, hint=hint, thread=session.visitor)])
         key = received.decision.hint
-        is_proof = self._hub.access(key).reach is Reach.CONTACT
+        # An id that comes again is the hint that came with it first, whatever is said under it now.
+        is_proof = _is_proof(hint) and self._hub.access(key).reach is Reach.CONTACT
         change = partial(_introduce, hint=hint, proof=key if is_proof else "")
         if not is_proof:
             changed = self.visitors.change(visit.channel.name, visit.token, change)
@@ -238,7 +238,8 @@ class Chat:
     def current(self, visit: Visit) -> int | None:
         """Give the conversation that the visitor writes in."""
         threads = self._threads(visit.session) if visit.session else []
-        return threads[0].id if threads else None
+        newest = max(threads, key=lambda one: (one.last_at, one.id), default=None)
+        return newest.id if newest else None
 
     def readable(self, session: Session) -> dict[int, bool]:
         """Give the conversations that a session may read, and whether each is its own."""
@@ -285,6 +286,9 @@ class Chat:
         if number not in readable:
             raise NotFound(f"no conversation {number} for this visitor: list those that there are")
         page = self._hub.messages(number, before=before, after=after, limit=_PAGE)
+        while page.next is not None and not any(one.direction in _SHOWN for one in page):  # all of it is for staff
+            before, after = (page.next, None) if after is None else (None, page.next)
+            page = self._hub.messages(number, before=before, after=after, limit=_PAGE)
         shown = [one for one in page if one.direction in _SHOWN]
         return History(
             conversation=number,
@@ -303,7 +307,7 @@ class Chat:
         """Give an attachment that the visitor may read; raise `NotFound` for every other."""
         session = _session(visit)
         file = self._files.find(number)
-        is_here = file is not None and file.channel == visit.channel.name
+        is_here = file is not None and file.channel in self._hub.channels  # another hub's conversations have ids too
         if file and is_here and (file.visitor == session.visitor or file.conversation in self.readable(session)):
             return file
         raise NotFound(f"no file {number!r} for this visitor")
@@ -313,7 +317,7 @@ class Chat:
     def _threads(self, session: Session) -> list[Filing]:
         return self._hub.store.thread(self._hub.workspace, session.channel, session.visitor, limit=_MOST_CONVERSATIONS)
 
-    def _take(self, visit: Visit, kind: str, said: Mapping[str, Any], *, files: Sequence[File] = ()) -> Event:
+    def _take(self, visit: Visit, kind: str, said: Mapping[str, Any], *, files: Sequence[File] = ()) -> Received:
         session = _session(visit)
         whose = {"visitor": session.visitor, "conversation": session.visitor}
         event = next(iter(self._parse(visit.channel, {**said, **whose, "type": kind})), None)
@@ -322,8 +326,8 @@ class Chat:
         event = evolve(event, hint=session.speaks(event.hint))
         if isinstance(event, MessageReceived):
             event = evolve(event, attachments=tuple(map(_attachment, files)))
-        self._receive(visit.channel.name, [event])
-        return event
+        (received,) = self._receive(visit.channel.name, [event])
+        return received
 
     def _parse(self, channel: Channel, said: Mapping[str, Any]) -> Sequence[Event]:
         # The channel reads what a visitor says, as it does what comes by its webhook: there is one reader of it.
@@ -342,10 +346,13 @@ def _session(visit: Visit) -> Session:
     return visit.session
 
 
+def _is_proof(hint: IdentityHint) -> bool:
+    return any(one.trust is Trust.PROVEN for one in hint.identifiers)
+
+
 def _is_known(session: Session, hint: IdentityHint, at: datetime) -> bool:
     """Say whether a page says what is known of its visitor already, and proves no more than was proven just now."""
-    is_proof = any(one.trust is Trust.PROVEN for one in hint.identifiers)
-    if is_proof and (session.proven_at is None or at >= session.proven_at + _FRESH):
+    if _is_proof(hint) and (session.proven_at is None or at >= session.proven_at + _FRESH):
         return False
     return (session.claims, session.traits) == (hint.identifiers, hint.traits)
 

@@ -13,11 +13,12 @@ from litestar.exceptions import HTTPException
 from convsdk.core.ports import Channel
 from convsdk.errors import ConvsdkError, Forbidden, NotFound, ParseError, TransientError, UnsupportedError
 from convsdk.web.exchange import Incoming, Limits, UnreadError, write_error
-from convsdk.web.pages import is_allowed
+from convsdk.web.pages import is_allowed, is_cross_site
 from convsdk.web.throttle import Throttle
 
 PRIVATE = {"cache-control": "no-store"}
 _BUSY_S = 5.0
+_UNREAD = {408, 413, 415}  # the body may still be coming, without end
 _CODES = {400: "unreadable", 404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}
 _log = structlog.get_logger(__name__)
 
@@ -75,7 +76,9 @@ def _network(request: Incoming) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host  # noqa: PLR2004
+    if not isinstance(address, ipaddress.IPv6Address):
+        return host
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address), 64), strict=False))
 
 
 def _cookie_name(channel: str) -> str:
@@ -90,9 +93,25 @@ def cookie(channel: str, token: str, age_s: int) -> Cookie:
     )
 
 
+def cookie_token(request: Incoming, channel: str) -> str:
+    """Give the token that the browser keeps in its cookie, if any."""
+    return request.cookies.get(_cookie_name(channel), "")
+
+
+def holds_token(request: Incoming) -> bool:
+    """Say whether it is the page that holds the token of its visitor, since no cookie may or can."""
+    return _bearer(request) is not None or is_cross_site(request.headers)
+
+
 def _token(request: Incoming, channel: str) -> str:
+    bearer = _bearer(request)
+    return cookie_token(request, channel) if bearer is None else bearer
+
+
+def _bearer(request: Incoming) -> str | None:
+    # A site that is not public yet may ask for a password, which comes in this header too.
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token if scheme.lower() == "bearer" else request.cookies.get(_cookie_name(channel), "")
+    return token if scheme.lower() == "bearer" else None
 
 
 def write_refusal(request: Incoming, error: Exception) -> HttpResponse[Any]:
@@ -101,6 +120,8 @@ def write_refusal(request: Incoming, error: Exception) -> HttpResponse[Any]:
     if refused is None:
         return write_error(request, error)
     headers = dict(PRIVATE)
+    if refused.status in _UNREAD and request.scope["http_version"].startswith("1"):
+        headers["connection"] = "close"
     if refused.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(refused.retry_after_s)))
     content = {"error": {"code": refused.code, "message": str(refused)}}

@@ -6,7 +6,6 @@ token of its visitor in the answer instead, and sends it in a header.
 
 import re
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from litestar.datastructures import Headers, MutableScopeHeaders
 from litestar.enums import ScopeType
@@ -43,7 +42,7 @@ def is_cross_site(headers: Headers) -> bool:
 
 def _is_own(origin: str, headers: Headers) -> bool:
     # Without the scheme: a proxy may have ended TLS.
-    return origin != "null" and urlsplit(origin).netloc == headers.get("host")
+    return origin.partition("://")[2] == headers.get("host")
 
 
 class Pages(ASGIMiddleware):
