@@ -54,28 +54,32 @@ class UnreadError(Exception):
 
 
 async def read_request(incoming: Incoming, *, limits: Limits, clock: Clock) -> Request:
-    """Give the request as a channel sees it; raise `UnreadError` where its body goes beyond `limits`.
+    """Give the request as a channel sees it; raise `UnreadError` where its body goes beyond `limits`."""
+    return Request(
+        body=await read_body(incoming, limits=limits),
+        received_at=clock(),
+        method=incoming.method,
+        url=_url(incoming.scope, incoming.headers.get("host", "")),
+        query=_query(incoming.scope["query_string"]),
+        headers=Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.scope["headers"]),
+    )
+
+
+async def read_body(incoming: Incoming, *, limits: Limits) -> bytes:
+    """Give the body of a request; raise `UnreadError` where it goes beyond `limits`.
 
     The size counts as it comes, whether or not the sender has announced it, and nothing is read beyond it. The time is
     that of the whole body: a sender that drips a byte now and then is not waited for.
     """
     try:
         async with asyncio.timeout(limits.body_time_s):
-            body = await incoming.body()
+            return await incoming.body()
     except TimeoutError:
         raise UnreadError("slow", 408) from None
     except RequestEntityTooLarge:
         raise UnreadError("oversized", 413) from None
     except InternalServerException:  # Litestar's word for a sender that hung up
         raise UnreadError("gone", 400) from None
-    return Request(
-        received_at=clock(),
-        body=body,
-        method=incoming.method,
-        url=_url(incoming.scope, incoming.headers.get("host", "")),
-        query=_query(incoming.scope["query_string"]),
-        headers=Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in incoming.scope["headers"]),
-    )
 
 
 def _url(scope: HTTPScope, host: str) -> str:

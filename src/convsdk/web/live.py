@@ -60,6 +60,8 @@ class Stream:
             for data in news.values():
                 event = data.pop("event")
                 yield b"event: %b\ndata: %b\n\n" % (event.encode(), msgspec.json.encode(data))
+                if event == "session":  # whoever listens may hear of something else now, or of nothing
+                    return
 
 
 class Live:

@@ -6,6 +6,7 @@ or the site says that it may. A page of another site gets the token itself, sinc
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Annotated, Self
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from attrs import evolve, frozen
 from litestar import Response as HttpResponse
 from litestar import Router, delete, get, post
 from litestar.datastructures import Cookie
+from litestar.exceptions import SerializationException
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File as FileResponse
 from litestar.response import Stream as StreamResponse
@@ -22,8 +24,8 @@ from convsdk.core.model import Attachment
 from convsdk.core.ports import Widget
 from convsdk.hub import Hub
 from convsdk.web.chat import FILE, Chat, Introduced, Said, Seen, Submitted, Visit
-from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, write_refusal
-from convsdk.web.exchange import Incoming, Limits
+from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, cookie_token, holds_token, write_refusal
+from convsdk.web.exchange import Incoming, Limits, read_body
 from convsdk.web.files import Files, TooLargeError
 from convsdk.web.live import Live
 from convsdk.web.pages import is_cross_site
@@ -82,19 +84,20 @@ class Widgets:
 
     def router(self) -> Router:
         """Give the addresses."""
+        take = partial(post, before_request=self._read)
         return Router(
             "/widget/{channel:str}",
             route_handlers=[
                 get("/")(self.show),
-                post("/session")(self.begin),
+                take("/session")(self.begin),
                 delete("/session", status_code=204)(self.end),
-                post("/identity")(self.identify),
+                take("/identity")(self.identify),
                 get("/conversations")(self.conversations),
                 get("/messages")(self.messages),
-                post("/messages")(self.say),
-                post("/forms")(self.submit),
-                post("/seen", status_code=204)(self.see),
-                post("/typing", status_code=204)(self.type),
+                take("/messages")(self.say),
+                take("/forms")(self.submit),
+                take("/seen", status_code=204)(self.see),
+                take("/typing", status_code=204)(self.type),
                 post("/files", request_max_body_size=None)(self.upload),
                 get("/files/{number:str}")(self.download),
                 get("/events")(self.listen),
@@ -103,6 +106,16 @@ class Widgets:
             request_max_body_size=self._limits.body_bytes,
             tags=["widget"],
         )
+
+    async def _read(self, request: Incoming) -> None:
+        """Read what is to be JSON before anything is done with it, in the time that there is for that."""
+        if request.content_type[0] != "application/json":  # a form of another page can send other types unasked
+            raise RefusedError(415, "media_type", "the body is not JSON: send it as application/json")
+        await read_body(request, limits=self._limits)
+        try:
+            await request.json()
+        except (SerializationException, RecursionError, UnicodeError):
+            raise RefusedError(400, "unreadable", "the body is no JSON in UTF-8, or nested too deep") from None
 
     def _chat(self, visit: Visit) -> Chat:
         return self._homes[visit.channel.name].chat
@@ -130,33 +143,32 @@ class Widgets:
         visit = await self._visit(request, is_write=True)
         return await asyncio.to_thread(self._chat(visit).begin, visit)
 
-    async def _view(self, visit: Visit, request: Incoming, *, keep: bool = True) -> SessionView:
+    async def _view(self, visit: Visit, request: Incoming, *, is_kept: bool) -> SessionView:
         assert visit.session is not None  # noqa: S101  (for the type checker: who asks has one)
         session = visit.session
         conversation, unread = await asyncio.to_thread(
             lambda: (self._chat(visit).current(visit), self._chat(visit).unread(visit))
         )
-        has_token = not keep or is_cross_site(request.headers)
+        # What is in a cookie stays out of the reach of scripts, whatever a page asks for.
+        is_hidden = is_kept or visit.token == cookie_token(request, visit.channel.name)
         return SessionView(
             visitor=session.public,
             is_proven=session.is_proven(self._chat(visit).now()),
             conversation=conversation,
             unread=unread,
-            token=visit.token if has_token else None,
+            token=None if is_hidden else visit.token,
         )
 
     def _cookies(self, visit: Visit, request: Incoming) -> list[Cookie]:
         """Give the cookie of a visit, with each answer anew, so that its time begins anew: where the browser has it."""
-        if is_cross_site(request.headers) or "authorization" in request.headers:
-            return []
-        return [self._cookie(visit)]
+        return [] if holds_token(request) else [self._cookie(visit)]
 
     def _cookie(self, visit: Visit) -> Cookie:
         return cookie(visit.channel.name, visit.token, int(self._chat(visit).visitors.keep.total_seconds()))
 
     async def _accepted(self, visit: Visit, request: Incoming, client_id: str) -> HttpResponse[Accepted]:
         self._live(visit).wake()
-        shown = await self._view(visit, request)
+        shown = await self._view(visit, request, is_kept=not holds_token(request))
         content = Accepted(accepted=(client_id,), conversation=shown.conversation, session=shown)
         return HttpResponse(content, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
 
@@ -171,7 +183,7 @@ class Widgets:
             forms=dict(visit.channel.forms),
             attachments=FileRules(max_bytes=widget.file_bytes, types=widget.file_types if widget.file_bytes else ()),
             has_agents=bool(await asyncio.to_thread(self._hub(visit).on_duty)),
-            session=await self._view(visit, request) if visit.session else None,
+            session=await self._view(visit, request, is_kept=not holds_token(request)) if visit.session else None,
         )
         sent = self._cookies(visit, request) if visit.session else []
         return HttpResponse(content, cookies=sent, headers=PRIVATE)
@@ -182,9 +194,10 @@ class Widgets:
         if data.is_open:
             await asyncio.to_thread(self._chat(visit).open, visit)
             self._live(visit).wake()
-        shown = await self._view(visit, request, keep=data.keep)
         # Also where the browser had but the token, in memory: from now on it may keep it.
-        sent = [self._cookie(visit)] if shown.token is None else []
+        is_kept = data.keep and not is_cross_site(request.headers)
+        shown = await self._view(visit, request, is_kept=is_kept)
+        sent = [self._cookie(visit)] if is_kept else []
         return HttpResponse(shown, status_code=200, cookies=sent, headers=PRIVATE)
 
     async def end(self, request: Incoming) -> HttpResponse[None]:
@@ -202,7 +215,7 @@ class Widgets:
         if before.session and visit.token != before.token:
             self._live(visit).tell((visit.channel.name, before.session.visitor), "session")
         self._live(visit).wake()
-        shown = await self._view(visit, request, keep="authorization" not in request.headers)
+        shown = await self._view(visit, request, is_kept=not holds_token(request))
         return HttpResponse(shown, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
 
     async def conversations(self, request: Incoming) -> HttpResponse[dict[str, list[EntryView]]]:
@@ -326,11 +339,17 @@ class Widgets:
         assert visit.session is not None  # noqa: S101  (for the type checker: own_visit has one)
         own = (visit.channel.name, visit.session.visitor)
         live = self._live(visit)
-        if live.open >= self._limits.streams or live.listening(own) >= self._limits.visitor_streams:
+
+        def is_full() -> bool:
+            return live.open >= self._limits.streams or live.listening(own) >= self._limits.visitor_streams
+
+        if is_full():
             raise RefusedError(503, "too_many_streams", "no more event streams: ask now and then", retry_after_s=30)
         readable = await asyncio.to_thread(self._chat(visit).readable, visit.session)
 
         async def events() -> AsyncIterator[bytes]:
+            if is_full():  # others came in at the same time
+                return
             with live.listen([own, *readable]) as stream:
                 async for event in stream.events():
                     yield event
