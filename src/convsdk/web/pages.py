@@ -58,21 +58,23 @@ class Pages(ASGIMiddleware):
         headers = Headers.from_scope(scope)
         asked = _WIDGET.search(scope["path"])
         widget = self._widget(asked[1]) if asked else None
-        origin = headers.get("origin")
-        if scope["type"] != ScopeType.HTTP or widget is None or origin is None or not is_allowed(widget, headers):
+        if scope["type"] != ScopeType.HTTP or widget is None:
             await next_app(scope, receive, send)
             return
-        told = {"access-control-allow-origin": origin, "access-control-allow-credentials": "true", "vary": "origin"}
-        if scope["method"] == "OPTIONS":
-            await _answer(send, told | _PREFLIGHT)
-            return
+        told = {"vary": "origin"}
+        origin = headers.get("origin")
+        if origin is not None and is_allowed(widget, headers):
+            told |= {"access-control-allow-origin": origin, "access-control-allow-credentials": "true"}
+            if scope["method"] == "OPTIONS":
+                await _answer(send, told | _PREFLIGHT)
+                return
+            told["access-control-expose-headers"] = "retry-after"
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 marked = MutableScopeHeaders(message)
                 for name, value in told.items():
                     marked[name] = value
-                marked["access-control-expose-headers"] = "retry-after"
             await send(message)
 
         await next_app(scope, receive, send_marked)
