@@ -194,7 +194,17 @@ class Browser:
 
     def listen(self):
         """Open an event stream, and give it once it has begun or was refused."""
-        return Ear(self)
+        return self.listen_all(1)[0]
+
+    def listen_all(self, count):
+        """Open so many event streams at once."""
+        ears = [Ear(self) for _ in range(count)]
+
+        async def begin():
+            await asyncio.gather(*(one.begin() for one in ears))
+
+        self.shop.run(begin())
+        return ears
 
 
 class Ear:
@@ -225,7 +235,12 @@ class Ear:
             "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
             "client": (browser.address, 4711),
         }
-        self._shop.run(self._begin())
+
+    async def begin(self):
+        """Ask for it, and wait until something comes."""
+        self._task = asyncio.create_task(self._shop.app(self._scope, self._receive, self._send))
+        self._task.add_done_callback(lambda _: self._changed.set())
+        await self._until(lambda: self._received or self.is_over)
 
     @property
     def events(self):
@@ -255,11 +270,6 @@ class Ear:
         self._gone.set()
         self.wait()
 
-    async def _begin(self):
-        self._task = asyncio.create_task(self._shop.app(self._scope, self._receive, self._send))
-        self._task.add_done_callback(lambda _: self._changed.set())
-        await self._until(lambda: self._received or self.is_over)
-
     async def _until(self, condition):
         while not condition():
             self._changed.clear()
@@ -275,5 +285,7 @@ class Ear:
     async def _send(self, message):
         if message["type"] == "http.response.start":
             self.status = message["status"]
+        elif not message.get("more_body"):
+            self._gone.set()  # as a server says to an app that goes on listening
         self._received += message.get("body", b"")
         self._changed.set()
