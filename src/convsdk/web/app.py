@@ -19,6 +19,7 @@ from convsdk.hub import Hub
 from convsdk.ingest import Ingest
 from convsdk.rejects import Rejects
 from convsdk.web.chat import Chat
+from convsdk.web.document import RawBody, document, empty, raw
 from convsdk.web.exchange import Incoming, Limits, read_request, write_error, write_response
 from convsdk.web.files import Files
 from convsdk.web.live import Live
@@ -64,25 +65,49 @@ def create_app(
     within = limits or Limits()
     webhooks = Webhooks(hubs=_homes(hubs), ingest=ingest, rejects=Rejects(Path(rejects), capacity=_REJECTS))
 
-    @route("/channels/{channel:str}", http_method=["GET", "POST"], request_max_body_size=within.body_bytes)
+    @route(
+        "/channels/{channel:str}",
+        http_method=["GET", "POST"],
+        status_code=200,
+        request_max_body_size=within.body_bytes,
+        tags=["webhooks"],
+        operation_class=RawBody,
+        responses={200: raw("*/*", "The channel's answer.")}
+        | empty(
+            _400="The channel does not take it.",
+            _403="It is not authentic.",
+            _404="There is no such channel.",
+            _408="The body did not come in time.",
+            _413="The body is too large.",
+            _503="Try again later: Retry-After says when.",
+        ),
+    )
     async def take_webhook(request: Incoming) -> HttpResponse[bytes]:
+        """Take what a platform or a site sends to a channel. A 2xx says that it is on disk here."""
         channel = request.path_params["channel"]
         settled = await webhooks.take(channel, lambda: read_request(request, limits=within, clock=clock))
         return write_response(request, settled.response, is_last=not settled.is_read)
 
-    @get("/health")
+    @get("/health", tags=["operation"], responses={200: raw("text/plain", "It is.")})
     async def tell_health() -> HttpResponse[bytes]:
+        """Say that the process is up."""
         return HttpResponse(b"ok\n", media_type="text/plain")
 
-    @get("/ready")
+    @get(
+        "/ready",
+        tags=["operation"],
+        responses={200: raw("text/plain", "It is."), 503: raw("text/plain", "It is not, or no longer.")},
+    )
     async def tell_readiness() -> HttpResponse[bytes]:
+        """Say whether the store answers and requests are taken."""
         is_ready = not webhooks.is_draining and await _answer(hubs)
         return HttpResponse(
             b"ready\n" if is_ready else b"not ready\n", status_code=200 if is_ready else 503, media_type="text/plain"
         )
 
-    @get("/metrics")
+    @get("/metrics", tags=["operation"], responses={200: raw("text/plain", "In Prometheus' text format.")})
     async def tell_metrics() -> HttpResponse[bytes]:
+        """Give what was counted."""
         return HttpResponse(webhooks.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     @get("/widget.js", include_in_schema=False)
@@ -102,7 +127,7 @@ def create_app(
         on_shutdown=[*(one.close for one in streams), webhooks.drain],
         middleware=[Pages(widgets.widget)],
         exception_handlers={Exception: write_error},
-        openapi_config=None,
+        openapi_config=document(),
         logging_config=None,  # it would set up logging for the whole process, which is the host's
         state=State({"live": {hub.workspace: home.live for hub, home in homes.items()}}),
     )

@@ -15,6 +15,7 @@ from convsdk.errors import ConvsdkError, Forbidden, NotFound, ParseError, Transi
 from convsdk.web.exchange import Incoming, Limits, UnreadError, write_error
 from convsdk.web.pages import is_allowed, is_cross_site
 from convsdk.web.throttle import Throttle
+from convsdk.web.views import Reason, Refusal
 
 PRIVATE = {"cache-control": "no-store"}
 _BUSY_S = 5.0
@@ -124,7 +125,7 @@ def write_refusal(request: Incoming, error: Exception) -> HttpResponse[Any]:
         headers["connection"] = "close"
     if refused.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(refused.retry_after_s)))
-    content = {"error": {"code": refused.code, "message": str(refused)}}
+    content = Refusal(error=Reason(code=refused.code, message=str(refused)))
     return HttpResponse(content, status_code=refused.status, headers=headers)
 
 

@@ -11,6 +11,21 @@ from convsdk.web.chat import Seen
 
 
 @frozen(kw_only=True)
+class Reason:
+    """Why a request is refused: a code for programs, and words for whoever writes one."""
+
+    code: str
+    message: str
+
+
+@frozen(kw_only=True)
+class Refusal:
+    """The answer to a request that is refused."""
+
+    error: Reason
+
+
+@frozen(kw_only=True)
 class FileRules:
     """What may be attached."""
 
@@ -62,6 +77,13 @@ class EntryView:
     is_current: bool
     unread: int
     last: str
+
+
+@frozen(kw_only=True)
+class EntriesView:
+    """The conversations that the visitor may read, the newest first."""
+
+    conversations: tuple[EntryView, ...]
 
 
 @frozen(kw_only=True)

@@ -15,6 +15,7 @@ from litestar import Response as HttpResponse
 from litestar import Router, delete, get, post
 from litestar.datastructures import Cookie
 from litestar.exceptions import SerializationException
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import File as FileResponse
 from litestar.response import Stream as StreamResponse
@@ -24,6 +25,7 @@ from convsdk.core.model import Attachment
 from convsdk.core.ports import Widget
 from convsdk.hub import Hub
 from convsdk.web.chat import FILE, Chat, Introduced, Said, Seen, Submitted, Visit
+from convsdk.web.document import SECURITY, RawBody, empty, raw, told
 from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, cookie_token, holds_token, write_refusal
 from convsdk.web.exchange import Incoming, Limits, read_body
 from convsdk.web.files import Files, TooLargeError
@@ -32,6 +34,7 @@ from convsdk.web.pages import is_cross_site
 from convsdk.web.views import (
     Accepted,
     Begin,
+    EntriesView,
     EntryView,
     FileRules,
     HistoryView,
@@ -84,26 +87,40 @@ class Widgets:
 
     def router(self) -> Router:
         """Give the addresses."""
-        take = partial(post, before_request=self._read)
+        take = partial(
+            post,
+            before_request=self._read,
+            status_code=200,
+            response_description="It was done.",
+            responses=told(401, 408, 413, 415),
+        )
+        give = partial(get, response_description="What was asked for.", responses=told(401))
+        taken = ResponseSpec(Accepted, description="It was taken.", generate_examples=False)
+        problems = ResponseSpec(Problems, description="What is wrong with each field.", generate_examples=False)
         return Router(
             "/widget/{channel:str}",
             route_handlers=[
-                get("/")(self.show),
+                give("/", responses=told())(self.show),
                 take("/session")(self.begin),
-                delete("/session", status_code=204)(self.end),
+                delete("/session", status_code=204, responses=told() | empty(_204="There is no session now."))(
+                    self.end
+                ),
                 take("/identity")(self.identify),
-                get("/conversations")(self.conversations),
-                get("/messages")(self.messages),
+                give("/conversations")(self.conversations),
+                give("/messages")(self.messages),
                 take("/messages")(self.say),
-                take("/forms")(self.submit),
+                take("/forms", responses=told(408, 413, 415) | {200: taken, 422: problems})(self.submit),
                 take("/seen", status_code=204)(self.see),
                 take("/typing", status_code=204)(self.type),
-                post("/files", request_max_body_size=None)(self.upload),
-                get("/files/{number:str}")(self.download),
-                get("/events")(self.listen),
+                post("/files", request_max_body_size=None, operation_class=RawBody, responses=told(408, 413, 415))(
+                    self.upload
+                ),
+                get("/files/{number:str}", responses=told(401) | {200: raw("*/*", "The file.")})(self.download),
+                get("/events", responses=told(401) | {200: raw("text/event-stream", "The events.")})(self.listen),
             ],
             exception_handlers={Exception: write_refusal},
             request_max_body_size=self._limits.body_bytes,
+            security=SECURITY,
             tags=["widget"],
         )
 
@@ -218,13 +235,13 @@ class Widgets:
         shown = await self._view(visit, request, is_kept=not holds_token(request))
         return HttpResponse(shown, status_code=200, cookies=self._cookies(visit, request), headers=PRIVATE)
 
-    async def conversations(self, request: Incoming) -> HttpResponse[dict[str, list[EntryView]]]:
+    async def conversations(self, request: Incoming) -> HttpResponse[EntriesView]:
         """List the conversations that this visitor may read, the newest first."""
         visit = await self._own_visit(request)
         current, entries = await asyncio.to_thread(
             lambda: (self._chat(visit).current(visit), self._chat(visit).entries(visit))
         )
-        views = [
+        views = tuple(
             EntryView(
                 id=one.filing.id,
                 channel=one.filing.channel,
@@ -236,8 +253,8 @@ class Widgets:
                 last=one.last,
             )
             for one in entries
-        ]
-        return HttpResponse({"conversations": views}, headers=PRIVATE)
+        )
+        return HttpResponse(EntriesView(conversations=views), headers=PRIVATE)
 
     async def messages(
         self, request: Incoming, conversation: _Id = None, before: _Id = None, after: _Id = None
