@@ -44,9 +44,11 @@ FLOW = Flow(
     )
 )
 # As strict as a page can be: the widget needs nothing more, wherever it comes from.
-_POLICY = "default-src 'none'; script-src 'self' {host}; style-src 'self'; connect-src 'self' {host}; img-src 'self' blob: data: {host}"
+_POLICY = (
+    "default-src 'none'; script-src 'self' {host}; style-src 'self'; connect-src 'self' {host}; img-src 'self' blob:"
+)
 _PAGE = """<!doctype html><html lang="{lang}" dir="{dir}"><head><meta charset="utf-8"><title>Shop</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><link rel="stylesheet" href="page.css">
+<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="page.css">
 <script src="page.js"></script><script async src="{src}" {attributes}></script></head>
 <body><main><h1>Shop</h1><p>Plants and pots.</p><button>Buy</button></main></body></html>"""
 
@@ -111,9 +113,9 @@ class Shop:
             self._listening.close()
             self.hub.close()
 
-    def page(self, *, host="", lang="en", dir="ltr", **attributes):
+    def page(self, *, host="", lang="en", direction="ltr", **attributes):
         """Give the address of a page at `host` with the widget on it, and with `attributes` of its script tag."""
-        asked = {"lang": lang, "dir": dir, "channel": "chat", **attributes}
+        asked = {"lang": lang, "dir": direction, "channel": "chat", **attributes}
         return f"{host or self.url}/shop?{urlencode(asked)}"
 
     def _pages(self):

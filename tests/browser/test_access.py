@@ -68,63 +68,60 @@ convsdk("init", { channel: "chat", lang: "ar", texts: { open: "افتح المح
 """
 
 
-def closed(visitor, shop):
-    """Show a chat that nobody has opened."""
-
-
-def opened(visitor, shop):
-    """Show the bot's question."""
+def states(visitor, shop):
+    """Lead a visitor through all that the chat can show, and give the name of each state."""
+    yield "closed"
     visitor.open().sees("What is it about?")
-
-
-def form(visitor, shop):
-    """Show a form that was filled in wrong."""
-    visitor.open().press("A human, please").sees("How can we reach you?")
-    visitor.page.get_by_label("E-mail address").press("Enter")
-    expect(visitor.page.get_by_text("Please fill this in.").or_(visitor.page.get_by_text("Bitte ausfüllen."))).to_be_visible()
-
-
-def answered(visitor, shop):
-    """Show a conversation with a person, in which the form is filled in."""
-    visitor.open().press("A human, please").sees("How can we reach you?")
-    visitor.page.get_by_label("E-mail address").fill("ann@customer.example")
-    visitor.page.get_by_label("E-mail address").press("Enter")
+    yield "opened"
+    visitor.press("A human, please").sees("How can we reach you?")
+    email = visitor.page.get_by_label("E-mail address")
+    email.press("Enter")
+    expect(visitor.page.get_by_text("Please fill this in.")).to_be_visible()
+    yield "form"
+    email.fill(ANN["email"])
+    email.press("Enter")
     visitor.sees("We write to you tomorrow.")
-    shop.hub.reply(shop.conversations()[0].id, "See https://shop.example/pots\nThey are new.", by="Kim")
+    (conversation,) = shop.conversations()
+    shop.hub.reply(conversation.id, "See https://shop.example/pots\nThey are new.", by="Kim")
     visitor.sees("Kim").write("Thank you!").sees("Thank you!")
-
-
-def conversations(visitor, shop):
-    """Show the list of conversations."""
+    expect(visitor.log.get_by_text("Sending…")).to_have_count(0)
+    yield "answered"
     by = hint(email=ANN["email"], trust=Trust.CHANNEL, at=shop.clock())
     mail = MessageReceived(external_id="m1", hint=by, at=shop.clock(), subject="Broken pot", text="It has a crack.")
     shop.hub.receive("mail", [mail])
-    visitor.open().sees("What is it about?")
     visitor.identify({"token": shop.token(visitor.name, ANN)})
     visitor.chat.locator(".menu").click()
     visitor.chat.get_by_text("Broken pot").wait_for()
+    yield "conversations"
+    visitor.chat.get_by_text("Broken pot").click()
+    visitor.sees("It has a crack.")
+    yield "another"
+    visitor.close()
+    shop.hub.reply(conversation.id, "And they are green.", by="Kim")
+    expect(visitor.launcher).to_have_text("1")
+    yield "unread"
 
 
-@pytest.mark.parametrize("looks", ["desktop", "mobile", "dark", "right-to-left"])
-@pytest.mark.parametrize("state", [closed, opened, form, answered, conversations])
-def test_no_state_violates_a_rule_of_accessibility(shop, new_page, request, violations, shoot, state, looks):
-    """axe-core finds nothing wrong with any state of the chat, in any of its looks."""
-    page = request.getfixturevalue("mobile") if looks == "mobile" else new_page(
-        viewport={"width": 1280, "height": 800}, color_scheme="dark" if looks == "dark" else "light"
-    )
-    shop.script = ARABIC if looks == "right-to-left" else ""
+@pytest.mark.parametrize("look", ["desktop", "mobile", "dark", "right-to-left"])
+def test_no_state_violates_a_rule_of_accessibility(shop, request, violations, shoot, look):
+    """axe-core finds nothing wrong with anything that the chat shows, in any of its looks."""
+    page = request.getfixturevalue("mobile" if look == "mobile" else "desktop")
+    page.emulate_media(color_scheme="dark" if look == "dark" else "light")
+    shop.script = ARABIC if look == "right-to-left" else ""
     visitor = Visitor(page).come(shop.page(channel="") if shop.script else shop.page())
 
-    state(visitor, shop)
-    shoot(page, f"{state.__name__}-{looks}")
+    found = {}
+    for state in states(visitor, shop):
+        shoot(page, f"{state}-{look}")
+        found[state] = violations(page)
 
-    assert violations(page) == []
+    assert found == {state: [] for state in found}
 
 
 def test_page_from_right_to_left_has_the_chat_at_the_left(shop, desktop):
     """With an Arabic dictionary the chat is mirrored; each message goes the way of its own letters."""
     shop.script = ARABIC
-    visitor = Visitor(desktop).come(shop.page(lang="ar", dir="rtl", channel=""))
+    visitor = Visitor(desktop).come(shop.page(lang="ar", direction="rtl", channel=""))
     expect(visitor.launcher).to_have_accessible_name("افتح المحادثة")
     visitor.open().sees("What is it about?")
 

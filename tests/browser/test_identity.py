@@ -31,6 +31,7 @@ def begin(shop, page, text="Hello."):
 
 def log_in(shop, visitor, person):
     """Have the page prove who is logged in; give what the widget says then."""
+    visitor.waits(lambda: visitor.name is not None, wanted=True)
     return visitor.identify({"token": shop.token(visitor.name, person)})
 
 
@@ -60,7 +61,7 @@ def test_proof_after_load_opens_the_verified_conversations(mailed, desktop, shoo
 
 
 def test_proof_before_load_counts_once_the_chat_is_opened(mailed, desktop):
-    """What a page says before the script has come waits for it, and sets no cookie before the visitor opens the chat."""
+    """What a page says before the script has come waits until the visitor opens the chat, and sets no cookie."""
     mailed.script = EARLY
     visitor = Visitor(desktop).come(mailed.page())
     desktop.wait_for_timeout(300)

@@ -2,14 +2,15 @@
 
 import zlib
 
-import pytest
 from playwright.sync_api import expect
 from shops import Visitor
 
 HOSTILE = "<img src=x onerror=ran=1><script>ran=1</script> javascript:ran=1 https://shop.example/<b>"
 
+FROM_END = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
 
-def png(width=4, height=4, noise=b""):
+
+def png(width=200, height=120, noise=b""):
     """Give a picture; `noise` makes it as large as wanted."""
 
     def chunk(kind, data):
@@ -17,8 +18,8 @@ def png(width=4, height=4, noise=b""):
 
     head = width.to_bytes(4) + height.to_bytes(4) + bytes([8, 2, 0, 0, 0])
     lines = zlib.compress((b"\0" + b"\x2f\x6b\x4f" * width) * height)
-    chunks = chunk(b"IHDR", head) + (chunk(b"noIs", noise) if noise else b"") + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
+    parts = [(b"IHDR", head), (b"noIs", noise), (b"IDAT", lines), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def file(name, media_type, content):
@@ -27,17 +28,19 @@ def file(name, media_type, content):
 
 
 def test_picture_and_document_are_sent(shop, desktop, shoot):
-    """A picture is shown, a document is a link, and both are at the message in the store."""
+    """A picture is shown, a document is a link, both are at the message in the store, and the newest stays in view."""
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?")
 
     picker = visitor.chat.locator("input[type=file]")
-    picker.set_input_files([file("pot.png", "image/png", png(200, 120)), file("bill.pdf", "application/pdf", b"%PDF-1.7")])
+    picture, document = file("pot.png", "image/png", png()), file("bill.pdf", "application/pdf", b"%PDF-1.7")
+    picker.set_input_files([picture, document])
     expect(visitor.chat.locator(".files li")).to_have_count(2)
     expect(visitor.chat.locator(".files progress")).to_have_count(0)
     shoot(desktop, "attached")
     visitor.write("Look.").sees("Look.")
     image = visitor.log.get_by_role("img", name="pot.png")
     visitor.waits(lambda: image.evaluate("(image) => image.naturalWidth"), 200)
+    visitor.waits(lambda: visitor.log.evaluate(FROM_END) < 2, wanted=True)
     shoot(desktop, "picture")
     with desktop.expect_download() as download:
         visitor.log.get_by_role("link", name="bill.pdf").click()
@@ -45,7 +48,7 @@ def test_picture_and_document_are_sent(shop, desktop, shoot):
     assert download.value.suggested_filename == "bill.pdf"
     (message,) = [one for one in shop.messages(shop.conversations()[0].id) if one.text == "Look."]
     assert [(one.name, one.media_type, one.size) for one in message.attachments] == [
-        ("pot.png", "image/png", len(png(200, 120))),
+        ("pot.png", "image/png", len(png())),
         ("bill.pdf", "application/pdf", 8),
     ]
 
@@ -72,7 +75,7 @@ def test_page_of_another_site_goes_by_token(open_shop, desktop):
     shop = open_shop(is_allowed_elsewhere=True)
     visitor = Visitor(desktop).come(shop.page(host=shop.elsewhere)).open().sees("What is it about?")
     picker = visitor.chat.locator("input[type=file]")
-    picker.set_input_files(file("pot.png", "image/png", png(200, 120)))
+    picker.set_input_files(file("pot.png", "image/png", png()))
     visitor.write("From elsewhere.").sees("From elsewhere.")
     desktop.reload()
     visitor.sees("From elsewhere.")
@@ -99,7 +102,7 @@ def test_page_of_another_site_that_is_not_allowed_is_told_so(shop, desktop, comp
 
 
 def test_cookie_comes_with_the_visitor_or_with_consent_only(shop, desktop):
-    """Looking at a page leaves nothing in the browser; a yes sets the cookie, a no takes it away, and the chat goes on."""
+    """Looking at a page leaves nothing in the browser; a yes sets the cookie, a no takes it away, the chat goes on."""
     visitor = Visitor(desktop).come(shop.page())
     before = visitor.cookie, desktop.evaluate("localStorage.length")
 
@@ -138,7 +141,7 @@ def test_chat_under_a_prefix(open_shop, desktop):
     shop = open_shop(prefix="/talk/here")
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?")
     picker = visitor.chat.locator("input[type=file]")
-    picker.set_input_files(file("pot.png", "image/png", png(200, 120)))
+    picker.set_input_files(file("pot.png", "image/png", png()))
     visitor.write("Hello from below.").sees("Hello from below.")
     image = visitor.log.get_by_role("img", name="pot.png")
     visitor.waits(lambda: image.evaluate("(image) => image.naturalWidth"), 200)
@@ -185,6 +188,7 @@ LOOK = """(element) => {
 
 def test_styles_of_the_page_do_not_reach_the_chat(shop, desktop, shoot):
     """Whatever the page says of all elements, the chat looks the same."""
+
     def looks():
         visitor = Visitor(desktop).come(shop.page())
         if not visitor.dialog.is_visible():

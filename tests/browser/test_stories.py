@@ -54,7 +54,7 @@ def test_anonymous_visitor_becomes_a_contact_with_the_whole_conversation(shop, d
 
 
 def test_answer_is_there_within_two_seconds_and_counted_while_the_chat_is_closed(shop, desktop, shoot):
-    """What an agent writes is shown at once, without a reload; on a closed chat the badge counts it until it is seen."""
+    """What an agent writes is shown at once; on a closed chat the badge counts it until it is seen."""
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?").write("Is anybody there?")
     visitor.waits(lambda: shop.texts(shop.conversations()[0].id), ["Is anybody there?"])
     conversation = shop.conversations()[0].id
@@ -76,6 +76,24 @@ def test_answer_is_there_within_two_seconds_and_counted_while_the_chat_is_closed
     expect(visitor.launcher).to_have_accessible_name("Open chat")
 
     assert took_s < 2
+
+
+def test_form_shows_what_was_given_however_late_its_answer_comes(shop, desktop):
+    """What the visitor filled in stays in sight, also where what follows is heard of before the form's answer."""
+
+    def delay(route):
+        answer = route.fetch()
+        desktop.wait_for_timeout(700)
+        route.fulfill(response=answer)
+
+    visitor = Visitor(desktop).come(shop.page()).open().press("A human, please").sees("How can we reach you?")
+    desktop.route("**/forms", delay)
+    desktop.get_by_label("Phone number").fill("030 1234567")
+    desktop.get_by_label("E-mail address").fill("ann@customer.example")
+    desktop.get_by_label("E-mail address").press("Enter")
+
+    visitor.sees("We write to you tomorrow.", "ann@customer.example", "030 1234567")
+    expect(visitor.input).to_be_focused()
 
 
 def test_visitor_who_comes_back_on_day_29_goes_on_and_gives_an_address(shop, new_page):
