@@ -4,11 +4,13 @@ Playwright keeps an event loop running in the thread of the tests: a server unde
 """
 
 import os
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from shops import Shop
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = [
@@ -94,3 +96,30 @@ def violations():
         return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
 
     return find_violations
+
+
+@pytest.fixture
+def open_shop(tmp_path):
+    """Give a function that opens a shop with the chat on its pages; it takes the options of `Shop`.
+
+    A test names it before its pages: it is closed after them.
+    """
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(Shop(tmp_path, **options).open())
+
+
+@pytest.fixture
+def shop(open_shop):
+    """Give a shop with the chat on its pages, open."""
+    return open_shop()
+
+
+@pytest.fixture
+def shoot():
+    """Give a function that keeps a picture of a page, in the folder of `CONVSDK_TEST_SCREENSHOTS` where that is set."""
+
+    def keep(page, name):
+        if folder := os.environ.get("CONVSDK_TEST_SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
+
+    return keep

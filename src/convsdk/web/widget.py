@@ -266,7 +266,7 @@ class Widgets:
             history = self._chat(visit).history(visit, conversation, before=before, after=after)
             return HistoryView(
                 conversation=history.conversation,
-                messages=tuple(_with_addresses(one, request, visit.channel.name) for one in history.messages),
+                messages=tuple(_with_addresses(one, visit.channel.name) for one in history.messages),
                 has_more=history.has_more,
                 expects=self._chat(visit).expects(visit, history.conversation),
                 has_agents=bool(self._hub(visit).on_duty()),
@@ -374,12 +374,12 @@ class Widgets:
         return StreamResponse(events(), media_type="text/event-stream", headers=_STREAM_HEADERS)
 
 
-def _with_addresses(message: Seen, request: Incoming, channel: str) -> Seen:
-    """Give a message with the addresses of its attachments as this browser can ask for them."""
-    root = request.scope.get("root_path", "").rstrip("/")
+def _with_addresses(message: Seen, channel: str) -> Seen:
+    """Give a message with the addresses of its attachments: of those that are kept here, seen from the script's."""
 
     def addressed(one: Attachment) -> Attachment:
         number = one.url.removeprefix(FILE)
-        return evolve(one, url=f"{root}/widget/{quote(channel)}/files/{number}") if number != one.url else one
+        # The browser knows under which prefix the app is; not every host, and no proxy, tells the app.
+        return evolve(one, url=f"widget/{quote(channel)}/files/{number}") if number != one.url else one
 
     return evolve(message, attachments=tuple(map(addressed, message.attachments)))

@@ -155,7 +155,7 @@
     .form input { width: 100%; }
     .form [aria-invalid="true"] { border: 2px solid var(--bad); }
     .form .field { margin-bottom: 12px; }
-    .problem { font-size: 14px; }
+    .problem { margin-block-start: 6px; font-size: 14px; }
     .form p { overflow-wrap: anywhere; }
     .form .filled { width: 100%; }
     .typing { padding: 0 18px 6px; }
@@ -669,9 +669,11 @@
 
     async #work() {
       if (this.isStale) await this.#load();
+      const wasReachable = this.api.isReachable;
       // What cannot be sent must not keep from reading.
       const failure = Date.now() < this.sendAfter ? null : await this.#send().catch((error) => error);
       if (this.session) await this.#fetchMessages();
+      if (!wasReachable && this.api.isReachable) this.#hurry();
       if (this.session && this.unread && this.isOpen && !document.hidden) await this.#see();
       if (failure) throw failure;
     }
@@ -684,6 +686,7 @@
     }
 
     #postpone(failure) {
+      if (Date.now() < this.sendAfter) return;
       this.sendAfter = Date.now() + (failure.retryAfterMs || backoff(this.failures));
       this.failures += 1;
     }
@@ -862,6 +865,7 @@
   class ConvsdkChat extends HTMLElement {
     #rows = new Map();
     #files = [];
+    isAtEnd = true;
 
     start(chat, { lang, dir, texts = {}, color, position }) {
       const wanted = lang || document.documentElement.lang || navigator.language;
@@ -911,6 +915,9 @@
       this.list = make("ul.conversations", { hidden: true, tabIndex: -1 });
       const live = { role: "log", "aria-live": "polite", "aria-label": this.texts.messages };
       this.log = make("div.log", { ...live, tabIndex: 0 });
+      this.log.onscroll = ({ target }) => (this.isAtEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 60);
+      this.stay = () => this.isAtEnd && (this.log.scrollTop = this.log.scrollHeight);
+      new ResizeObserver(this.stay).observe(this.log);
       this.typing = make("p.typing", { role: "status" });
       this.back = button("back filled", () => this.#choose({ is_current: true }), this.texts.back);
       const heading = make("h2", { id: "title" }, this.chat.config.title || "Chat");
@@ -998,9 +1005,9 @@
       this.#files = [];
       this.input.value = "";
       this.#typed();
+      this.isAtEnd = true;
       this.chat.write({ text, attachments });
       this.#render();
-      this.log.scrollTop = this.log.scrollHeight;
       this.input.focus();
     }
 
@@ -1093,7 +1100,7 @@
         const dayRow = this.#row(`day ${day}`, () => make("div.day", {}, day));
         if (!rows.includes(dayRow)) rows.push(dayRow);
         const isAsked = item === question;
-        const isDrawnAnew = item.detail?.form ? isAsked : item.attachments.length && item.state;
+        const isDrawnAnew = item.detail?.form ? isAsked || chat.answers.get(item.id)?.fields : item.attachments.length && item.state;
         const key = `${item.client_id ?? item.id} ${isDrawnAnew}`;
         const row = this.#row(key, () => this.#drawMessage(item, isAsked));
         this.#refresh(row, item, { isAsked, next: items[index + 1] });
@@ -1101,10 +1108,9 @@
       });
       const toEnd = log.scrollHeight - log.scrollTop;
       const isNewLast = rows.at(-1) !== this.lastRow;
-      const wasAtEnd = toEnd - log.clientHeight < 60;
       arrange(log, rows);
       log.ariaBusy = String(Boolean(chat.session) && !chat.isLoaded);
-      if (wasAtEnd || !this.lastRow) log.scrollTop = log.scrollHeight;
+      if (this.isAtEnd || !this.lastRow) log.scrollTop = log.scrollHeight;
       else if (!isNewLast) log.scrollTop = log.scrollHeight - toEnd;
       this.lastRow = items.length ? rows.at(-1) : null;
     }
@@ -1163,7 +1169,7 @@
     #fetchFile(link, type) {
       const { href, download: alt } = link;
       const load = async () => (link.href = await this.chat.fetchFile(href));
-      if (type.startsWith("image/")) load().then((src) => link.replaceChildren(make("img", { alt, src })), () => {});
+      if (type.startsWith("image/")) load().then((src) => link.replaceChildren(make("img", { alt, src, onload: this.stay })), () => {});
       else link.onclick = async (event) => {
         if (link.href !== href) return;
         event.preventDefault();
