@@ -36,7 +36,7 @@ def test_file_can_be_sent_and_read(any_shop):
     assert (file.status_code, file.json()["size"]) == (201, 8)
     (attachment,) = message["attachments"]
     assert attachment.items() >= {"name": "photo.png", "media_type": "image/png", "size": 8}.items()
-    assert attachment["url"] == f"/widget/chat/files/{file.json()['id']}"
+    assert attachment["url"] == f"widget/chat/files/{file.json()['id']}"
     assert (read.content, read.headers["content-type"]) == (b"\0\xff bytes", "image/png")
 
 

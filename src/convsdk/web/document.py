@@ -62,7 +62,8 @@ def empty(**statuses: str) -> dict[int, ResponseSpec]:
 
 def raw(media_type: str, description: str) -> ResponseSpec:
     """Give how an answer looks that is no JSON."""
-    return ResponseSpec(Any if media_type == "*/*" else str, description=description, media_type=media_type, generate_examples=False)
+    content = Any if media_type == "*/*" else str
+    return ResponseSpec(content, description=description, media_type=media_type, generate_examples=False)
 
 
 @dataclass
