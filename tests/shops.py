@@ -139,12 +139,16 @@ class Shop:
         async def dress() -> Response[str]:
             return Response(self.style, media_type="text/css")
 
+        @get("/favicon.ico", status_code=204, include_in_schema=False)
+        async def give_no_icon() -> None:
+            """Browsers ask for it, and complain where there is none."""
+
         @get("/token", include_in_schema=False)
         async def sign(request: Request) -> Response[str]:
             token = self.token(request.query_params["visitor"], self.logged_in)
             return Response(token, media_type="text/plain")
 
-        return [show, run, dress, sign]
+        return [show, run, dress, give_no_icon, sign]
 
     # -- what its staff see and do
 
