@@ -208,6 +208,15 @@ class Visitor:
         self.input.press("Enter")
         return self
 
+    def attach(self, *files):
+        """Choose files to attach, and wait until they are uploaded or refused."""
+        self.chat.locator("input[type=file]").set_input_files(
+            [{"name": name, "mimeType": media_type, "buffer": content} for name, media_type, content in files]
+        )
+        return self.waits(
+            lambda: [self.chat.locator(f".files {one}").count() for one in ("li", "progress")], [len(files), 0]
+        )
+
     def press(self, name):
         """Press the button of that name."""
         self.chat.get_by_role("button", name=name, exact=True).click()
