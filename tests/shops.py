@@ -139,12 +139,16 @@ class Shop:
         async def dress() -> Response[str]:
             return Response(self.style, media_type="text/css")
 
+        @get("/favicon.ico", status_code=204, include_in_schema=False)
+        async def give_no_icon() -> None:
+            """Browsers ask for it, and complain where there is none."""
+
         @get("/token", include_in_schema=False)
         async def sign(request: Request) -> Response[str]:
             token = self.token(request.query_params["visitor"], self.logged_in)
             return Response(token, media_type="text/plain")
 
-        return [show, run, dress, sign]
+        return [show, run, dress, give_no_icon, sign]
 
     # -- what its staff see and do
 
@@ -203,6 +207,15 @@ class Visitor:
         self.input.fill(text)
         self.input.press("Enter")
         return self
+
+    def attach(self, *files):
+        """Choose files to attach, and wait until they are uploaded or refused."""
+        self.chat.locator("input[type=file]").set_input_files(
+            [{"name": name, "mimeType": media_type, "buffer": content} for name, media_type, content in files]
+        )
+        return self.waits(
+            lambda: [self.chat.locator(f".files {one}").count() for one in ("li", "progress")], [len(files), 0]
+        )
 
     def press(self, name):
         """Press the button of that name."""

@@ -88,9 +88,9 @@ def test_server_that_is_killed_in_mid_chat_loses_and_doubles_nothing(tmp_path, d
 
 
 def test_messages_of_an_offline_browser_are_sent_once_it_is_back(shop, desktop, complaints, shoot):
-    """Without a network the chat says so, keeps what is written over a reload, and sends it in order afterwards."""
+    """Without a network the chat says so, keeps what is written, and sends it in order afterwards."""
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?").write("Before.")
-    expect(visitor.log.get_by_text("Sent")).to_be_visible()
+    visitor.waits(lambda: len(visitor.bubbles), 5)  # with the bot's answer
 
     desktop.context.set_offline(True)
     visitor.write("Without.").write("Still without.")
@@ -104,6 +104,20 @@ def test_messages_of_an_offline_browser_are_sent_once_it_is_back(shop, desktop, 
     expect(visitor.log.get_by_text("Sending…")).to_have_count(0)
     assert [one for one in visitor.bubbles if "out." in one] == ["Without.", "Still without."]
     take_out(complaints, "ERR_INTERNET_DISCONNECTED", "ERR_NETWORK_CHANGED", "ERR_FAILED")
+
+
+def test_message_that_was_not_sent_survives_a_reload(shop, desktop, complaints):
+    """What is still to be sent stays in the browser, and the next page sends it once the server answers."""
+    visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?")
+
+    desktop.route("**/widget/**", lambda route: route.abort())
+    visitor.write("Do not lose this.").sees("Do not lose this.")
+    desktop.reload()
+    desktop.unroute("**/widget/**")
+    visitor.sees("Do not lose this.")
+
+    visitor.waits(lambda: shop.texts(shop.conversations()[0].id), ["Do not lose this."])
+    take_out(complaints, "ERR_FAILED")
 
 
 def test_message_whose_answer_is_lost_is_kept_once(shop, desktop, complaints):

@@ -60,6 +60,16 @@ def test_proof_after_load_opens_the_verified_conversations(mailed, desktop, shoo
     assert {one.contact for one in mailed.conversations()} == {ann.id}
 
 
+def test_proof_spares_the_form(mailed, desktop):
+    """Who has proven an address is not asked for it again, and is answered by the bot as after the form."""
+    visitor = Visitor(desktop).come(mailed.page()).open().sees("What is it about?")
+
+    log_in(mailed, visitor, ANN)
+    visitor.press("A human, please").sees("We write to you tomorrow.")
+
+    assert "How can we reach you?" not in visitor.bubbles
+
+
 def test_proof_before_load_counts_once_the_chat_is_opened(mailed, desktop):
     """What a page says before the script has come waits until the visitor opens the chat, and sets no cookie."""
     mailed.script = EARLY

@@ -7,8 +7,6 @@ from shops import Visitor
 
 HOSTILE = "<img src=x onerror=ran=1><script>ran=1</script> javascript:ran=1 https://shop.example/<b>"
 
-FROM_END = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
-
 
 def png(width=200, height=120, noise=b""):
     """Give a picture; `noise` makes it as large as wanted."""
@@ -22,20 +20,15 @@ def png(width=200, height=120, noise=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def file(name, media_type, content):
-    """Give a file as Playwright hands it to a page."""
-    return {"name": name, "mimeType": media_type, "buffer": content}
+PICTURE = ("pot.png", "image/png", png())
+FROM_END = "(log) => log.scrollHeight - log.scrollTop - log.clientHeight"
 
 
 def test_picture_and_document_are_sent(shop, desktop, shoot):
     """A picture is shown, a document is a link, both are at the message in the store, and the newest stays in view."""
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?")
 
-    picker = visitor.chat.locator("input[type=file]")
-    picture, document = file("pot.png", "image/png", png()), file("bill.pdf", "application/pdf", b"%PDF-1.7")
-    picker.set_input_files([picture, document])
-    expect(visitor.chat.locator(".files li")).to_have_count(2)
-    expect(visitor.chat.locator(".files progress")).to_have_count(0)
+    visitor.attach(PICTURE, ("bill.pdf", "application/pdf", b"%PDF-1.7"))
     shoot(desktop, "attached")
     visitor.write("Look.").sees("Look.")
     image = visitor.log.get_by_role("img", name="pot.png")
@@ -57,10 +50,7 @@ def test_file_that_may_not_be_sent_is_refused_with_a_reason(shop, desktop):
     """What is too large or of another type is named, and is not sent with the message."""
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?")
 
-    picker = visitor.chat.locator("input[type=file]")
-    picker.set_input_files(
-        [file("big.png", "image/png", png(noise=bytes(100_000))), file("page.html", "text/html", b"<script>")]
-    )
+    visitor.attach(("big.png", "image/png", png(noise=bytes(100_000))), ("page.html", "text/html", b"<script>"))
     alerts = visitor.chat.get_by_role("alert")
     expect(alerts.filter(has_text="big.png is larger than 0.1 MB.")).to_be_visible()
     expect(alerts.filter(has_text="Files such as page.html cannot be sent.")).to_be_visible()
@@ -74,9 +64,7 @@ def test_page_of_another_site_goes_by_token(open_shop, desktop):
     """Where browsers keep no cookie, an allowed page holds the visitor's token, and a reload goes on with it."""
     shop = open_shop(is_allowed_elsewhere=True)
     visitor = Visitor(desktop).come(shop.page(host=shop.elsewhere)).open().sees("What is it about?")
-    picker = visitor.chat.locator("input[type=file]")
-    picker.set_input_files(file("pot.png", "image/png", png()))
-    visitor.write("From elsewhere.").sees("From elsewhere.")
+    visitor.attach(PICTURE).write("From elsewhere.").sees("From elsewhere.")
     desktop.reload()
     visitor.sees("From elsewhere.")
     image = visitor.log.get_by_role("img", name="pot.png")
@@ -130,7 +118,8 @@ def test_opened_chat_stays_open_on_the_next_page_and_works_on_a_telephone(shop, 
     visitor.press("A human, please").sees("How can we reach you?").come(shop.page()).sees("How can we reach you?")
     shoot(mobile, "mobile-form")
 
-    assert visitor.dialog.bounding_box() == {"x": 0, "y": 0, "width": 390, "height": 844}
+    screen = {"x": 0, "y": 0, "width": 390, "height": 844}
+    visitor.waits(lambda: {name: round(value) for name, value in visitor.dialog.bounding_box().items()}, screen)
     expect(visitor.launcher).to_be_hidden()
     visitor.close()
     expect(visitor.launcher).to_be_visible()
@@ -140,9 +129,7 @@ def test_chat_under_a_prefix(open_shop, desktop):
     """Mounted in another app, the script finds its server by its own address."""
     shop = open_shop(prefix="/talk/here")
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?")
-    picker = visitor.chat.locator("input[type=file]")
-    picker.set_input_files(file("pot.png", "image/png", png()))
-    visitor.write("Hello from below.").sees("Hello from below.")
+    visitor.attach(PICTURE).write("Hello from below.").sees("Hello from below.")
     image = visitor.log.get_by_role("img", name="pot.png")
     visitor.waits(lambda: image.evaluate("(image) => image.naturalWidth"), 200)
     shop.hub.reply(shop.conversations()[0].id, "Hello from above.", by="Kim")

@@ -3,6 +3,7 @@
 import time
 from datetime import timedelta
 
+import pytest
 from playwright.sync_api import expect
 from shops import Visitor
 
@@ -11,30 +12,29 @@ from convsdk.core.model import Direction
 DAY_S = 86_400
 
 
-def test_anonymous_visitor_becomes_a_contact_with_the_whole_conversation(shop, desktop, complaints, shoot):
+@pytest.mark.parametrize("device", ["desktop", "mobile"])
+def test_anonymous_visitor_becomes_a_contact_with_the_whole_conversation(shop, request, complaints, shoot, device):
     """Bot, buttons, question, form, hand-over and an agent's answer: all of it ends on one contact."""
     shop.hub.be_on_duty("kim", shop.clock() + timedelta(hours=1))
-    visitor = Visitor(desktop).come(shop.page())
-    shoot(desktop, "closed")
+    page = request.getfixturevalue(device)
+    visitor = Visitor(page).come(shop.page())
 
     visitor.open().sees("Welcome!", "Hello! I am the shop's bot.", "What is it about?")
-    shoot(desktop, "greeted")
     visitor.press("My order").sees("Which number does your order have?").write("4711").sees("How can we reach you?")
-    email = desktop.get_by_label("E-mail address")
+    email = page.get_by_label("E-mail address")
     email.fill("ann@customer")
     email.press("Enter")
-    expect(desktop.get_by_text("Please enter an e-mail address.")).to_be_visible()
+    expect(page.get_by_text("Please enter an e-mail address.")).to_be_visible()
     expect(email).to_be_focused()
     expect(email).to_have_attribute("aria-invalid", "true")
-    shoot(desktop, "form-wrong")
     email.fill("Ann@Customer.example")
-    desktop.get_by_label("Name").fill("Ann")
-    desktop.get_by_label("Name").press("Enter")
+    page.get_by_label("Name").fill("Ann")
+    page.get_by_label("Name").press("Enter")
     visitor.sees("Somebody is with you in a minute.")
     (conversation,) = shop.conversations()
     shop.hub.reply(conversation.id, "Your pot is on its way.", by="Kim")
     visitor.sees("Your pot is on its way.")
-    shoot(desktop, "answered")
+    shoot(page, f"story-{device}")
 
     contact = shop.hub.find("email", "ann@customer.example")
     assert contact.name == "Ann"
@@ -53,7 +53,7 @@ def test_anonymous_visitor_becomes_a_contact_with_the_whole_conversation(shop, d
     complaints.clear()
 
 
-def test_answer_is_there_within_two_seconds_and_counted_while_the_chat_is_closed(shop, desktop, shoot):
+def test_answer_is_there_within_two_seconds_and_counted_while_the_chat_is_closed(shop, desktop):
     """What an agent writes is shown at once; on a closed chat the badge counts it until it is seen."""
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?").write("Is anybody there?")
     visitor.waits(lambda: shop.texts(shop.conversations()[0].id), ["Is anybody there?"])
@@ -67,7 +67,6 @@ def test_answer_is_there_within_two_seconds_and_counted_while_the_chat_is_closed
     shop.hub.reply(conversation, "Are you?", by="Kim")
     expect(visitor.launcher).to_have_accessible_name("Open chat. Unread messages: 1")
     expect(visitor.launcher).to_have_text("1")
-    shoot(desktop, "unread")
     desktop.reload()
     expect(visitor.launcher).to_have_accessible_name("Open chat. Unread messages: 1")
     visitor.open().sees("Are you?").close()
