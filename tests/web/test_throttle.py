@@ -73,7 +73,7 @@ def test_visitor_who_floods_is_held_back(tmp_path):
         assert other.say("Hello")
 
 
-@pytest.mark.parametrize("how", ["/messages", "/forms", "/identity", "/session", "reset", "file"])
+@pytest.mark.parametrize("how", ["/messages", "/forms", "/identity", "/session", "/seen", "reset", "file"])
 def test_address_that_floods_is_held_back(tmp_path, how):
     """New visitors make no difference: an address may write so much and no more."""
     with opened(fresh_store("sqlite", tmp_path), tmp_path, limits=Limits(address_per_minute=2)) as shop:
@@ -84,7 +84,8 @@ def test_address_that_floods_is_held_back(tmp_path, how):
                 return browser.reset()
             if how == "file":
                 return browser.upload()
-            return browser.post(how, id="1", text="x", fields={"email": "ann@shop.example"})
+            body = {"id": "1", "text": "x", "fields": {"email": "ann@shop.example"}, "conversation": 1, "message": 1}
+            return browser.post(how, **body)
 
         answers = [write() for _ in range(3)]
         elsewhere = Browser(shop, address="203.0.113.8").open()

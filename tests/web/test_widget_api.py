@@ -417,6 +417,20 @@ def test_odd_values_do_no_harm(any_shop, value):
     assert "Hello" in browser.texts()
 
 
+@pytest.mark.parametrize("number", [-1, 2**63, 10**400, 1.5, "x", None])
+def test_position_that_is_none_is_refused(shop, number):
+    """How far a conversation was read is a message's number, and nothing beyond what those can be."""
+    browser = Browser(shop)
+    conversation = browser.say("Hello")
+
+    answers = [
+        browser.post("/seen", conversation=conversation, message=number),
+        browser.post("/seen", conversation=number, message=1),
+    ]
+
+    assert [problem(one) for one in answers] == [(400, "unreadable")] * 2
+
+
 @pytest.mark.parametrize("name", ["conversation", "before", "after"])
 @pytest.mark.parametrize("value", ["-1", str(2**63), "9" * 50, "x", "", "%00", "1;drop"])
 def test_number_that_is_none_is_refused(shop, name, value):

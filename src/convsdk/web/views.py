@@ -1,13 +1,17 @@
 """What the widget's addresses take and give, as JSON; what a visitor sends to the chat itself is in `chat.py`."""
 
 from datetime import datetime
+from typing import Annotated
 
 from attrs import field, frozen
+from msgspec import Meta
 
 from convsdk.core.bot import Expects
 from convsdk.core.events import FieldProblem
 from convsdk.core.forms import Form
 from convsdk.web.chat import Seen
+
+_Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 @frozen(kw_only=True)
@@ -117,8 +121,8 @@ class Problems:
 class Position:
     """How far a conversation was read."""
 
-    conversation: int
-    message: int
+    conversation: _Id
+    message: _Id
 
 
 @frozen(kw_only=True)

@@ -297,7 +297,7 @@ class Widgets:
 
     async def see(self, request: Incoming, data: JSONBody[Position]) -> None:
         """Remember how far a conversation was read."""
-        visit = await self._own_visit(request)
+        visit = await self._own_visit(request, is_write=True)
         await asyncio.to_thread(self._chat(visit).read, visit, data.conversation, data.message)
 
     async def type(self, request: Incoming, data: JSONBody[Typing]) -> None:
