@@ -255,6 +255,14 @@ def test_file_is_lost_with_the_session(shop):
     assert browser.get(f"/files/{file}").status_code == 404
 
 
+def test_file_is_taken_from_nobody_who_could_not_send_it(shop):
+    """A page that holds its token begins a session first: nothing is kept for one that it would not learn of."""
+    answer = Browser(shop, site=OTHER_SITE).upload()
+
+    assert problem(answer) == (401, "no_session")
+    assert kept(shop) == []
+
+
 def test_page_of_another_site_reads_by_token(shop):
     """Where there is no cookie, a file is read with the token that reads the message."""
     browser = Browser(shop, site=OTHER_SITE)

@@ -109,7 +109,7 @@ def test_refusal_can_be_read_by_the_page(shop):
     """An allowed page can read why it was refused, and how long to wait."""
     browser = Browser(shop, site=OTHER_SITE)
 
-    answers = [browser.get("/messages"), browser.post("/messages", id=""), browser.upload(media_type="text/html")]
+    answers = [browser.get("/messages"), browser.post("/messages", id=""), browser.send("POST", "/forms", content=b"")]
 
     assert [one.status_code for one in answers] == [401, 400, 415]
     assert {one.headers.get("access-control-allow-origin") for one in answers} == {OTHER_SITE}

@@ -112,7 +112,7 @@ class Widgets:
                 take("/forms", responses=told(408, 413, 415) | {200: taken, 422: problems})(self.submit),
                 take("/seen", status_code=204)(self.see),
                 take("/typing", status_code=204)(self.type),
-                post("/files", request_max_body_size=None, operation_class=RawBody, responses=told(408, 413, 415))(
+                post("/files", request_max_body_size=None, operation_class=RawBody, responses=told(401, 408, 413, 415))(
                     self.upload
                 ),
                 get("/files/{number:str}", responses=told(401) | {200: raw("*/*", "The file.")})(self.download),
@@ -313,7 +313,8 @@ class Widgets:
         self, request: Incoming, name: Annotated[str, QueryParameter(max_length=1000)] = ""
     ) -> HttpResponse[Uploaded]:
         """Upload a file as the raw body, to attach it to a message."""
-        visit = await self._visit(request, is_write=True)
+        # The answer tells no token: a page that holds it itself begins first.
+        visit = await (self._own_visit if holds_token(request) else self._visit)(request, is_write=True)
         widget = visit.channel.widget or Widget()
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not widget.file_bytes or media_type not in widget.file_types:
