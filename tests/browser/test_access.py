@@ -96,7 +96,8 @@ def states(visitor, shop):
     visitor.chat.get_by_text("Broken pot").click()
     visitor.sees("It has a crack.")
     yield "another"
-    visitor.close()
+    with visitor.page.expect_response("**/messages?"):
+        visitor.close()
     shop.hub.reply(conversation.id, "And they are green.", by="Kim")
     expect(visitor.launcher).to_have_text("1")
     yield "unread"

@@ -97,6 +97,22 @@ def test_claim_opens_nothing(mailed, desktop):
     assert shown == [("chat", "")]
 
 
+def test_answer_is_counted_once_while_somebody_logs_in(shop, desktop):
+    """An answer that comes just before the widget looks at its session again is one unread message."""
+
+    def answer(route):
+        shop.hub.reply(shop.conversations()[0].id, "Here I am.", by="Kim")
+        route.continue_()
+
+    visitor = begin(shop, desktop)
+    visitor.waits(lambda: len(visitor.bubbles), 5).close()  # with the bot's answer
+    desktop.route("**/widget/chat", answer)  # asked for once the session is another
+    log_in(shop, visitor, ANN)
+    desktop.wait_for_timeout(500)
+
+    assert visitor.launcher.inner_text() == "1"
+
+
 @pytest.mark.parametrize("is_reset", [True, False])
 def test_next_one_in_the_browser_sees_nothing_of_the_one_before(mailed, desktop, is_reset):
     """Whether the page says that the first has logged out or not: the second is a new visitor, and another contact."""

@@ -155,7 +155,7 @@
     .form input { width: 100%; }
     .form [aria-invalid="true"] { border: 2px solid var(--bad); }
     .form .field { margin-bottom: 12px; }
-    .problem { margin-block-start: 6px; font-size: 14px; }
+    .problem { margin-top: 6px; font-size: 14px; }
     .form p { overflow-wrap: anywhere; }
     .form .filled { width: 100%; }
     .typing { padding: 0 18px 6px; }
@@ -410,7 +410,7 @@
 
     watchVisibility() {
       clearTimeout(this.hiding);
-      // Browsers allow six connections to a host: a tab that nobody looks at takes none.
+      // Browsers allow six connections to a host: hidden tabs take none.
       if (document.hidden) this.hiding = setTimeout(() => this.stream?.abort(), HIDDEN_MS);
       else this.wake();
     }
@@ -625,21 +625,21 @@
       const kept = this.store.read("visitor");
       const known = this.session?.visitor ?? kept;
       if (known && known !== session?.visitor) {
-        // Where nobody logged out, it has expired: what was not sent stays, for the visitor to send again.
+        // Where nobody logged out, it has expired: what was not sent stays.
         const unsent = !session && this.session && kept ? this.queue.map((item) => ({ ...item, state: "failed" })) : [];
         this.#forget();
         this.#requeue(() => unsent);
         if (!session && !unsent.length) this.onend();
       }
       if (!session) return;
+      if (!this.session) this.unread = session.unread; // counted on from here
       this.session = session;
       this.store.write("visitor", session.visitor);
       this.store.write("open", this.isOpen || this.store.read("open") || null);
       if (session.token) this.store.write("token", session.token);
-      this.unread = session.unread;
     }
 
-    /** Whatever happens, what is to be done is done here, in one order, and never twice at a time. */
+    /** All that is to be done is done here, in one order. */
     settle() {
       this.isDue = true;
       this.settling ??= this.#settle().finally(() => {
@@ -686,7 +686,6 @@
     }
 
     #postpone(failure) {
-      if (Date.now() < this.sendAfter) return;
       this.sendAfter = Date.now() + (failure.retryAfterMs || backoff(this.failures));
       this.failures += 1;
     }
@@ -865,7 +864,6 @@
   class ConvsdkChat extends HTMLElement {
     #rows = new Map();
     #files = [];
-    isAtEnd = true;
 
     start(chat, { lang, dir, texts = {}, color, position }) {
       const wanted = lang || document.documentElement.lang || navigator.language;
@@ -915,9 +913,6 @@
       this.list = make("ul.conversations", { hidden: true, tabIndex: -1 });
       const live = { role: "log", "aria-live": "polite", "aria-label": this.texts.messages };
       this.log = make("div.log", { ...live, tabIndex: 0 });
-      this.log.onscroll = ({ target }) => (this.isAtEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 60);
-      this.stay = () => this.isAtEnd && (this.log.scrollTop = this.log.scrollHeight);
-      new ResizeObserver(this.stay).observe(this.log);
       this.typing = make("p.typing", { role: "status" });
       this.back = button("back filled", () => this.#choose({ is_current: true }), this.texts.back);
       const heading = make("h2", { id: "title" }, this.chat.config.title || "Chat");
@@ -1005,9 +1000,9 @@
       this.#files = [];
       this.input.value = "";
       this.#typed();
-      this.isAtEnd = true;
       this.chat.write({ text, attachments });
       this.#render();
+      this.log.scrollTop = this.log.scrollHeight;
       this.input.focus();
     }
 
@@ -1108,9 +1103,10 @@
       });
       const toEnd = log.scrollHeight - log.scrollTop;
       const isNewLast = rows.at(-1) !== this.lastRow;
+      const wasAtEnd = toEnd - log.clientHeight < 150;
       arrange(log, rows);
       log.ariaBusy = String(Boolean(chat.session) && !chat.isLoaded);
-      if (this.isAtEnd || !this.lastRow) log.scrollTop = log.scrollHeight;
+      if (wasAtEnd || !this.lastRow) log.scrollTop = log.scrollHeight;
       else if (!isNewLast) log.scrollTop = log.scrollHeight - toEnd;
       this.lastRow = items.length ? rows.at(-1) : null;
     }
@@ -1137,7 +1133,7 @@
       return node;
     }
 
-    /** Drawn anew, a message would be read out again. */
+    /** Drawn anew, it would be read out again. */
     #refresh(node, item, { isAsked, next }) {
       for (const choice of node.querySelectorAll(".choices button")) choice.disabled = !isAsked;
       if (item.sender !== "visitor") return;
@@ -1160,7 +1156,7 @@
       const { href, protocol } = new URL(url || "about:blank", script.src);
       if (!/^https?:$/.test(protocol)) return make("div.file", {}, name);
       const link = make("a", { ...LINK, href, download: name }, name);
-      // The session's token must not go to other hosts, and an image there would tell them who reads.
+      // The token must not go to other hosts, and an image there would tell who reads.
       if (href.startsWith(this.chat.api.base)) this.#fetchFile(link, type);
       return make("div.file", { dir: "auto" }, link);
     }
@@ -1169,8 +1165,10 @@
     #fetchFile(link, type) {
       const { href, download: alt } = link;
       const load = async () => (link.href = await this.chat.fetchFile(href));
-      if (type.startsWith("image/")) load().then((src) => link.replaceChildren(make("img", { alt, src, onload: this.stay })), () => {});
-      else link.onclick = async (event) => {
+      if (type.startsWith("image/")) {
+        link.replaceChildren(make("img", { alt }));
+        load().then((src) => (link.firstChild.src = src), () => {});
+      } else link.onclick = async (event) => {
         if (link.href !== href) return;
         event.preventDefault();
         await load();
@@ -1283,7 +1281,7 @@
     close: () => chat.close(),
     reset: () => chat.reset(),
     open() {
-      // A page that opens the chat by itself, not by a visitor's click, is no reason for a cookie.
+      // A page that opens the chat by itself is no reason for a cookie.
       chat.open({ byVisitor: Boolean(navigator.userActivation?.isActive) });
       element?.showFocused();
     },
