@@ -54,18 +54,18 @@ _PAGE = """<!doctype html><html lang="{lang}" dir="{dir}"><head><meta charset="u
 
 
 class Shop:
-    """A shop whose files are in `folder`, with its chat under `prefix` of the server, and a `bot` if any.
+    """A shop whose files are in `folder`, with its chat under `prefix` of the server.
 
-    `clock` gives the time that the server goes by, `hub` what the staff see. `script` and `style` are those of its
-    pages. Browsers see another site at `elsewhere`, which the chat allows or not.
+    `clock` gives the time that the server goes by, `ahead` of the real one; `hub` is what the staff see. `script` and
+    `style` are those of its pages. To browsers `elsewhere` is another site, which the chat allows or not.
     """
 
-    def __init__(self, folder, *, prefix="", bot=FLOW, is_allowed_elsewhere=False):
+    def __init__(self, folder, *, prefix="", is_allowed_elsewhere=False):
         self._listening = socket.create_server(("127.0.0.1", 0))
         port = self._listening.getsockname()[1]
         self.url, self.elsewhere = (f"http://{host}:{port}" for host in ("127.0.0.1", "localhost"))
         self.prefix = prefix
-        self.script, self.style, self.logged_in = "", "", ANN
+        self.script, self.style = "", ""
         self.ahead = timedelta()
         widget = Widget(
             origins=(self.elsewhere,) if is_allowed_elsewhere else (),
@@ -76,12 +76,10 @@ class Shop:
             file_bytes=100_000,
         )
         forms = {"contact": Form(email="required", phone="optional", account="removed", name="optional")}
-        chat = ChatSettings(country="DE", forms=forms, widget=widget, bot=bot)
+        chat = ChatSettings(country="DE", forms=forms, widget=widget, bot=FLOW)
         site = JsIdentifySettings(secrets=(Secret(SECRET),), audience="shop")
-        self.store = f"sqlite:///{folder}/shop.db"
-        self.hub = Hub(
-            self.store, channels=[ChatChannel("chat", chat), JsIdentifyChannel("site", site)], clock=self.clock
-        )
+        channels = [ChatChannel("chat", chat), JsIdentifyChannel("site", site)]
+        self.hub = Hub(f"sqlite:///{folder}/shop.db", channels=channels, clock=self.clock)
         routes = self._pages()
         app = create_app(
             self.hub,
@@ -145,7 +143,7 @@ class Shop:
 
         @get("/token", include_in_schema=False)
         async def sign(request: Request) -> Response[str]:
-            token = self.token(request.query_params["visitor"], self.logged_in)
+            token = self.token(request.query_params["visitor"], ANN)
             return Response(token, media_type="text/plain")
 
         return [show, run, dress, give_no_icon, sign]

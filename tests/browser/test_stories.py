@@ -124,6 +124,7 @@ def test_visitor_who_comes_back_on_day_31_is_a_new_one(shop, desktop):
     visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?").write("I am Ann.")
     visitor.waits(lambda: shop.texts(shop.conversations()[0].id), ["I am Ann."])
     left = visitor.cookie["value"]
+    desktop.goto("about:blank")
     shop.ahead = timedelta(days=31)
 
     visitor.come(shop.page()).open().sees("What is it about?").write("Hello.")
