@@ -37,7 +37,7 @@ class Limits:
     body_bytes: int = field(default=1_048_576, validator=gt(0))
     body_time_s: float = field(default=10.0, validator=gt(0))
     file_time_s: float = field(default=120.0, validator=gt(0))
-    visitor_per_minute: int = field(default=60, validator=gt(0))
+    visitor_per_minute: int = field(default=120, validator=gt(0))
     address_per_minute: int = field(default=300, validator=gt(0))
     address_uploads_per_minute: int = field(default=30, validator=gt(0))
     streams: int = field(default=5000, validator=gt(0))
