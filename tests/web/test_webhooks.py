@@ -14,6 +14,7 @@ from litestar import Litestar, asgi
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from convsdk.channels.chat import ChatChannel, ChatSettings
 from convsdk.channels.messenger import MessengerChannel, MessengerSettings
 from convsdk.core.events import Event, MessageReceived
 from convsdk.core.model import Trust
@@ -119,6 +120,9 @@ class Holding:
 def hold(hub):
     """Hold the transactions of `hub` back."""
     return Holding(threading.Event(), threading.Event())(hub)
+
+
+SIGNED = ChatSettings(secret=Secret(APP_SECRET))
 
 
 def shop(store=None):
@@ -325,6 +329,20 @@ def test_what_is_not_there_looks_alike(tmp_path, path):
 
     assert (answer.status_code, answer.content) == (404, b"")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_chat_without_a_secret_is_left_to_its_widget(tmp_path):
+    """Where nothing could be verified, anybody could post: there is no webhook, and with a secret only a signed one."""
+    body = json.dumps({"type": "message", "id": "m1", "visitor": "v1", "text": "Hello"}).encode()
+    signed = {"X-Convsdk-Signature": sign(body)["X-Hub-Signature-256"]}
+    hub = Hub("memory:", channels=[ChatChannel("open", ChatSettings()), ChatChannel("own", SIGNED)])
+    app = app_of(hub, tmp_path)
+
+    answers = [post(app, body, "/channels/open"), post(app, body, "/channels/own")]
+    kept = post(app, body, "/channels/own", headers=signed)
+
+    assert [one.status_code for one in (*answers, kept)] == [404, 403, 200]
+    assert texts(hub) == ["Hello"]
 
 
 def test_other_method_is_refused(tmp_path):

@@ -200,6 +200,11 @@ class Channel(ABC):
         return f"<{self.type} channel {self.name!r}>"
 
     @property
+    def is_webhook(self) -> bool:
+        """Say whether it takes requests over HTTP by itself; where not, it is left to the chat widget."""
+        return True
+
+    @property
     def widget(self) -> Widget | None:
         """Give how the chat widget shows this channel; None, as mostly, where it does not."""
         return None

@@ -126,7 +126,7 @@ class Webhooks:
         if self.is_draining:
             return _later(Fate.DRAINING, _RETRY_S, is_read=False)
         hub = self._hubs.get(name)
-        if hub is None:
+        if hub is None or not hub.channels[name].is_webhook:
             return Settled(fate=Fate.UNKNOWN, response=Response(status=404), is_read=False)
         try:
             return await self._take(hub, hub.channels[name], await read())

@@ -85,6 +85,10 @@ class ChatChannel(Channel):
     config: ChatSettings
 
     @property
+    def is_webhook(self) -> bool:
+        return self.config.secret is not None  # else anybody could post there, past all that the widget's door checks
+
+    @property
     def widget(self) -> Widget:
         return self.config.widget
 
