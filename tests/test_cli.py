@@ -896,6 +896,7 @@ def test_staff_answer_what_the_widget_shows(run, tmp_path):
     assert lines(answered)[0]["by"] == "kim"
     assert [one["text"] for one in lines(run("messages", 1, "--json"))] == ["Hello?", "Hi!", "assigned to kim"]
     assert "no conversation 7" in run("reply", 7, "Hi!", status=2).output
+    assert "write some" in run("reply", 1, " ", status=2).output
 
 
 def test_staff_say_that_they_are_there(run):

@@ -594,6 +594,7 @@ def test_widget_names_a_channel_that_identifies(tmp_path):
 
     told = shown(there, tmp_path)
     apart = shown(there + login + 'workspace = "b"\n[workspaces.default]\n[workspaces.b]\n', tmp_path)
+    talking = shown(there + '[channels.login]\ntype = "chat"\n', tmp_path)
     together = shown(there + login, tmp_path)
 
     expected = (
@@ -601,6 +602,7 @@ def test_widget_names_a_channel_that_identifies(tmp_path):
         "name one of type js_identify"
     )
     assert [told, apart] == [expected, expected]
+    assert talking == expected.replace("is no channel of its workspace", "takes messages")
     assert together.channels["chat"].widget.identify == "login"
 
 
@@ -611,5 +613,8 @@ def test_widget_is_read_with_its_mistakes(tmp_path):
     told = shown(text + 'color = "blue"\n', tmp_path)
     config = shown(text, tmp_path)
 
-    assert told == "convsdk.toml:5: channel 'chat': widget: color: color is 'blue': write it as '#0b57d0'"
+    assert told == (
+        "convsdk.toml:5: channel 'chat': widget: color: 'blue' is no colour in hexadecimal digits: "
+        "write one such as '#0b57d0'"
+    )
     assert config.channels["chat"].widget.origins == ("https://shop.example",)

@@ -1163,7 +1163,7 @@ def test_proof_that_was_taken_back_opens_nothing(hub):
 def chatting(store, clock):
     """Give a hub with a channel that the widget shows, and one conversation on it."""
     hub = Hub(store, channels=[ChatChannel("chat", ChatSettings())], clock=clock)
-    (received,) = hub.receive("chat", [wrote("1", "ann")])
+    (received,) = hub.receive("chat", [wrote("1", "ann", visitor=COOKIE)])
     return hub, received.conversation
 
 
@@ -1201,8 +1201,10 @@ def test_only_what_a_widget_shows_is_answered_there(hub):
     """An answer that nobody would ever read is refused, and so is one to a conversation that is not there."""
     (received,) = hub.receive("till", [wrote("1", "ann")])
 
-    with pytest.raises(UnsupportedError, match=r"on 'till', where no widget shows it"):
+    with pytest.raises(UnsupportedError, match=r"on 'till', and in no browser where a widget would show it"):
         hub.reply(received.conversation, "Hello!", by="kim")
+    with pytest.raises(ValueError, match="write some"):
+        hub.reply(received.conversation, " ", by="kim")
     with pytest.raises(NotFound):
         hub.reply(10**9, "Hello!", by="kim")
 

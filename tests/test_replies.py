@@ -113,6 +113,8 @@ def test_bot_talks_from_the_opening_to_the_agent(store):
     contact = hub.find("email", "ann@shop.example")
     assert conversation.contact == contact.id
     assert str(contact.traits["order_number"]) == "4711"
+    lines = [one.text for one in hub.messages(conversation.id) if one.direction is Direction.LINE]
+    assert lines[::-1] == ["opened the chat", "form filled in: email", "assigned to kim"]
     (entered,) = notices(hub, "automation.entered")
     assert entered == {
         "conversation": conversation.id,

@@ -208,11 +208,13 @@ class _Reader:
         """Tell of widgets whose channel for identification is not there."""
         for name, channel in channels.items():
             reader = channel.widget.identify if channel.widget else ""
-            if reader and homes.get(reader) != homes[name]:
+            is_there = homes.get(reader) == homes[name]
+            is_talking = reader in channels and channels[reader].can.messages
+            if reader and (is_talking or not is_there):
+                what = "takes messages" if is_talking and is_there else "is no channel of its workspace"
                 self._add(
                     ("channels", name, "widget", "identify"),
-                    f"channel {name!r}: widget: identify is {reader!r}, which is no channel of its workspace: "
-                    "name one of type js_identify",
+                    f"channel {name!r}: widget: identify is {reader!r}, which {what}: name one of type js_identify",
                 )
 
     def _add(self, key: Key, problem: str) -> None:

@@ -696,12 +696,15 @@ class Hub:
         """Answer a conversation that the chat widget shows, where it is read; give the message's external id.
 
         The first who answers takes the conversation, and its bot automation says no more. The same `reply_id` again
-        changes nothing. Raises `UnsupportedError` for another channel.
+        changes nothing. Raises `UnsupportedError` for one that no browser began, and `ValueError` for a blank text.
         """
         filing = self.conversation(conversation).filing
-        channel = self.channels.get(filing.channel)
-        if channel is None or channel.widget is None:
-            raise UnsupportedError(f"conversation {conversation} is on {filing.channel!r}, where no widget shows it")
+        if not text.strip():
+            raise ValueError("a reply without words says nothing: write some")
+        if filing.visitor is None:
+            raise UnsupportedError(
+                f"conversation {conversation} is on {filing.channel!r}, and in no browser where a widget would show it"
+            )
         external_id = f"reply/{reply_id or secrets.token_hex(8)}"
         query = ThreadQuery(channel=filing.channel, thread=filing.thread, references=(external_id,))
         at = self._clock()

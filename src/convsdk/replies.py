@@ -13,7 +13,7 @@ from convsdk.core.events import AUTOMATION_ENTERED, Event, Identified, MessageRe
 from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
 from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Direction, Message, Trust
+from convsdk.core.model import Direction, IdentityHint, Message, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.storage import Batch
 
@@ -71,6 +71,8 @@ def run_bot(
         is_proven=evidence.trust is Trust.PROVEN,
         known=bots.known.get(evidence.hint, {}),
     )
+    if isinstance(event, Identified):
+        filing = _with_form(batch, filing, event.hint, evidence, ids)
     turn = advance(flow, state, given, facts)
     if turn.state is None or turn == Turn(state=state):
         return
@@ -78,6 +80,15 @@ def run_bot(
     for number, effect in enumerate(turn.effects):
         _carry_out(talk, effect, evidence, contact, bots, external_id=f"bot/{evidence.hint}/{number}")
     talk.end()
+
+
+def _with_form(batch: Batch, filing: Filing, hint: IdentityHint, evidence: Evidence, ids: Iterator[int]) -> Filing:
+    """Give the conversation with a line that says what was filled in; the values are on the contact."""
+    named = dict.fromkeys([*(one.kind for one in hint.identifiers), *(one.name for one in hint.traits)])
+    talk = _Talk(batch, filing, at=evidence.at, ids=ids)
+    talk.note(f"form filled in: {', '.join(named)}", external_id=f"form/{evidence.hint}")
+    talk.end()
+    return talk.filing
 
 
 def _is_new(filing: Filing) -> bool:
@@ -130,9 +141,11 @@ class _Talk:
 
     def assign(self, to: str) -> None:
         self.filing = evolve(self.filing, assignee=to)
-        number = next(self._ids)
-        self._write(Direction.LINE, f"assigned to {to}", external_id=f"assigned/{number}")
+        self.note(f"assigned to {to}", external_id=f"assigned/{next(self._ids)}")
         self.notify("conversation.assigned", assignee=to)
+
+    def note(self, text: str, *, external_id: str) -> None:
+        self._write(Direction.LINE, text, external_id=external_id)
 
     def learn(self, said: Learn, evidence: Evidence) -> None:
         about = evidence.anchor or evidence.visitor or self.filing.identifier

@@ -82,7 +82,7 @@ def test_page_of_another_site_that_is_not_allowed_is_told_so(shop, desktop, comp
     desktop.wait_for_timeout(500)
     desktop.get_by_role("button", name="Buy").click()
 
-    assert any("blocked by CORS policy" in one for one in complaints), complaints
+    assert any("this page may not use the widget: add its origin" in one for one in complaints), complaints
     assert not any(one.startswith("page:") for one in complaints), complaints
     assert desktop.locator("convsdk-chat").count() == 0
     assert shop.conversations() == []

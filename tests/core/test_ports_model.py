@@ -288,7 +288,7 @@ def test_channel_is_shown_by_no_widget_unless_it_says_how():
         ({"origins": ("shop.example",)}, r"write it as 'https://shop.example'"),
         ({"origins": ("https://shop.example/",)}, r"write it as 'https://shop.example'"),
         ({"origins": ("https://*.shop.example",)}, r"write it as 'https://shop.example'"),
-        ({"color": "blue"}, r"write it as '#0b57d0'"),
+        ({"color": "blue"}, r"write one such as '#0b57d0'"),
     ],
 )
 def test_widget_refuses_what_no_browser_would_match(setting, told):

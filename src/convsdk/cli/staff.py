@@ -42,6 +42,8 @@ def reply(session: Session, *, conversation: int, text: str, by: str) -> None:
 
     Who answers first takes it, and its bot automation says no more.
     """
+    if not text.strip():
+        raise click.UsageError("a reply without words says nothing: write some")
     external_id = session.hub().reply(conversation, text, by=by)
     session.screen.facts({"conversation": conversation, "message": external_id, "by": by})
 

@@ -128,12 +128,12 @@ class Capabilities:
 def _are_origins(_: object, __: object, value: tuple[str, ...]) -> None:
     for origin in value:
         if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"origins has {origin!r}, which is no origin: write it as 'https://shop.example'")
+            raise ValueError(f"{origin!r} is no origin: write it as 'https://shop.example', without a path")
 
 
 def _is_color(_: object, __: object, value: str) -> None:
     if not _COLOR.fullmatch(value):
-        raise ValueError(f"color is {value!r}: write it as '#0b57d0'")
+        raise ValueError(f"{value!r} is no colour in hexadecimal digits: write one such as '#0b57d0'")
 
 
 @frozen(kw_only=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from litestar.datastructures import Headers, MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
+from litestar.status_codes import HTTP_403_FORBIDDEN
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from convsdk.core.ports import Widget
@@ -64,20 +65,26 @@ class Pages(ASGIMiddleware):
         told = {"vary": "origin"}
         origin = headers.get("origin")
         if origin is not None and is_allowed(widget, headers):
-            told |= {"access-control-allow-origin": origin, "access-control-allow-credentials": "true"}
+            told |= _reading(origin)
             if scope["method"] == "OPTIONS":
                 await _answer(send, told | _PREFLIGHT)
                 return
             told["access-control-expose-headers"] = "retry-after"
+        # A page that may not is let read that it may not: whoever built it would look for the reason elsewhere.
+        refused = told if origin is None else told | _reading(origin)
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 marked = MutableScopeHeaders(message)
-                for name, value in told.items():
+                for name, value in (refused if message["status"] == HTTP_403_FORBIDDEN else told).items():
                     marked[name] = value
             await send(message)
 
         await next_app(scope, receive, send_marked)
+
+
+def _reading(origin: str) -> dict[str, str]:
+    return {"access-control-allow-origin": origin, "access-control-allow-credentials": "true"}
 
 
 async def _answer(send: Send, headers: dict[str, str]) -> None:

@@ -5,7 +5,7 @@
   const script = document.currentScript;
   const LINK = { target: "_blank", rel: "noopener noreferrer nofollow" };
   const READY_MS = 5_000; // a proxy that buffers lets no event through
-  const SILENCE_MS = 45_000; // three heartbeats
+  const SILENCE_MS = 45_000;
   const POLL_MS = 5_000;
   const HIDDEN_MS = 30_000;
   const TYPING_MS = 4_000;
@@ -632,7 +632,7 @@
         if (!session && !unsent.length) this.onend();
       }
       if (!session) return;
-      if (!this.session) this.unread = session.unread; // counted on from here
+      if (!this.session) this.unread = session.unread;
       this.session = session;
       this.store.write("visitor", session.visitor);
       this.store.write("open", this.isOpen || this.store.read("open") || null);
@@ -873,7 +873,7 @@
       this.lang = builtIn || Object.keys(texts).length ? wanted : "en";
       this.attachShadow({ mode: "open" });
       this.#build(dir || (/^(ar|fa|he|ur|yi)\b/i.test(this.lang) ? "rtl" : "ltr"), position);
-      this.#paint(color || chat.config.color);
+      this.#paint(CSS.supports("color", color) ? color : chat.config.color);
       chat.onchange = () => this.#renderSoon();
       chat.onend = () => {
         this.#files = [];
@@ -1251,7 +1251,8 @@
 
   function emit(event, value) {
     if (event === "ready") ready = value;
-    // A mistake of the page's must not stop the chat.
+    if (event === "error") console.error(value);
+    // A page's mistake must not stop the chat.
     for (const listener of listeners.get(event) ?? []) queueMicrotask(() => listener(value));
   }
 
@@ -1288,7 +1289,7 @@
   };
 
   function run(name, ...values) {
-    if (!(name in COMMANDS)) throw new TypeError(`convsdk has no command '${name}': see docs/widget.md`);
+    if (!(name in COMMANDS)) throw new TypeError(`convsdk has no command '${name}'`);
     const mustWait = !chat && !["init", "on", "visitor"].includes(name);
     return mustWait ? void early.push([name, ...values]) : COMMANDS[name](...values);
   }
@@ -1297,6 +1298,6 @@
   customElements.define("convsdk-chat", ConvsdkChat);
   const waiting = window.convsdk?.q ?? [];
   window.convsdk = run;
-  for (const command of waiting) run(...command);
+  for (const command of waiting) queueMicrotask(() => run(...command)); // one mistake stops no other
   if (script.dataset.channel) init({ ...script.dataset, keep: script.dataset.keep !== "false" });
 })();
