@@ -57,19 +57,11 @@ from convsdk.core.storage import (
 )
 from convsdk.desk import Arrival, Desk, Received, consent_changed, hint_of, thread_query
 from convsdk.errors import ConfigError, Conflict, NotFound, UnsupportedError
-from convsdk.replies import Bots, answer
+from convsdk.replies import DUTY, Bots, answer, duty_at, known_fields
 from convsdk.store import open_store
 
 _Spoken = list[tuple[Moment, int | None]]
 """The visits of a cookie: when, and the contact that each spoke for."""
-
-_DUTY = ("duty", "agents")
-
-
-def _duty(memo: Memo | None, now: datetime) -> dict[str, datetime]:
-    """Give who is on duty, and until when."""
-    known = msgspec.json.decode(memo.text, type=dict[str, datetime]) if memo else {}
-    return {agent: until for agent, until in known.items() if until > now}
 
 
 @frozen(kw_only=True)
@@ -246,15 +238,7 @@ class Hub:
         number = self.store.find(self.workspace, evidence.anchor) if evidence.anchor else None
         if number is None:
             return {}
-        contact = self.contact(number)
-        held = {one.node.identifier.kind: one.spelling for one in contact.identifiers if one.trust > Trust.ASSERTED}
-        traits = {"account": "company", "name": "name"}
-        described = {
-            name: contact.traits[trait].value
-            for name, trait in traits.items()
-            if trait in contact.traits and contact.traits[trait].trust > Trust.ASSERTED
-        }
-        return {name: value for name, value in (held | described).items() if name in {"email", "phone", *traits}}
+        return known_fields(self.contact(number))
 
     def receive_many(
         self, channel: str, events: Iterable[Event | Parcel], *, name: str = "", batch_size: int = BATCH_SIZE
@@ -725,17 +709,17 @@ class Hub:
 
         def work(transaction: Transaction) -> None:
             now = self._clock()
-            duty = _duty(transaction.memo(*_DUTY), now)
+            duty = duty_at(transaction.memo(*DUTY), now)
             duty.pop(agent, None)
             if until is not None:
                 duty[agent] = until
-            transaction.write(Batch(memos={_DUTY: Memo(msgspec.json.encode(duty).decode(), now)}))
+            transaction.write(Batch(memos={DUTY: Memo(msgspec.json.encode(duty).decode(), now)}))
 
         self.store.transact(self.workspace, work)
 
     def on_duty(self) -> tuple[str, ...]:
         """Give the names of the agents who are there to answer now."""
-        return tuple(sorted(_duty(self.store.memo(self.workspace, *_DUTY), self._clock())))
+        return tuple(sorted(duty_at(self.store.memo(self.workspace, *DUTY), self._clock())))
 
     def record_consent(
         self,

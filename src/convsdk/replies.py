@@ -13,13 +13,17 @@ from convsdk.core.events import AUTOMATION_ENTERED, Event, Identified, MessageRe
 from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
 from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Direction, IdentityHint, Message, Trust
+from convsdk.core.model import Contact, Direction, IdentityHint, Message, Trust
 from convsdk.core.profile import TraitClaim
-from convsdk.core.storage import Batch
+from convsdk.core.storage import Batch, Memo
 
 OPENED = "chat_opened"
 """The kind of `Noted` that says that a visitor opened the chat."""
 
+DUTY = ("duty", "agents")
+"""The kind and key of the memo that says who is there to answer."""
+
+_TRAITS = {"account": "company", "name": "name"}
 _log = structlog.get_logger(__name__)
 
 
@@ -34,6 +38,23 @@ class Bots:
     has_agents: bool = False
     known: Mapping[str, Mapping[str, str]] = field(factory=dict)
     how_made: Callable[[int], str] = field(default=lambda _: "")
+
+
+def duty_at(memo: Memo | None, at: datetime) -> dict[str, datetime]:
+    """Give who is there to answer at a moment, and until when."""
+    known = msgspec.json.decode(memo.text, type=dict[str, datetime]) if memo else {}
+    return {agent: until for agent, until in known.items() if until > at}
+
+
+def known_fields(contact: Contact) -> dict[str, str]:
+    """Give what a contact has of a form's fields: nothing that was only claimed."""
+    held = {one.node.identifier.kind: one.spelling for one in contact.identifiers if one.trust > Trust.ASSERTED}
+    described = {
+        name: contact.traits[trait].value
+        for name, trait in _TRAITS.items()
+        if trait in contact.traits and contact.traits[trait].trust > Trust.ASSERTED
+    }
+    return {name: value for name, value in (held | described).items() if name in {"email", "phone", *_TRAITS}}
 
 
 def answer(filing: Filing, text: str, *, by: str, at: datetime, external_id: str, ids: Iterator[int]) -> Batch:
