@@ -94,7 +94,7 @@ def test_ambiguous_sender_makes_no_claim(name):
     event = _parse(MAILS[name])
 
     assert (event.hint.identifiers, event.hint.traits, event.hint.may_create) == ((), (), False)
-    assert event.detail["sender"] == "ambiguous"
+    assert event.detail["review"] == "its From names no single mailbox"
     assert event.text == "Hello.\n"
 
 
@@ -105,7 +105,7 @@ def test_from_in_the_obsolete_syntax_is_a_from_too(fields):
     """A blank before the colon, which others read over, hides no second sender."""
     event = _parse(_mail(*fields))
 
-    assert event.detail["sender"] == "ambiguous"
+    assert event.detail["review"] == "its From names no single mailbox"
 
 
 def test_blank_before_the_colon_is_read_over():
@@ -121,7 +121,7 @@ def test_missing_from_makes_no_claim():
     event = _parse(MAILS["no_from"])
 
     assert event.hint.identifiers == ()
-    assert event.detail["sender"] == "missing"
+    assert event.detail["review"] == "it has no From field"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,6 @@ def test_anything_else_is_no_mailbox(value):
         ("mx.shop.example; dkim=pass header.d=il.example", Trust.ASSERTED),
         ("mx.shop.example; dkim=pass header.d=sub.mail.example", Trust.ASSERTED),
         ("mx.shop.example; dmarc=pass header.from=x.test", Trust.ASSERTED),
-        ("mx.shop.example; dmarc=fail header.from=mail.example; dkim=pass header.d=mail.example", Trust.ASSERTED),
         ("mx.shop.example; spf=pass (dmarc=pass header.from=mail.example) smtp.mailfrom=x.test", Trust.ASSERTED),
         ('mx.shop.example; spf=fail reason="; dmarc=pass header.from=mail.example"', Trust.ASSERTED),
         ("mx.shop.example; dmarc=pass header.from=mail.example (", Trust.ASSERTED),
@@ -194,6 +193,18 @@ def test_trust_follows_the_authentication_of_the_from_domain(results, trust):
     event = _parse(_mail(f"Authentication-Results: {results}", "From: ann@mail.example"))
 
     assert event.hint.identifiers[0].trust is trust
+
+
+def test_sender_whose_domain_disowns_the_mail_is_reviewed():
+    """Where DMARC failed, nothing is claimed about a person, whatever signed the mail."""
+    results = (
+        "Authentication-Results: mx.shop.example; dmarc=fail header.from=mail.example; dkim=pass header.d=mail.example"
+    )
+
+    event = _parse(_mail(results, "From: Ann <ann@mail.example>"))
+
+    assert (event.hint.identifiers, event.hint.traits, event.hint.may_create) == ((), (), False)
+    assert (event.detail["from"], "DMARC" in event.detail["review"]) == ("ann@mail.example", True)
 
 
 def test_subdomain_of_the_signing_domain_is_attested():

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from convsdk.channels.email.parse import EmailSettings, parse_mail
+from convsdk.channels.email.parse import parse_mail
+from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import Event
 from convsdk.core.ports import Capabilities, Channel, Request
 from convsdk.hookspecs import Context, hookimpl

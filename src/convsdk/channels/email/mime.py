@@ -186,10 +186,15 @@ def decode(data: bytes, charset: str = "") -> str:
         if candidate not in _CHARSETS:
             continue
         try:
-            return _UNSTORABLE.sub("\ufffd", data.decode(candidate))
+            return storable(data.decode(candidate))
         except UnicodeError:
             continue
-    return _UNSTORABLE.sub("\ufffd", data.decode("cp1252", "replace"))
+    return storable(data.decode("cp1252", "replace"))
+
+
+def storable(text: str) -> str:
+    """Give `text` without what no store keeps: NULs and lone surrogates."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def plain(value: str) -> str:

@@ -1,0 +1,224 @@
+"""What a mail says: the writer's own words, told from the signature and from what is quoted.
+
+A heuristic, and nothing is lost by it: the sections joined are the whole text. HTML comes here as `markup.written`
+gives it, with quotes behind `>`, so that one set of rules reads both. The time is linear in the size of the text: each
+line is looked at once, beside at most seven others, and long lines are none of the marks.
+"""
+
+import re
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from convsdk.channels.email.phrases import FORWARD_SUBJECTS, any_of
+
+REPLY_LINE = "##- Please write above this line -##"
+"""What our own mails begin with. Any words may stand between the marks, so that it can be translated."""
+
+_MOST_SPLIT = 1_000_000
+_LONGEST_MARK = 400
+_LONGEST_END = 50
+_FEWEST_FIELDS = 2
+_LONGEST_SIGNATURE = 15
+
+_OWN_LINE = re.compile(r"[>\s]*+##-.{1,200}-##\s*+")
+_QUOTED = re.compile(r"\s?>")
+_SIGNATURE = re.compile(r"(?:--|\u2014|\u2013)\s*\Z")
+_ADDRESS = re.compile(r"[^\s@<>]{1,64}@[^\s@<>]{1,255}")
+_DIGIT = re.compile(r"\d")
+_COLON = r"[:\uff1a]"
+_ENDS = re.compile(rf"{_COLON}\W*\Z")
+_BEGINS = re.compile(rf"\W*(?:\d|{any_of('begins')}(?!\w))", re.IGNORECASE)
+# The verb is near the colon at the end. Languages without blanks put it behind any letter.
+_WROTE = re.compile(rf"(?:\b|(?<=[^\x00-\u02ff])){any_of('wrote')}(?![^\W\d_]).{{0,100}}{_COLON}\W*\Z", re.IGNORECASE)
+_FROM = re.compile(rf"[\s*_>]*{any_of('sender')}[\s*_]*{_COLON}[\s*_]*(?=\S)", re.IGNORECASE)
+_FIELD = re.compile(rf"[\s*_>]*{any_of('fields')}[\s*_]*{_COLON}", re.IGNORECASE)
+_DIVIDER = re.compile(rf"[\s>]*-{{2,}}\s*{any_of('original')}\s*-*\s*\Z", re.IGNORECASE)
+_RULE = re.compile(r"[\s>]*[_-]{5,}\s*\Z")
+_FORWARD = re.compile(rf"[\s>]*-*\s*{any_of('forwarded')}(?: from.{{0,100}})?\s*{_COLON}?\s*-*\s*\Z", re.IGNORECASE)
+_FORWARD_SUBJECT = re.compile(rf"\s*(?:\[[^\]]{{0,40}}\]\s*)?(?:{FORWARD_SUBJECTS})\s*{_COLON}", re.IGNORECASE)
+_SENT_FROM = re.compile(rf"\s*{any_of('device')}.{{0,80}}\s*\Z", re.IGNORECASE)
+
+
+@frozen
+class Section:
+    """A stretch of a text: `reply`, `quote`, `signature`, and of a forwarded mail `note` and `header`."""
+
+    kind: str
+    text: str
+
+
+def split(text: str, *, is_forward: bool = False) -> tuple[Section, ...]:
+    """Give the sections of a text, in order; joined they are `text`. Some of it is always a reply, unless it is blank.
+
+    What a customer forwards is what they want to say: in a forwarded mail only marked quotes count.
+    """
+    if len(text) > _MOST_SPLIT:
+        return (Section("reply", text),)
+    lines = text.splitlines(keepends=True)
+    kinds = _label(lines, is_forward=is_forward)
+    if not any(line.strip() for line, kind in zip(lines, kinds, strict=True) if kind == "reply"):
+        return (Section("reply", text),) if text else ()
+    return _joined(lines, kinds)
+
+
+def _joined(lines: Sequence[str], kinds: Sequence[str]) -> tuple[Section, ...]:
+    found: list[tuple[str, list[str]]] = []
+    for line, kind in zip(lines, kinds, strict=True):
+        if not found or found[-1][0] != kind:
+            found.append((kind, []))
+        found[-1][1].append(line)
+    return tuple(Section(kind, "".join(inner)) for kind, inner in found)
+
+
+def words_of(sections: Sequence[Section]) -> str:
+    """Give what the writer said; where something was left out, without the blank lines around it."""
+    text = "".join(one.text for one in sections if one.kind == "reply")
+    return text if len(sections) <= 1 else text.strip()
+
+
+def is_forward(subject: str) -> bool:
+    """Say whether a subject is that of a forwarded mail."""
+    return _FORWARD_SUBJECT.match(subject) is not None
+
+
+def split_forward(text: str, *, is_told: bool) -> tuple[Section, ...]:
+    """Give note, header and rest of a forwarded text, or nothing where none is forwarded in it.
+
+    `is_told`: the subject says so; the header fields of the original are then enough.
+    """
+    lines = text.splitlines(keepends=True) if len(text) <= _MOST_SPLIT else []
+    for start, line in enumerate(lines):
+        is_marked = _is_mark(_FORWARD, line)
+        top = _next_written(lines, start + 1) if is_marked else start
+        if not (is_marked or is_told) or not _is_header(lines, top):
+            continue
+        end = next((at for at in range(top, len(lines)) if not lines[at].strip()), len(lines))
+        if end == len(lines):
+            return ()
+        kinds = ["note"] * start + ["header"] * (end - start) + ["reply"] * (len(lines) - end)
+        return _joined(lines, kinds)
+    return ()
+
+
+def forwarded_from(header: str) -> str:
+    """Give the raw mailbox that the header of a forwarded text names as its sender."""
+    lines = header.splitlines()
+    value = next((line[match.end() :] for line in lines if (match := _FROM.match(line))), "")
+    # `Ann [mailto:ann@a.example]` and `Ann <ann@a.example<mailto:ann@a.example>>` are how Outlook writes it.
+    value = re.sub(r"\[mailto:([^\]\s]{1,320})\]", r"<\1>", value)
+    return re.sub(r"<mailto:[^<>\s]{1,320}>", "", value).replace("*", "").strip()
+
+
+def _label(lines: Sequence[str], *, is_forward: bool) -> list[str]:
+    """Give the kind of each line. Quoted lines between two answers stay with them: alone they would say nothing."""
+    kinds = ["reply"] * len(lines)
+
+    def cut(start: int, stop: int, kind: str) -> int:
+        kinds[start:stop] = [kind] * (stop - start)
+        return start
+
+    end = cut(_end_of_own(lines, is_forward=is_forward), len(lines), "quote")
+    end = cut(_start_of_signature(lines, end), end, "signature")
+    runs = _quoted_runs(lines, end)
+    if runs and not _is_written(lines[runs[-1][1] : end]):
+        start = runs.pop()[0]
+        end = cut(_introduced(lines, start), end, "quote")
+        end = cut(_start_of_signature(lines, end), end, "signature")
+    if len(runs) == 1 and not _is_written(lines[: _introduced(lines, runs[0][0])]):
+        cut(0, runs[0][1], "quote")
+    return kinds
+
+
+def _end_of_own(lines: Sequence[str], *, is_forward: bool) -> int:
+    """Give where what is below is all quoted: at our own line, a divider, an introduction or a header."""
+    has_own, is_passed_on = False, is_forward
+    for at, line in enumerate(lines):
+        if _is_mark(_OWN_LINE, line):
+            return _introduced(lines, at)
+        if is_passed_on or _QUOTED.match(line):
+            continue
+        is_passed_on = _is_mark(_FORWARD, line)
+        if has_own and (_is_mark(_DIVIDER, line) or _is_header(lines, at)):
+            return _introduced(lines, at)
+        if has_own and (length := _introduction(lines, at)) and not _is_quoted(lines, at + 1):
+            return at + 1 - length
+        has_own = has_own or bool(line.strip())
+    return len(lines)
+
+
+def _quoted_runs(lines: Sequence[str], end: int) -> list[tuple[int, int]]:
+    """Give the first and the next line of each run of quoted lines; blank lines may be in it."""
+    runs: list[tuple[int, int]] = []
+    is_open = False
+    for at, line in enumerate(lines[:end]):
+        if _QUOTED.match(line):
+            runs.append((runs.pop()[0] if is_open else at, at + 1))
+            is_open = True
+        elif line.strip():
+            is_open = False
+    return runs
+
+
+def _start_of_signature(lines: Sequence[str], end: int) -> int:
+    """Give where the signature above line `end` starts; `end` where there is none."""
+    while end and not lines[end - 1].strip():
+        end -= 1
+    for at in range(max(1, end - _LONGEST_SIGNATURE - 1), end):
+        if _is_mark(_SIGNATURE, lines[at]) and not any(map(_QUOTED.match, lines[at:end])):
+            return at
+    return end - 1 if end > 1 and _is_mark(_SENT_FROM, lines[end - 1]) else end
+
+
+def _introduced(lines: Sequence[str], at: int) -> int:
+    """Give where a quote really starts: with the introduction, the divider or the rule right above it."""
+    above = at - 1
+    while above >= max(at - 3, 0) and not lines[above].strip("> \t\r\n"):
+        above -= 1
+    if above < 0:
+        return at
+    if _is_mark(_RULE, lines[above]) or _is_mark(_DIVIDER, lines[above]):
+        return above
+    length = _introduction(lines, above, is_followed=True)
+    return above + 1 - length if length else at
+
+
+def _introduction(lines: Sequence[str], at: int, *, is_followed: bool = False) -> int:
+    """Give how many lines up to `at` introduce a quote: one to three, since programs break them; 0 where none does.
+
+    `is_followed`: a quote is below, so that less needs to be said.
+    """
+    if not _ENDS.search(lines[at][-_LONGEST_END:]):
+        return 0
+    text = ""
+    for length, line in enumerate(reversed(lines[max(0, at - 2) : at + 1]), 1):
+        if not line.strip() or len(line) > _LONGEST_MARK:
+            return 0
+        text = f"{line.strip()} {text}"
+        is_said = _DIGIT.search(text) and (_WROTE.search(text) or (is_followed and _ADDRESS.search(text)))
+        if is_said and _BEGINS.match(text):
+            return length
+    return 1 if is_followed and _WROTE.search(lines[at]) else 0
+
+
+def _is_header(lines: Sequence[str], at: int) -> bool:
+    if at >= len(lines) or not _is_mark(_FROM, lines[at]):
+        return False
+    return sum(_is_mark(_FIELD, line) for line in lines[at + 1 : at + 8]) >= _FEWEST_FIELDS
+
+
+def _is_mark(pattern: re.Pattern[str], line: str) -> bool:
+    return len(line) <= _LONGEST_MARK and pattern.match(line) is not None
+
+
+def _is_quoted(lines: Sequence[str], at: int) -> bool:
+    following = _next_written(lines, at)
+    return following < len(lines) and _QUOTED.match(lines[following]) is not None
+
+
+def _is_written(lines: Sequence[str]) -> bool:
+    return any(line.strip() for line in lines)
+
+
+def _next_written(lines: Sequence[str], at: int) -> int:
+    return next((place for place in range(at, min(at + 3, len(lines))) if lines[place].strip()), len(lines))

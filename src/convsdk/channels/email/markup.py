@@ -1,0 +1,146 @@
+"""HTML written down the way plain text has it, so that one set of rules finds quotes and signatures in both.
+
+A reader for text and not a guard: what agents are shown as HTML is cleaned elsewhere. It takes time linear in the size
+of the HTML, whatever is in it; the standard library's `html.parser` is quadratic on open comments and tags in releases
+of Python that are still in use.
+"""
+
+import html
+import re
+from collections import Counter
+
+from convsdk.channels.email.mime import storable
+
+_MOST_READ = 1_000_000
+_DEEPEST = 5
+
+_RAW = re.compile(r"</(?:script|style|title)\b", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"<!--|<(?P<end>/?)(?P<name>[a-zA-Z][a-zA-Z0-9:-]*+)(?P<attributes>(?:[^>\"']|\"[^\"]*\"|'[^']*')*+)[>\"']?"
+    r"|<[!?/][^<>]*+>?|[^<]++|<"
+)
+_ATTRIBUTE = re.compile(r"(?<![\w-])(class|id|type|cite|style)\s*+=\s*+(\"[^\"]*\"|'[^']*'|[^\s\"'>]++)", re.IGNORECASE)
+_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")
+_HIDDEN = re.compile(r"display\s*:\s*none|mso-hide\s*:\s*all", re.IGNORECASE)
+_CITES = re.compile(r"\bcite\b|quote", re.IGNORECASE)
+_QUOTES = re.compile(r"yahoo_quoted|protonmail_quote", re.IGNORECASE)
+_SIGNATURES = re.compile(r"(?:gmail|moz|protonmail)[_-]signature(?!_prefix)|\bsignature\b", re.IGNORECASE)
+_ANSWERED = re.compile(r"divRplyFwdMsg|mail-editor-reference-message-container", re.IGNORECASE)
+_RAW_ELEMENTS = {"script", "style", "title"}
+_VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+_HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
+_SPACED = {"p", "blockquote", "ul", "ol", "table", "pre"} | _HEADINGS
+_BLOCKS = _SPACED | {"address", "article", "center", "dd", "div", "dl", "dt", "footer", "form", "header", "hr", "li"}
+_BLOCKS |= {"section", "tr"}
+_MOST_ATTRIBUTES = 2_000
+
+
+def written(markup: str) -> str:
+    """Give the text of HTML the way plain text has it: quotes behind `>`, a line of dashes above the signature."""
+    page, position, markup = _Page(), 0, markup[:_MOST_READ]
+    while match := _TOKEN.match(markup, position):
+        position = match.end()
+        if match[0] == "<!--":
+            end = markup.find("-->", position)
+            position = end + 3 if end >= 0 else len(markup)
+        elif match["name"] is None:
+            page.say(match[0] if match[0][0] != "<" or match[0] == "<" else "")
+        elif match["end"]:
+            page.close(match["name"].lower())
+        elif (name := match["name"].lower()) in _RAW_ELEMENTS:
+            end_tag = _RAW.search(markup, position)
+            position = end_tag.start() if end_tag else len(markup)
+        else:
+            page.open(name, match["attributes"][:_MOST_ATTRIBUTES])
+    return page.text()
+
+
+class _Page:
+    """Lines, as they come out of elements. `_open` holds what each open element changed."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._line: list[str] = []
+        self._open: list[tuple[str, Counter[str]]] = []
+        self._names: Counter[str] = Counter()
+        self._in: Counter[str] = Counter()
+
+    def say(self, text: str) -> None:
+        if self._in["hidden"]:
+            return
+        text = html.unescape(_LONG_NUMBER.sub("\ufffd", text))
+        if not self._in["pre"]:
+            self._line.append(text)
+            return
+        first, *others = text.split("\n")
+        self._line.append(first)
+        for other in others:
+            self._end_line()
+            self._line.append(other)
+
+    def open(self, name: str, attributes: str) -> None:
+        if name in _BLOCKS:
+            self._end_block(name)
+        if name == "br":
+            self._end_line()
+        if name in _VOID:
+            return
+        effects = _effects(name, attributes)
+        if effects["signature"]:
+            self._put_line("-- ")
+        if effects["answered"]:
+            self._put_line("-----Original Message-----")
+        if name == "li":
+            self._line.append("- ")
+        self._open.append((name, effects))
+        self._names[name] += 1
+        self._in.update(effects)
+
+    def close(self, name: str) -> None:
+        if name in {"td", "th"}:
+            self._line.append(" ")
+        if not self._names[name]:
+            return
+        if name in _BLOCKS:
+            self._end_block(name)
+        closed = ""
+        while closed != name:
+            closed, effects = self._open.pop()
+            self._names[closed] -= 1
+            self._in.subtract(effects)
+
+    def text(self) -> str:
+        self._end_block("p")
+        return storable("\n".join(self._lines).strip("\n"))
+
+    def _end_block(self, name: str) -> None:
+        if self._line and "".join(self._line).strip():
+            self._end_line()
+        if name in _SPACED:
+            self._put_line("")
+
+    def _end_line(self) -> None:
+        text = "".join(self._line)
+        self._line = []
+        self._put_line(text.rstrip() if self._in["pre"] else " ".join(text.split()))
+
+    def _put_line(self, text: str) -> None:
+        if self._in["hidden"]:
+            return
+        line = "> " * min(self._in["quote"], _DEEPEST) + text
+        is_blank = not text and (not self._lines or not self._lines[-1].strip("> "))
+        if not is_blank:
+            self._lines.append(line if text else line.rstrip())
+
+
+def _effects(name: str, attributes: str) -> Counter[str]:
+    given = {key.lower(): value.strip("\"'") for key, value in _ATTRIBUTE.findall(attributes)}
+    mark = f"{given.get('class', '')} {given.get('id', '')}"
+    is_cited = name == "blockquote" and ("cite" in given or _CITES.search(f"{given.get('type', '')} {mark}"))
+    return Counter(
+        hidden=name == "head" or _HIDDEN.search(given.get("style", "")) is not None,
+        pre=name == "pre",
+        quote=bool(is_cited or _QUOTES.search(mark)),
+        signature=_SIGNATURES.search(mark) is not None,
+        answered=_ANSWERED.search(mark) is not None,
+    )

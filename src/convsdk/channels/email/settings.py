@@ -1,0 +1,90 @@
+"""Whose mail it is: the settings of an e-mail channel, and what they say about an address."""
+
+import re
+from functools import cached_property
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from convsdk.core.identifiers import EmailAddress
+
+_email = EmailAddress()
+_TOKEN = "[a-z2-7]{16,64}"  # noqa: S105  (its form: base32, since some servers fold the case of an address)
+
+
+def key_of(address: str) -> str:
+    """Give the canonical form of an address, or its spelling in lower case where it has none."""
+    return _email.canonical(address) or address.lower()
+
+
+def _is_address(_: object, attribute: "Attribute[Any]", value: str | tuple[str, ...]) -> None:
+    for address in (value,) if isinstance(value, str) else value:
+        if _email.canonical(address) is None:
+            raise ValueError(
+                f"{attribute.name}: {address!r} is no e-mail address: write one such as 'help@shop.example'"
+            )
+
+
+@frozen(kw_only=True)
+class EmailSettings:
+    """Settings of an e-mail channel.
+
+    `address` is the inbound address; `own` are the business's other addresses, mail from which makes no contact;
+    `relays` are those of its own addresses that send for others (a contact form, a group that forwards): their mail
+    is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
+    server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
+    only asserted.
+    """
+
+    address: str = field(validator=_is_address)
+    own: tuple[str, ...] = field(default=(), validator=_is_address)
+    relays: tuple[str, ...] = field(default=(), validator=_is_address)
+    authserv_id: str = ""
+
+    @cached_property
+    def _own_keys(self) -> frozenset[str]:
+        return frozenset(map(key_of, (self.address, *self.own, *self.relays)))
+
+    @cached_property
+    def _relay_keys(self) -> frozenset[str]:
+        return frozenset(map(key_of, self.relays))
+
+    @cached_property
+    def _parts(self) -> tuple[str, str]:
+        local, _, domain = key_of(self.address).rpartition("@")
+        return local, domain
+
+    @cached_property
+    def _reply_address(self) -> re.Pattern[str]:
+        local, domain = map(re.escape, self._parts)
+        return re.compile(rf"(?<![a-z0-9.+_-]){local}\+({_TOKEN})@{domain}(?![a-z0-9.-])")
+
+    @cached_property
+    def _message_id(self) -> re.Pattern[str]:
+        return re.compile(rf"<{_TOKEN}@{re.escape(self._parts[1])}>")
+
+    def is_own(self, address: str) -> bool:
+        """Say whether `address` is the business's: the inbound one, with a reply token or without, or another."""
+        key = key_of(address)
+        return key in self._own_keys or self._reply_address.fullmatch(key) is not None
+
+    def is_relay(self, address: str) -> bool:
+        """Say whether mail from `address` speaks for somebody else."""
+        return key_of(address) in self._relay_keys
+
+    def reply_address(self, token: str) -> str:
+        """Give the address at which an answer to the message with `token` arrives."""
+        local, domain = self._parts
+        return f"{local}+{token}@{domain}"
+
+    def message_id(self, token: str) -> str:
+        """Give the Message-ID of the message with `token`: whoever answers, by either, names the same message."""
+        return f"<{token}@{self._parts[1]}>"
+
+    def is_own_id(self, message_id: str) -> bool:
+        """Say whether `message_id` is of a message that this channel sent."""
+        return self._message_id.fullmatch(message_id) is not None
+
+    def reply_tokens(self, text: str) -> list[str]:
+        """Give the reply tokens in the inbound addresses that stand in `text`, in whatever case."""
+        return self._reply_address.findall(text.lower())
