@@ -8,7 +8,7 @@ import jwt
 
 from convsdk.channels.chat import ChatChannel, ChatSettings, Form
 from convsdk.channels.email import EmailChannel
-from convsdk.channels.email.parse import EmailSettings
+from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.channels.messenger import MessengerChannel, MessengerSettings
 from convsdk.core.ports import Envelope, Secret

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convsdk.channels.email import EmailChannel, convsdk_channels
-from convsdk.channels.email.parse import EmailSettings, read_mailbox, safe_name
+from convsdk.channels.email.parse import safe_name, told_apart
+from convsdk.channels.email.sender import read_mailbox
+from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import MessageReceived
 from convsdk.core.model import Trust
 from convsdk.core.ports import Envelope, Request
@@ -343,6 +345,44 @@ def test_mail_without_message_id_keeps_its_id_on_another_way():
     assert _parse(raw + b"!").external_id != event.external_id
 
 
+def test_two_copies_of_a_mail_have_one_fingerprint():
+    """What mail servers add, and how they encode, does not tell two copies apart; another sender or text does."""
+    fields = ("From: Ann <ann@mail.example>", "Message-ID: <one@mail.example>")
+
+    first = _parse(_mail(*fields, body="Yes, please."))
+    copy = _parse(
+        _mail("Received: by b", *fields, "Content-Transfer-Encoding: quoted-printable", body="Yes, =\r\nplease.")
+    )
+    others = [_parse(_mail(*fields, body="No.")), _parse(_mail("From: evil@x.test", fields[1], body="Yes, please."))]
+
+    assert copy.detail["fingerprint"] == first.detail["fingerprint"]
+    assert all(one.detail["fingerprint"] != first.detail["fingerprint"] for one in others)
+
+
+def test_second_mail_with_the_same_id_is_kept_apart():
+    """It gets an id of its own, which stays the same, and names the id that it shares."""
+    event = _parse(_mail("From: evil@x.test", "Message-ID: <one@mail.example>"))
+
+    second = told_apart(event)
+
+    assert second.external_id == f"<one@mail.example>#{event.detail['fingerprint'][:16]}"
+    assert second.detail["same_id_as"] == "<one@mail.example>"
+    assert told_apart(event) == second
+
+
+def test_answer_by_address_or_by_id_names_the_same_message():
+    """The reply address and the Message-ID that a message goes out with are made of one token."""
+    config = EmailSettings(address="In-7f3a@shop.example")
+    token = "abcdefghij234567"
+
+    by_address = _parse(_mail("From: a@b.example", f"To: {config.reply_address(token)}"))
+    by_id = _parse(_mail("From: a@b.example", f"In-Reply-To: {config.message_id(token)}"))
+
+    assert by_address.references == by_id.references == (f"<{token}@shop.example>",)
+    assert config.is_own_id(config.message_id(token))
+    assert config.is_own(config.reply_address(token))
+
+
 def test_multipart_without_its_boundary_keeps_its_text():
     """A body whose boundary never occurs is shown as it is."""
     assert _parse(MAILS["boundary_never_used"]).text == "Still here.\n"
@@ -410,6 +450,12 @@ def test_mail_at_the_limits_is_read():
     "raw",
     [
         pytest.param(_spam(b"To", b"a@b.example, "), id="addresses"),
+        pytest.param(b"From: " + b"a@b.example, " * 8_000 + b"\n\nHi", id="8,000 senders"),
+        pytest.param(_spam(b"Content-Type", b"text/plain; a=b"), id="many parameters"),
+        pytest.param(_spam(b"Content-Type", b";a=", 150_000), id="50,000 parameters"),
+        pytest.param(_spam(b"Cc", b'"'), id="quotes in addresses"),
+        pytest.param(_spam(b"List-Post", b"<mailto:"), id="list addresses"),
+        pytest.param(_spam(b"Delivered-To", b"in-7f3a+"), id="open reply addresses"),
         pytest.param(_spam(b"Sender", b'"\\" ('), id="quotes"),
         pytest.param(_spam(b"Content-Type", b";"), id="semicolons"),
         pytest.param(_spam(b"Content-Type", b';a="'), id="open quotes"),
@@ -499,15 +545,21 @@ _PIECES = [
         b"\x00",
     ),
     *(b"\xff", b"\xed\xa0\x80", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"Authentication-Results: mx.shop.example;"),
-    *(b"dmarc=pass header.from=", b"Message-ID: ", b"References: ", b"Date: "),
+    *(b"dmarc=pass header.from=", b"Message-ID: ", b"References: ", b"Date: ", b"To: ", b"Reply-To: ", b"List-Post: "),
+    *(b"text/html", b"<div>", b"<blockquote type=cite>", b"<!--", b"&#0;", b"Subject: Fwd: x", b"sales@shop.example"),
+    *(b"multipart/report; report-type=delivery-status; boundary=b", b"message/delivery-status", b"message/rfc822"),
+    *(b"From: Ann <ann@a.example>\nSent: x\nTo: y\n\n", b"---- Forwarded message ----", b"text/calendar", b"> a\n"),
 ]
 
 
-@given(pieces=st.lists(st.sampled_from(_PIECES), max_size=60))
+@given(
+    sender=st.sampled_from((b"a@b.example", b"sales@shop.example\nSubject: Fwd: x")),
+    pieces=st.lists(st.sampled_from(_PIECES), max_size=60),
+)
 @settings(max_examples=300, deadline=None)
-def test_any_pieces_of_mail_are_read_or_refused(pieces):
-    """No order of the tokens of mail raises anything but ParseError."""
-    _check(b"From: a@b.example\n" + b"".join(pieces))
+def test_any_pieces_of_mail_are_read_or_refused(sender, pieces):
+    """No order of the tokens of mail, a stranger's or our own, raises anything but ParseError."""
+    _check(b"From: " + sender + b"\n" + b"".join(pieces))
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Every mail in `tests/mail` says in a JSON file beside it what is read out of it: what is not named is not looked at."""
+"""What is read out of each mail in `tests/mail`: a JSON file beside it names it, and what it leaves out is not asked."""
 
 import json
 from datetime import UTC, datetime

@@ -6,7 +6,7 @@ import pytest
 
 from convsdk.channels.chat import ChatChannel, ChatSettings
 from convsdk.channels.email import EmailChannel
-from convsdk.channels.email.parse import EmailSettings
+from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.core.model import Direction, Outcome
 from convsdk.core.ports import Secret

@@ -15,7 +15,7 @@ from convsdk.channels.email.phrases import FORWARD_SUBJECTS, any_of
 REPLY_LINE = "##- Please write above this line -##"
 """What our own mails begin with. Any words may stand between the marks, so that it can be translated."""
 
-_MOST_SPLIT = 1_000_000
+_MOST_SPLIT = 500_000
 _LONGEST_MARK = 400
 _LONGEST_END = 50
 _FEWEST_FIELDS = 2
@@ -30,7 +30,9 @@ _COLON = r"[:\uff1a]"
 _ENDS = re.compile(rf"{_COLON}\W*\Z")
 _BEGINS = re.compile(rf"\W*(?:\d|{any_of('begins')}(?!\w))", re.IGNORECASE)
 # The verb is near the colon at the end. Languages without blanks put it behind any letter.
-_WROTE = re.compile(rf"(?:\b|(?<=[^\x00-\u02ff])){any_of('wrote')}(?![^\W\d_]).{{0,100}}{_COLON}\W*\Z", re.IGNORECASE)
+_WROTE = re.compile(
+    rf"(?:(?<![^\W\d_])|(?<=[^\x00-\u02ff])){any_of('wrote')}(?![^\W\d_]).{{0,100}}{_COLON}\W*\Z", re.IGNORECASE
+)
 _FROM = re.compile(rf"[\s*_>]*{any_of('sender')}[\s*_]*{_COLON}[\s*_]*(?=\S)", re.IGNORECASE)
 _FIELD = re.compile(rf"[\s*_>]*{any_of('fields')}[\s*_]*{_COLON}", re.IGNORECASE)
 _DIVIDER = re.compile(rf"[\s>]*-{{2,}}\s*{any_of('original')}\s*-*\s*\Z", re.IGNORECASE)
@@ -162,12 +164,11 @@ def _quoted_runs(lines: Sequence[str], end: int) -> list[tuple[int, int]]:
 
 def _start_of_signature(lines: Sequence[str], end: int) -> int:
     """Give where the signature above line `end` starts; `end` where there is none."""
-    while end and not lines[end - 1].strip():
-        end -= 1
-    for at in range(max(1, end - _LONGEST_SIGNATURE - 1), end):
-        if _is_mark(_SIGNATURE, lines[at]) and not any(map(_QUOTED.match, lines[at:end])):
+    last = next((at for at in range(end, 0, -1) if lines[at - 1].strip()), 0)
+    for at in range(max(1, last - _LONGEST_SIGNATURE - 1), last):
+        if _is_mark(_SIGNATURE, lines[at]) and not any(map(_QUOTED.match, lines[at:last])):
             return at
-    return end - 1 if end > 1 and _is_mark(_SENT_FROM, lines[end - 1]) else end
+    return last - 1 if last > 1 and _is_mark(_SENT_FROM, lines[last - 1]) else end
 
 
 def _introduced(lines: Sequence[str], at: int) -> int:
@@ -193,7 +194,7 @@ def _introduction(lines: Sequence[str], at: int, *, is_followed: bool = False) -
     text = ""
     for length, line in enumerate(reversed(lines[max(0, at - 2) : at + 1]), 1):
         if not line.strip() or len(line) > _LONGEST_MARK:
-            return 0
+            break
         text = f"{line.strip()} {text}"
         is_said = _DIGIT.search(text) and (_WROTE.search(text) or (is_followed and _ADDRESS.search(text)))
         if is_said and _BEGINS.match(text):

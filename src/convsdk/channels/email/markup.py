@@ -11,8 +11,10 @@ from collections import Counter
 
 from convsdk.channels.email.mime import storable
 
-_MOST_READ = 1_000_000
+_MOST_READ = 500_000
 _DEEPEST = 5
+_SIGNATURE_LINE = "-- "
+_QUOTE_LINE = "-----Original Message-----"
 
 _RAW = re.compile(r"</(?:script|style|title)\b", re.IGNORECASE)
 _TOKEN = re.compile(
@@ -61,6 +63,8 @@ class _Page:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._line: list[str] = []
+        self._depth = 0
+        self._is_spaced = False
         self._open: list[tuple[str, Counter[str]]] = []
         self._names: Counter[str] = Counter()
         self._in: Counter[str] = Counter()
@@ -85,11 +89,9 @@ class _Page:
             self._end_line()
         if name in _VOID:
             return
-        effects = _effects(name, attributes)
-        if effects["signature"]:
-            self._put_line("-- ")
-        if effects["answered"]:
-            self._put_line("-----Original Message-----")
+        effects, marks = _effects(name, attributes)
+        for mark in marks:
+            self._put_line(mark)
         if name == "li":
             self._line.append("- ")
         self._open.append((name, effects))
@@ -111,13 +113,14 @@ class _Page:
 
     def text(self) -> str:
         self._end_block("p")
-        return storable("\n".join(self._lines).strip("\n"))
+        return storable("\n".join(self._lines))
 
     def _end_block(self, name: str) -> None:
-        if self._line and "".join(self._line).strip():
+        # A block with nothing but a blank that does not break in it is how programs leave a line free.
+        if "".join(self._line).strip(" \t\r\n"):
             self._end_line()
-        if name in _SPACED:
-            self._put_line("")
+        self._line = []
+        self._is_spaced |= name in _SPACED
 
     def _end_line(self) -> None:
         text = "".join(self._line)
@@ -127,20 +130,25 @@ class _Page:
     def _put_line(self, text: str) -> None:
         if self._in["hidden"]:
             return
-        line = "> " * min(self._in["quote"], _DEEPEST) + text
-        is_blank = not text and (not self._lines or not self._lines[-1].strip("> "))
-        if not is_blank:
-            self._lines.append(line if text else line.rstrip())
+        if not text:
+            self._is_spaced = True
+            return
+        above, self._depth = self._depth, min(self._in["quote"], _DEEPEST)
+        if self._is_spaced and self._lines:
+            self._lines.append(("> " * min(above, self._depth)).rstrip())
+        self._lines.append("> " * self._depth + text)
+        self._is_spaced = False
 
 
-def _effects(name: str, attributes: str) -> Counter[str]:
+def _effects(name: str, attributes: str) -> tuple[Counter[str], list[str]]:
+    """Give what an element changes inside it, and the lines that stand for it in plain text."""
     given = {key.lower(): value.strip("\"'") for key, value in _ATTRIBUTE.findall(attributes)}
     mark = f"{given.get('class', '')} {given.get('id', '')}"
     is_cited = name == "blockquote" and ("cite" in given or _CITES.search(f"{given.get('type', '')} {mark}"))
-    return Counter(
-        hidden=name == "head" or _HIDDEN.search(given.get("style", "")) is not None,
-        pre=name == "pre",
-        quote=bool(is_cited or _QUOTES.search(mark)),
-        signature=_SIGNATURES.search(mark) is not None,
-        answered=_ANSWERED.search(mark) is not None,
-    )
+    effects = {
+        "hidden": name == "head" or _HIDDEN.search(given.get("style", "")),
+        "pre": name == "pre",
+        "quote": is_cited or _QUOTES.search(mark),
+    }
+    lines = {_SIGNATURE_LINE: _SIGNATURES.search(mark), _QUOTE_LINE: _ANSWERED.search(mark)}
+    return Counter([key for key, found in effects.items() if found]), [line for line, found in lines.items() if found]

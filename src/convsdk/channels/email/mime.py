@@ -204,23 +204,26 @@ def plain(value: str) -> str:
 
 def readable(value: str) -> str:
     """Give a raw header value for people: encoded words decoded (RFC 2047), on one line, without controls."""
-    pieces: list[tuple[str, bytes]] = []
+    pieces: list[tuple[str, list[bytes]]] = []
     position = 0
     for match in _ENCODED_WORD.finditer(value):
         between = value[position : match.start()]
-        if between.strip() or not pieces or pieces[-1][0] == "":
-            pieces.append(("", between.encode("utf-8", "surrogateescape")))
+        if between.strip() or not pieces:
+            pieces.append(("", [between.encode("utf-8", "surrogateescape")]))
         _append_word(pieces, *match.groups())
         position = match.end()
-    pieces.append(("", value[position:].encode("utf-8", "surrogateescape")))
-    return one_line("".join(decode(data, charset) for charset, data in pieces))
+    pieces.append(("", [value[position:].encode("utf-8", "surrogateescape")]))
+    return one_line("".join(decode(b"".join(data), charset) for charset, data in pieces))
 
 
-def _append_word(pieces: list[tuple[str, bytes]], charset: str, encoding: str, word: str) -> None:
+def _append_word(pieces: list[tuple[str, list[bytes]]], charset: str, encoding: str, word: str) -> None:
     data = word.encode("utf-8", "surrogateescape")
     charset = charset.partition("*")[0].lower() or "utf-8"
     decoded = _from_base64(data) if encoding in "bB" else binascii.a2b_qp(data, header=True)
-    pieces.append((charset, decoded))
+    if pieces[-1][0] != charset:
+        pieces.append((charset, []))
+    # Programs split a letter between two words: they are decoded together.
+    pieces[-1][1].append(decoded)
 
 
 def one_line(text: str) -> str:

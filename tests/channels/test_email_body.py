@@ -1,0 +1,169 @@
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convsdk.channels.email.body import REPLY_LINE, is_forward, split, split_forward, words_of
+from convsdk.channels.email.markup import written
+from convsdk.channels.email.phrases import LANGUAGES
+
+_LINES = (
+    *(
+        "Hello",
+        "",
+        " ",
+        "> quoted",
+        ">",
+        "-- ",
+        "--",
+        "Sent from my iPhone",
+        "From: Ann <ann@a.example>",
+        "Sent: today",
+    ),
+    *("To: Bob", "Subject: x", "On 5 January 2026, Ann wrote:", "Ann <ann@a.example>", "wrote:", REPLY_LINE),
+    *("-----Original Message-----", "---------- Forwarded message ---------", "_" * 20, "a" * 500, "\u2028", "x\r"),
+)
+_MARKUP = (
+    *("<div>", "</div>", "<p>", "</p>", "<br>", "<blockquote type=cite>", "</blockquote>", "<pre>", "</pre>", "text\n"),
+    *("<div class='gmail_signature'>", "<div id=divRplyFwdMsg>", "<!--", "-->", "<script>", "</script>", "<", ">", "&"),
+    *("&#0;", "&#xd800;", "&#99999999999;", '"', "'", "<a b='", "<li>", "<div style='display:none'>", "\u00a0", "\0"),
+)
+_SIZE = 500_000
+
+
+@given(lines=st.lists(st.sampled_from(_LINES), max_size=30), is_forwarded=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_sections_joined_are_the_text(lines, is_forwarded):
+    """Nothing is lost or made up, and some of it is always the writer's own, unless the text is blank."""
+    text = "\n".join(lines)
+
+    sections = split(text, is_forward=is_forwarded)
+
+    assert "".join(one.text for one in sections) == text
+    assert bool(words_of(sections).strip()) == bool(text.strip())
+
+
+@given(lines=st.lists(st.sampled_from(_LINES), max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_forwarded_text_is_kept_whole(lines):
+    """What is forwarded falls into note, header and rest, and nothing is lost."""
+    text = "\n".join(lines)
+
+    sections = split_forward(text, is_told=True)
+
+    assert not sections or "".join(one.text for one in sections) == text
+    assert [one.kind for one in sections][-2:] in ([], ["header", "reply"])
+
+
+@given(pieces=st.lists(st.sampled_from(_MARKUP) | st.text(max_size=5), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_any_markup_gives_a_text_that_can_be_stored(pieces):
+    """No order of tags raises anything, and no NUL or half a letter comes out."""
+    text = written("".join(pieces))
+
+    text.encode()
+    assert "\0" not in text
+
+
+@pytest.mark.parametrize("language", [name for name, phrases in LANGUAGES.items() if phrases.wrote and phrases.begins])
+def test_introduction_is_known_in_every_language(language):
+    """First word, date, name and verb introduce a quote, even one without marks."""
+    phrases = LANGUAGES[language]
+    introduction = f"{phrases.begins[0]} 5.1.2026, Ann {phrases.wrote[0]}:"
+
+    sections = split(f"Yes.\n\n{introduction}\n\nDo you?\n")
+
+    assert [(one.kind, one.text) for one in sections] == [
+        ("reply", "Yes.\n\n"),
+        ("quote", f"{introduction}\n\nDo you?\n"),
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_header_is_known_in_every_language(language):
+    """A field for the sender and two others above a text introduce it."""
+    phrases = LANGUAGES[language]
+    header = "\n".join(f"{name}: x" for name in (phrases.sender[0], *phrases.fields[:2]))
+
+    sections = split(f"Yes.\n\n{header}\n\nDo you?\n")
+
+    assert words_of(sections) == "Yes."
+
+
+@pytest.mark.parametrize(
+    ("subject", "is_forwarded"),
+    [
+        ("Fwd: x", True),
+        ("FW: x", True),
+        ("WG: x", True),
+        ("[shop] Fwd: x", True),
+        ("转发\uff1ax", True),
+        ("Re: Fwd: x", False),
+        ("Forward me", False),
+    ],
+)
+def test_subject_tells_a_forwarded_mail(subject, is_forwarded):
+    """The mark that programs put before the subject of a forwarded mail is known, and an answer is none."""
+    assert is_forward(subject) is is_forwarded
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            "\n",
+            ":\n",
+            "From: x\n",
+            "From: x\nTo: y\n",
+            "> a\nb\n",
+            "-- \n",
+            "On 1 wrote:\n> x\n",
+            "x:\n\n\n",
+            "a",
+            " ",
+        ),
+        *("1 " + "a@" * 150 + ":\n", "On 1 " + "wrote " * 60 + ":\n", "##- \n", "_____\n", "Forwarded message\n", "> "),
+    ],
+)
+def test_hostile_text_takes_linear_time(unit):
+    """A text made of what the rules look for is split in a moment."""
+    text = unit * (_SIZE // len(unit))
+    started = time.process_time()
+
+    split(text)
+    split_forward(text, is_told=True)
+
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            "<!--",
+            "<a ",
+            "</",
+            "<",
+            "<a b='",
+            '<a b="',
+            "<![",
+            "<?",
+            "&#",
+            "&#9",
+            "<script>",
+            "<b>",
+            "<b></i>",
+            "<div>x",
+        ),
+        *("<blockquote type=cite>x", "<p>x</p>", "<pre>\n", "<a class", "<a class=", "<li>", "&notit;"),
+    ],
+)
+def test_hostile_markup_takes_linear_time(unit):
+    """Open comments, tags, quotes and elements, quadratic for the usual parsers, are read in a moment."""
+    markup = unit * (_SIZE // len(unit))
+    started = time.process_time()
+
+    written(markup)
+
+    assert time.process_time() - started < 1
