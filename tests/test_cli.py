@@ -25,6 +25,7 @@ from convsdk.rejects import Rejects
 from convsdk.store import postgresql
 
 DEMO = Path(convsdk.__file__).parent / "demo"
+MAILS = Path(__file__).parent / "mail"
 SCENARIOS = Path(__file__).parent / "scenarios" / "identity_core.json"
 CONFIG = """
 [workspaces.default]
@@ -258,6 +259,22 @@ def test_parse_shows_events_as_json_lines(run):
     assert event["hint"]["identifiers"][0]["trust"] == "asserted"
     assert event["attachments"][0]["name"] == "chair.pdf"
     assert not Path("convsdk.db").exists()
+
+
+def test_parse_tells_all_that_is_read_out_of_a_mail(run):
+    """Sender with trust, class with its reason, what is answered, own words and quote are in the line."""
+    result = run(
+        "parse", "email", MAILS / "body-signature-above-the-quote.eml", "--json",
+        "--set", "address=help@shop.example",
+    )  # fmt: skip
+
+    (event,) = lines(result)
+    assert event["hint"]["identifiers"] == [
+        {"kind": "email", "value": "ann@mail.example", "trust": "asserted", "scope": ""}
+    ]
+    assert (event["detail"]["class"], event["detail"]["why"][:7]) == ("human", "nothing")
+    assert (event["text"], event["references"], event["attachments"]) == ("Yes, please.", [], [])
+    assert [kind for kind, _ in event["detail"]["sections"]] == ["reply", "signature", "quote"]
 
 
 def test_parse_takes_settings_as_toml(run):

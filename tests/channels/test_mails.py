@@ -1,4 +1,4 @@
-"""What is read out of each mail in `tests/mail`: a JSON file beside it names it, and what it leaves out is not asked."""
+"""What is read out of each mail in `tests/mail`. The JSON file beside it says what to expect, as far as it matters."""
 
 import json
 from datetime import UTC, datetime

@@ -199,11 +199,15 @@ def storable(text: str) -> str:
 
 def plain(value: str) -> str:
     """Give a raw header value as text without decoding its encoded words."""
+    if value.isascii() and "\0" not in value:
+        return value
     return decode(value.encode("utf-8", "surrogateescape"))
 
 
 def readable(value: str) -> str:
     """Give a raw header value for people: encoded words decoded (RFC 2047), on one line, without controls."""
+    if "=?" not in value:
+        return one_line(plain(value))
     pieces: list[tuple[str, list[bytes]]] = []
     position = 0
     for match in _ENCODED_WORD.finditer(value):

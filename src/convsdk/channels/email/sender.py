@@ -6,6 +6,7 @@ read two different senders, there is none.
 
 import re
 import unicodedata
+from functools import cached_property
 from itertools import islice
 
 from attrs import frozen
@@ -41,7 +42,7 @@ class Sender:
     address: str
     name: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Give the canonical address, or the spelling where there is none."""
         return key_of(self.address)

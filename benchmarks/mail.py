@@ -1,0 +1,93 @@
+"""What reading a mail costs, beside what the standard library takes for its bare parse of the same bytes.
+
+Each mail of a folder is read in turn by our parser (sender, trust, class, thread, body, attachments: a whole event)
+and by `email.message_from_bytes` (a tree of parts, nothing decoded), for each round anew. Times are microseconds per
+mail: the median of the mails, then the median of the rounds.
+
+  ours       `EmailChannel.parse`
+  bare       `email.message_from_bytes`, policy `compat32`
+  default    the same with `email.policy.default`
+  ratio      ours as a multiple of bare, taken within each round
+"""
+
+import argparse
+import email
+import email.policy
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from convsdk.channels.email import EmailChannel, EmailSettings
+from convsdk.core.ports import Request
+
+NOW = datetime(2026, 1, 12, 9, tzinfo=UTC)
+MAILS = Path(__file__).parent.parent / "tests" / "mail"
+CHANNEL = EmailChannel(
+    "mail", EmailSettings(address="in-7f3a@shop.example", own=("sales@shop.example",), authserv_id="mx.shop.example")
+)
+READERS: dict[str, Callable[[bytes], object]] = {
+    "ours": lambda raw: CHANNEL.parse(Request(received_at=NOW, body=raw)),
+    "bare": email.message_from_bytes,
+    "default": lambda raw: email.message_from_bytes(raw, policy=email.policy.default),
+}
+
+
+def grown(raw: bytes, size: int) -> bytes:
+    """Give a mail with an attachment of `size` bytes beside what it says."""
+    part = b"Content-Type: application/pdf; name=a.pdf\n\n" + b"0123456789abcde\n" * (size // 16)
+    return (
+        b"From: Ann <ann@mail.example>\nSubject: large\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\n"
+        + raw.partition(b"\n\n")[2]
+        + b"\n--b\n"
+        + part
+        + b"\n--b--\n"
+    )
+
+
+def medians_us(mails: Sequence[bytes]) -> dict[str, float]:
+    """Give the median time of each reader: every mail is read by each of them before the next one."""
+    spent: dict[str, list[float]] = {name: [] for name in READERS}
+    for raw in mails:
+        for name, read in READERS.items():
+            started = time.perf_counter()
+            read(raw)
+            spent[name].append(1e6 * (time.perf_counter() - started))
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def figures(name: str, mails: Sequence[bytes], rounds: int) -> dict[str, object]:
+    """Give one row: the medians of the rounds."""
+    found = [medians_us(mails) for _ in range(rounds)]
+    row = {reader: round(statistics.median(one[reader] for one in found), 1) for reader in READERS}
+    ratio = statistics.median(one["ours"] / one["bare"] for one in found)
+    return {"mails": name, "count": len(mails), **row, "ratio": round(ratio, 2)}
+
+
+def table(rows: Sequence[dict[str, object]]) -> str:
+    """Give the rows for people."""
+    lines = [[*rows[0]], *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join("  ".join(f"{cell:>10}" for cell in line) for line in lines)
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20, help="how often everything is measured (20)")
+    parser.add_argument("--folder", type=Path, default=MAILS, help="the mails to read (tests/mail)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    mails = [file.read_bytes() for file in sorted(options.folder.glob("*.eml"))]
+    if not mails:
+        parser.error(f"no *.eml in {options.folder}: name a folder with mails")
+    rows = [
+        figures("as they are", mails, options.rounds),
+        figures("with 100 KB", [grown(raw, 100_000) for raw in mails], max(1, options.rounds // 4)),
+    ]
+    print(json.dumps(rows, indent=1) if options.json else table(rows))
+
+
+if __name__ == "__main__":
+    main()
