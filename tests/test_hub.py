@@ -314,8 +314,8 @@ def test_batch_keeps_its_order(hub):
 
 
 def test_message_is_kept_as_it_came(hub):
-    """Text, subject, direction and status are read back."""
-    (received,) = hub.receive("till", [wrote("1", "ann", subject="Shoes")])
+    """Text, subject, direction, status and detail are read back."""
+    (received,) = hub.receive("till", [wrote("1", "ann", subject="Shoes", detail={"sections": [["reply", "text"]]})])
 
     (message,) = hub.messages(received.conversation)
 
@@ -328,6 +328,7 @@ def test_message_is_kept_as_it_came(hub):
         at=NOON,
         text="text of 1",
         status="received",
+        detail={"sections": [["reply", "text"]]},
     )
     assert hub.conversation(received.conversation).filing.subject == "Shoes"
 

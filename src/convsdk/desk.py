@@ -271,6 +271,7 @@ class Desk:
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
                 status="received" if is_message else "",
+                detail=(event.detail or None) if isinstance(event, MessageReceived) else None,
             )
         )
         return filing

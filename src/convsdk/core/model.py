@@ -275,8 +275,8 @@ class Attachment:
 class Message:
     """One inbound or outbound message, unique by channel and external id.
 
-    `detail` is what more there is to it, as plain JSON values: who wrote it (`by`), or the `block` of a bot automation
-    that it came from and what that shows.
+    `detail` is what more there is to it, as plain JSON values: who wrote it (`by`), the `block` of a bot automation
+    that it came from and what that shows, or what its channel told of it.
     """
 
     id: int
