@@ -101,6 +101,12 @@ class Part:
         return decode(self.content(), declared).replace("\r\n", "\n").replace("\r", "\n")
 
 
+def opened(raw: bytes) -> bytes:
+    """Give `raw` from its first field on; a mail whose lines end in bare carriage returns gets newlines."""
+    lines = raw.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    return lines if b"\n" in lines else lines.replace(b"\r", b"\n")
+
+
 def read_head(raw: bytes, start: int = 0, end: int | None = None) -> Part:
     """Give the part that fills `raw` from `start` to `end`; raise `PastLimitError` where its header is too large."""
     end = len(raw) if end is None else end

@@ -25,6 +25,7 @@ from convsdk.channels.email.mime import (
     PastLimitError,
     leaves,
     one_line,
+    opened,
     parameter,
     plain,
     read_head,
@@ -67,9 +68,7 @@ def parse_mail(
     raw: bytes, *, settings: EmailSettings, received_at: datetime, envelope: Envelope | None = None
 ) -> MessageReceived:
     """Give the message that a raw mail holds; raise `ParseError` where the bytes have no header at all."""
-    lines = raw.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
-    if b"\n" not in lines:
-        lines = lines.replace(b"\r", b"\n")
+    lines = opened(raw)
     problem, head = "", Part(raw=lines, fields=(), start=0, end=len(lines))
     try:
         head = read_head(lines)

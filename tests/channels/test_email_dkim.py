@@ -1,0 +1,121 @@
+import subprocess
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from convsdk.channels.email import EmailChannel, EmailSettings
+from convsdk.core.model import Trust
+from convsdk.core.ports import Request
+
+dkim = pytest.importorskip("dkim", reason="not installed: pip install '.[email]'")
+from convsdk.channels.email.authenticate import stamped  # noqa: E402  (it needs the extra)
+
+SERVER = "mx.shop.example"
+MAIL = b"From: Ann <ann@mail.example>\r\nTo: in-7f3a@shop.example\r\nSubject: Hello\r\n\r\nDo you ship to Norway?\r\n"
+
+
+@pytest.fixture(scope="module")
+def key():
+    """An RSA key: the private part as PEM, the public part as the TXT record that a domain publishes."""
+    made = ("openssl", "genrsa", "-traditional", "2048")
+    private = subprocess.run(made, check=True, capture_output=True).stdout
+    shown = ("openssl", "rsa", "-pubout")
+    public = subprocess.run(shown, input=private, check=True, capture_output=True).stdout
+    return private, b"v=DKIM1; k=rsa; p=" + b"".join(public.splitlines()[1:-1])
+
+
+def _signed(key, *, domain=b"mail.example", raw=MAIL, **options):
+    return dkim.sign(raw, b"s1", domain, key[0], include_headers=[b"from", b"subject"], **options) + raw
+
+
+def _read(raw, key, asked=None):
+    def lookup(name):
+        if asked is not None:
+            asked.append(name)
+        return key[1] if name.startswith("s1._domainkey.") else None
+
+    channel = EmailChannel("support", EmailSettings(address="in-7f3a@shop.example", authserv_id=SERVER))
+    body = stamped(raw, authserv_id=SERVER, lookup=lookup)
+    (event,) = channel.parse(Request(received_at=datetime(2026, 1, 5, tzinfo=UTC), body=body))
+    return event
+
+
+def test_aligned_signature_attests_the_sender(key):
+    """A signature of the From's domain that holds makes the sender attested, with one look into DNS."""
+    asked = []
+
+    event = _read(_signed(key), key, asked)
+
+    assert (event.hint.identifiers[0].trust, event.detail["attested_by"]) == (Trust.CHANNEL, "dkim of mail.example")
+    assert asked == ["s1._domainkey.mail.example"]
+    assert event.text == "Do you ship to Norway?\n"
+
+
+def test_changed_mail_is_only_asserted(key):
+    """Where a signed field or the body was changed, nothing is attested."""
+    signed = _signed(key)
+
+    for changed in (signed.replace(b"Norway", b"Sweden"), signed.replace(b"ann@", b"ceo@")):
+        assert _read(changed, key).hint.identifiers[0].trust is Trust.ASSERTED
+
+
+def test_signature_of_another_domain_is_only_asserted(key):
+    """A signature that holds says nothing about the address of another domain."""
+    event = _read(_signed(key, domain=b"x.test"), key)
+
+    assert event.hint.identifiers[0].trust is Trust.ASSERTED
+
+
+def test_signature_over_a_part_of_the_body_is_only_asserted(key):
+    """What was added below the signed part is not the signer's."""
+    event = _read(_signed(key, length=True) + b"Pay here.\r\n", key)
+
+    assert event.hint.identifiers[0].trust is Trust.ASSERTED
+
+
+def test_results_that_the_sender_wrote_are_not_believed(key):
+    """An unsigned mail gets a field too, above one that its sender wrote under our name."""
+    forged = b"Authentication-Results: mx.shop.example; dmarc=pass header.from=mail.example\r\n"
+
+    event = _read(forged + MAIL, key)
+
+    assert event.hint.identifiers[0].trust is Trust.ASSERTED
+
+
+def test_silence_of_dns_is_only_asserted(key):
+    """Where nobody answers, the mail is taken in, and nothing is attested."""
+
+    def lookup(name):
+        raise TimeoutError(name)
+
+    raw = stamped(_signed(key), authserv_id=SERVER, lookup=lookup)
+
+    assert raw.startswith(b"Authentication-Results: mx.shop.example; dkim=temperror header.d=mail.example\r\n")
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"v=1", b"v=1; a=rsa-sha256; d=\xff; s=s; h=from; bh=; b=", b"d=a; d=b", b"=" * 99]
+)
+def test_unusable_signature_raises_nothing(key, value):
+    """A signature that is none leaves the mail as it is, below a field."""
+    raw = stamped(b"DKIM-Signature: " + value + b"\r\n" + MAIL, authserv_id=SERVER, lookup=lambda _: key[1])
+
+    assert raw.endswith(MAIL)
+    assert b"pass" not in raw.partition(b"\n")[0]
+
+
+def test_hostile_mail_is_checked_in_linear_time(key):
+    """Runs of blanks, quadratic for the library, are not handed to it."""
+    raw = _signed(key, canonicalize=(b"relaxed", b"relaxed")) + b" " * 1_000_000
+    started = time.process_time()
+
+    stamped(raw, authserv_id=SERVER, lookup=lambda _: key[1])
+
+    assert time.process_time() - started < 1
+
+
+def test_server_without_a_name_is_refused():
+    """The name goes into a header field, so it is one."""
+    with pytest.raises(ValueError, match="authserv_id"):
+        stamped(MAIL, authserv_id="a\r\nb", lookup=lambda _: None)
