@@ -21,7 +21,7 @@ _LONGEST_END = 50
 _FEWEST_FIELDS = 2
 _LONGEST_SIGNATURE = 15
 
-_OWN_LINE = re.compile(r"[>\s]*+##-.{1,200}-##\s*+")
+_OWN_LINE = re.compile(r"[>\s]*+##-.{1,200}-##\s*\Z")
 _QUOTED = re.compile(r"\s?>")
 _SIGNATURE = re.compile(r"(?:--|\u2014|\u2013)\s*\Z")
 _ADDRESS = re.compile(r"[^\s@<>]{1,64}@[^\s@<>]{1,255}")
@@ -74,9 +74,11 @@ def _joined(lines: Sequence[str], kinds: Sequence[str]) -> tuple[Section, ...]:
 
 
 def words_of(sections: Sequence[Section]) -> str:
-    """Give what the writer said; where something was left out, without the blank lines around it."""
+    """Give what the writer said, and all there is where they said nothing; without blank lines around what is cut."""
     text = "".join(one.text for one in sections if one.kind == "reply")
-    return text if len(sections) <= 1 else text.strip()
+    if len(sections) <= 1 or not text.strip():
+        return "".join(one.text for one in sections)
+    return text.strip()
 
 
 def is_forward(subject: str) -> bool:
@@ -90,14 +92,15 @@ def split_forward(text: str, *, is_told: bool) -> tuple[Section, ...]:
     `is_told`: the subject says so; the header fields of the original are then enough.
     """
     lines = text.splitlines(keepends=True) if len(text) <= _MOST_SPLIT else []
-    for start, line in enumerate(lines):
+    for at, line in enumerate(lines):
         is_marked = _is_mark(_FORWARD, line)
-        top = _next_written(lines, start + 1) if is_marked else start
+        top = _next_written(lines, at + 1) if is_marked else at
         if not (is_marked or is_told) or not _is_header(lines, top):
             continue
-        end = next((at for at in range(top, len(lines)) if not lines[at].strip()), len(lines))
+        end = next((place for place in range(top, len(lines)) if not lines[place].strip()), len(lines))
         if end == len(lines):
             return ()
+        start = at if is_marked else _introduced(lines, at)
         kinds = ["note"] * start + ["header"] * (end - start) + ["reply"] * (len(lines) - end)
         return _joined(lines, kinds)
     return ()

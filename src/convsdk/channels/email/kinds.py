@@ -11,10 +11,14 @@ from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.email.threads import answered, message_ids
 from convsdk.core.ports import Envelope
 
-NAMELESS = frozenset({"own", "bounce", "disposition", "feedback", "confirmation"})
+_REPORTS = {"delivery-status": "bounce", "disposition-notification": "disposition", "feedback-report": "feedback"}
+
+REPORTED = frozenset(_REPORTS.values())
+"""The sorts of mail by which programs report on one of ours."""
+
+NAMELESS = REPORTED | {"own", "confirmation"}
 """The sorts of mail whose From is no person's."""
 
-_REPORTS = {"delivery-status": "bounce", "disposition-notification": "disposition", "feedback-report": "feedback"}
 _FORWARDING = "forwarding-noreply@google.com"
 # Only a link to Google itself: agents are asked to open it.
 _LINK = re.compile(r"https://(?:mail-settings|mail|isolated\.mail)\.google\.com/[!-;=?-~]{1,500}")
@@ -25,14 +29,19 @@ _LIST_FIELDS = ("list-id", "list-unsubscribe", "list-post", "mailing-list", "x-m
 
 @frozen(kw_only=True)
 class Mail:
-    """What a mail is classified by: its header, the first texts in it, and what is known of its way here."""
+    """What a mail is classified by. `sender` is the mailbox of its From, `author` whom that speaks for, if another."""
 
     head: Part
     sender: Sender | None
+    author: Sender | None
     settings: EmailSettings
     envelope: Envelope | None = None
     text: str = field(default="", repr=False)
-    is_passed_on: bool = False
+
+    @property
+    def is_passed_on(self) -> bool:
+        """Say whether a form, a group or a colleague of ours handed it on."""
+        return self.author is not self.sender
 
 
 @frozen
@@ -66,17 +75,17 @@ def confirmation(mail: Mail) -> dict[str, str]:
 def _sign_of_own(mail: Mail) -> str:
     if any(map(mail.settings.is_own_id, message_ids(mail.head.first("message-id")))):
         return "its Message-ID is one of ours"
-    is_own = mail.sender is not None and mail.settings.is_own(mail.sender.address)
+    is_own = mail.author is not None and mail.settings.is_own(mail.author.address)
     return "its From is an address of this business" if is_own else ""
 
 
 def _sign_of_bounce(mail: Mail) -> str:
     if mail.head.media_type == "multipart/report":
         return "it is a multipart/report"
-    if mail.sender and mail.sender.key.partition("@")[0] in {"mailer-daemon", "postmaster"}:
+    if mail.author and mail.author.key.partition("@")[0] in {"mailer-daemon", "postmaster"}:
         return "its From is the mail system"
-    # A null return path is what an automatic answer should have as well (RFC 3834, 3.3): its own mark comes first.
-    if _sign_of_program(mail):
+    # A null return path is what an automatic answer should have as well (RFC 3834, 3.3), and what some forms have.
+    if mail.is_passed_on or _sign_of_program(mail):
         return ""
     envelope = mail.envelope
     is_null = not envelope.sender.strip("<> ") if envelope else mail.head.first("return-path").split() == ["<>"]
@@ -84,7 +93,7 @@ def _sign_of_bounce(mail: Mail) -> str:
 
 
 def _sign_of_confirmation(mail: Mail) -> str:
-    is_google = mail.sender is not None and mail.sender.key == _FORWARDING
+    is_google = mail.author is not None and mail.author.key == _FORWARDING
     return "Gmail asks whether it may forward to this address" if is_google and confirmation(mail) else ""
 
 

@@ -5,7 +5,9 @@ Pure: the raw bytes, the settings, the envelope and the time of receipt go in, o
 
 import hashlib
 import re
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -17,7 +19,7 @@ from convsdk.channels.email.body import (
     split_forward,
     words_of,
 )
-from convsdk.channels.email.kinds import NAMELESS, Kind, Mail, classify, confirmation
+from convsdk.channels.email.kinds import NAMELESS, REPORTED, Kind, Mail, classify, confirmation
 from convsdk.channels.email.markup import written
 from convsdk.channels.email.mime import (
     MAX_BYTES,
@@ -32,7 +34,15 @@ from convsdk.channels.email.mime import (
     readable,
 )
 from convsdk.channels.email.report import read_report
-from convsdk.channels.email.sender import Sender, attest, find_original, find_sender, participants, read_mailbox
+from convsdk.channels.email.sender import (
+    Sender,
+    Verdict,
+    attest,
+    find_original,
+    find_sender,
+    participants,
+    read_mailbox,
+)
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.email.threads import answered, external_id
 from convsdk.core.events import INBOUND_EMAIL, MessageReceived
@@ -56,6 +66,15 @@ _INVITATIONS = {
     "REQUEST": "invitation.ics",
     "REPLY": "invitation-answer.ics",
     "CANCEL": "invitation-cancelled.ics",
+}
+_ENDINGS = {
+    "application/pdf": ".pdf",
+    "image/gif": ".gif",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "message/rfc822": ".eml",
+    "text/calendar": ".ics",
+    "text/plain": ".txt",
 }
 _REVIEWS = {
     "missing": "it has no From field",
@@ -103,36 +122,23 @@ def _event(
     verdict = attest(head, sender, settings.authserv_id)
     doubt = doubt or ("failed" if verdict.is_failed else "")
     subject = readable(head.first("subject"))
-    author, sections = _author(head, body, subject, sender, settings)
-    is_passed_on = author is not sender
-    mail = Mail(
-        head=head,
-        sender=author,
-        settings=settings,
-        envelope=envelope,
-        text=body.text or body.html,
-        is_passed_on=is_passed_on,
-    )
+    author, sections = _author(body, head, subject, sender, settings)
+    text = body.text or body.html
+    mail = Mail(head=head, sender=sender, author=author, settings=settings, envelope=envelope, text=text)
+    if mail.is_passed_on:
+        verdict = Verdict()
     kind = classify(mail)
-    report, reported = read_report(body.parts) if kind.name in {"bounce", "disposition", "feedback"} else ({}, ())
+    report, reported = read_report(body.parts) if kind.name in REPORTED else ({}, ())
     detail = {
-        "class": kind.name,
-        "why": kind.why,
-        "review": _REVIEWS.get(doubt, ""),
-        "from": sender.address if sender else "",
-        "passed_on_for": author.address if author and is_passed_on else "",
         "attested_by": verdict.by,
-        "date": readable(head.first("date"))[:100],
-        "participants": participants(head, settings),
-        "sections": [[one.kind, one.text] for one in sections] if len(sections) > 1 else [],
-        "confirmation": confirmation(mail) if kind.name == "confirmation" else {},
+        "review": "" if problem else _REVIEWS.get(doubt, ""),
+        "sections": [[one.kind, one.text] for one in sections] if {one.kind for one in sections} - {"reply"} else [],
         "fingerprint": _fingerprint(head, sender, body),
         "unreadable": problem,
     }
-    trust = Trust.ASSERTED if is_passed_on else verdict.trust
     return MessageReceived(
         external_id=external_id(head),
-        hint=_hint(None if doubt or problem else author, kind, trust, received_at),
+        hint=_hint(None if doubt or problem else author, kind, verdict.trust, received_at),
         at=received_at,
         text=words_of(sections),
         html=body.html,
@@ -140,8 +146,21 @@ def _event(
         references=tuple(dict.fromkeys((*reported, *answered(head, envelope, settings)))),
         attachments=body.attachments,
         is_automatic=kind.name != "human",
-        detail={key: value for key, value in (detail | report).items() if value},
+        detail={key: value for key, value in (_told(mail, kind) | detail | report).items() if value},
     )
+
+
+def _told(mail: Mail, kind: Kind) -> dict[str, Any]:
+    """Give what the header tells beside the fields of a message."""
+    return {
+        "class": kind.name,
+        "why": kind.why,
+        "from": mail.sender.address if mail.sender else "",
+        "passed_on_for": mail.author.address if mail.author and mail.is_passed_on else "",
+        "participants": participants(mail.head, mail.settings),
+        "date": readable(mail.head.first("date"))[:100],
+        "confirmation": confirmation(mail) if kind.name == "confirmation" else {},
+    }
 
 
 def _hint(author: Sender | None, kind: Kind, trust: Trust, received_at: datetime) -> IdentityHint:
@@ -158,7 +177,7 @@ def _hint(author: Sender | None, kind: Kind, trust: Trust, received_at: datetime
 
 
 def _author(
-    head: Part, body: "Body", subject: str, sender: Sender | None, settings: EmailSettings
+    body: "Body", head: Part, subject: str, sender: Sender | None, settings: EmailSettings
 ) -> tuple[Sender | None, tuple[Section, ...]]:
     """Give who speaks in a mail and what they say: its sender, or whom an own address passed it on for."""
     is_told = is_forward(subject)
@@ -197,6 +216,7 @@ class Body:
     text: str = ""
     html: str = ""
     attachments: tuple[Attachment, ...] = ()
+    attached: tuple[Part, ...] = ()
     parts: tuple[Part, ...] = ()
 
 
@@ -205,7 +225,7 @@ def read_body(head: Part, size: int) -> Body:
     if size > MAX_BYTES:
         raise PastLimitError(f"it has more than {MAX_BYTES} bytes")
     texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
-    attachments: list[Attachment] = []
+    attached: list[tuple[Part, str]] = []
     parts = tuple(leaves(head))
     for part in parts:
         # A multipart without its delimiters still says something.
@@ -213,14 +233,15 @@ def read_body(head: Part, size: int) -> Body:
         if media_type in texts and part.disposition != "attachment" and not part.file_name:
             texts[media_type].append(part.text())
             continue
-        if len(attachments) == MAX_ATTACHMENTS:
-            raise PastLimitError(f"it has more than {MAX_ATTACHMENTS} attachments")
-        attachments.append(_attachment(part, media_type, len(attachments) + 1))
+        attached.append((part, media_type))
+    if len(attached) > MAX_ATTACHMENTS:
+        raise PastLimitError(f"it has more than {MAX_ATTACHMENTS} attachments")
     text, markup = ("\n".join(one for one in found if one.strip()) or "".join(found) for found in texts.values())
     return Body(
         text=text if text.strip() or not markup else written(markup),
         html=markup,
-        attachments=tuple(attachments),
+        attachments=tuple(_attachment(*one, number) for number, one in enumerate(attached, 1)),
+        attached=tuple(part for part, _ in attached),
         parts=parts,
     )
 
@@ -229,16 +250,25 @@ def _fingerprint(head: Part, sender: Sender | None, body: Body) -> str:
     """Give a value that two mails share where sender and content are the same, however they were encoded."""
     who = sender.key if sender else " ".join(map(plain, head.all("from")))
     digest = hashlib.sha256(f"{who}\0{' '.join(body.text.split())}\0".encode())
-    for part in body.parts:
-        if part.media_type not in {"text/plain", "text/html"}:
-            digest.update(hashlib.sha256(part.content()).digest())
+    for content in (part.content() for part in body.attached) if body.parts else (head.raw,):
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def contents(raw: bytes) -> Iterator[bytes]:
+    """Give what the attachments of a mail hold, in the order of its event's; of an unreadable one, the whole mail."""
+    try:
+        attached = read_body(read_head(opened(raw)), len(raw)).attached
+    except PastLimitError:
+        yield raw
+        return
+    yield from (part.content() for part in attached)
 
 
 def _attachment(part: Part, media_type: str, number: int) -> Attachment:
     content = part.content()
     return Attachment(
-        name=_name(part, media_type, content) or f"attachment-{number}",
+        name=_name(part, media_type, content) or f"attachment-{number}{_ENDINGS.get(media_type, '')}",
         media_type="application/octet-stream" if _ACTIVE.fullmatch(media_type) else media_type,
         size=len(content),
         content_id=one_line(plain(part.first("content-id"))).strip("<> ")[:_MAX_ID],
