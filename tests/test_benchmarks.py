@@ -24,6 +24,17 @@ def test_benchmark_of_a_hint_measures_every_case():
         assert row["of plain"] > 0
 
 
+def test_benchmark_of_a_mail_measures_every_reader():
+    """Small mails and large ones get a row, in which our parser stands beside the standard library's."""
+    options = ["--rounds", "1", "--json"]
+
+    out = subprocess.run([sys.executable, BENCHMARKS / "mail.py", *options], check=True, capture_output=True).stdout
+
+    rows = json.loads(out)
+    assert [row["mails"] for row in rows] == ["as they are", "with 100 KB"]
+    assert all(min(row["ours"], row["bare"], row["default"], row["ratio"]) > 0 for row in rows)
+
+
 def test_benchmarks_measure_every_target(tmp_path):
     """One command measures all targets, on tiny sizes, and writes them as JSON and as a page."""
     missing = [name for name, module in NEEDED.items() if find_spec(module) is None]

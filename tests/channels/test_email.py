@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -492,6 +494,27 @@ def test_hostile_mail_takes_linear_time(raw):
 
     assert isinstance(event, MessageReceived)
     assert time.process_time() - started < 1
+
+
+_MEMORY = """
+import resource
+from datetime import UTC, datetime
+from convsdk.channels.email.parse import parse_mail
+from convsdk.channels.email.settings import EmailSettings
+words = b"ab cd " * (25 * 1024 * 1024 // 6 - 100) + "\U0001f4e6".encode()
+raw = b"From: a@b.example\\nContent-Type: text/plain; charset=utf-8\\n\\n" + words
+event = parse_mail(raw, settings=EmailSettings(address="in@shop.example"), received_at=datetime.now(UTC))
+assert len(event.text) > len(raw) - 100
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_largest_mail_takes_less_than_300_mib():
+    """A mail at the limit, in the costliest kind of text, is read in bounded memory."""
+    out = subprocess.run([sys.executable, "-c", _MEMORY], check=True, capture_output=True).stdout
+
+    assert int(out) < 300
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n\r\n", b"no header here", b"GET / HTTP/1.1\r\nHost: x\r\n", b'{"a": 1}'])
