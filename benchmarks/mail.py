@@ -11,6 +11,7 @@ mail: the median of the mails, then the median of the rounds.
 """
 
 import argparse
+import base64
 import email
 import email.policy
 import json
@@ -36,15 +37,11 @@ READERS: dict[str, Callable[[bytes], object]] = {
 
 
 def grown(raw: bytes, size: int) -> bytes:
-    """Give a mail with an attachment of `size` bytes beside what it says."""
-    part = b"Content-Type: application/pdf; name=a.pdf\n\n" + b"0123456789abcde\n" * (size // 16)
-    return (
-        b"From: Ann <ann@mail.example>\nSubject: large\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\n"
-        + raw.partition(b"\n\n")[2]
-        + b"\n--b\n"
-        + part
-        + b"\n--b--\n"
-    )
+    """Give a mail with what another one says and an attachment of `size` bytes."""
+    head = b"From: Ann <ann@mail.example>\nSubject: large\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\n"
+    part = b"Content-Type: application/pdf; name=a.pdf\nContent-Transfer-Encoding: base64\n\n"
+    data = base64.encodebytes(b"%PDF" * (size // 4))
+    return head + raw.partition(b"\n\n")[2] + b"\n--b\n" + part + data + b"--b--\n"
 
 
 def medians_us(mails: Sequence[bytes]) -> dict[str, float]:

@@ -73,6 +73,7 @@ class TestEmail(ChannelContract):
     settings_cases = (
         ({"address": "nobody"}, "address"),
         ({"address": "a@shop.example", "own": ("sales@shop.example", "x")}, "own"),
+        ({"address": "a@shop.example", "relays": ("x",)}, "relays"),
         ({}, "address"),
     )
     golden = tuple(map(mail, ("human", "bounce", "newsletter", "no_message_id", "gb2312", "boundary_never_used")))

@@ -82,9 +82,9 @@ def test_introduction_is_known_in_every_language(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_header_is_known_in_every_language(language):
-    """A field for the sender and two others above a text introduce it."""
+    """A field for the sender and three others above a text introduce it."""
     phrases = LANGUAGES[language]
-    header = "\n".join(f"{name}: x" for name in (phrases.sender[0], *phrases.fields[:2]))
+    header = "\n".join(f"{name}: x" for name in (phrases.sender[0], *phrases.fields[:3]))
 
     sections = split(f"Yes.\n\n{header}\n\nDo you?\n")
 

@@ -18,7 +18,7 @@ REPLY_LINE = "##- Please write above this line -##"
 _MOST_SPLIT = 500_000
 _LONGEST_MARK = 400
 _LONGEST_END = 50
-_FEWEST_FIELDS = 2
+_FEWEST_FIELDS = 3
 _LONGEST_SIGNATURE = 15
 
 _OWN_LINE = re.compile(r"[>\s]*+##-.{1,200}-##\s*\Z")
@@ -181,7 +181,8 @@ def _introduced(lines: Sequence[str], at: int) -> int:
         above -= 1
     if above < 0:
         return at
-    if _is_mark(_RULE, lines[above]) or _is_mark(_DIVIDER, lines[above]):
+    # Some programs name the date before the sender.
+    if any(_is_mark(pattern, lines[above]) for pattern in (_RULE, _DIVIDER, _FIELD)):
         return above
     length = _introduction(lines, above, is_followed=True)
     return above + 1 - length if length else at
@@ -206,9 +207,11 @@ def _introduction(lines: Sequence[str], at: int, *, is_followed: bool = False) -
 
 
 def _is_header(lines: Sequence[str], at: int) -> bool:
+    """Say whether the header of an original is here: its sender, and three fields, or two and an address."""
     if at >= len(lines) or not _is_mark(_FROM, lines[at]):
         return False
-    return sum(_is_mark(_FIELD, line) for line in lines[at + 1 : at + 8]) >= _FEWEST_FIELDS
+    below = [line for line in lines[at + 1 : at + 8] if _is_mark(_FIELD, line)]
+    return len(below) >= _FEWEST_FIELDS - any("@" in line for line in (lines[at], *below))
 
 
 def _is_mark(pattern: re.Pattern[str], line: str) -> bool:

@@ -8,7 +8,7 @@ from attrs import field, frozen
 from convsdk.channels.email.mime import Part, one_line, parameter, plain
 from convsdk.channels.email.sender import Sender
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.channels.email.threads import answered, message_ids
+from convsdk.channels.email.threads import message_ids
 from convsdk.core.ports import Envelope
 
 _REPORTS = {"delivery-status": "bounce", "disposition-notification": "disposition", "feedback-report": "feedback"}
@@ -29,13 +29,17 @@ _LIST_FIELDS = ("list-id", "list-unsubscribe", "list-post", "mailing-list", "x-m
 
 @frozen(kw_only=True)
 class Mail:
-    """What a mail is classified by. `sender` is the mailbox of its From, `author` whom that speaks for, if another."""
+    """What a mail is classified by. `sender` is the mailbox of its From, `author` whom that speaks for, if another.
+
+    `answers` are the ids of the mails that it answers.
+    """
 
     head: Part
     sender: Sender | None
     author: Sender | None
     settings: EmailSettings
     envelope: Envelope | None = None
+    answers: tuple[str, ...] = ()
     text: str = field(default="", repr=False)
 
     @property
@@ -111,7 +115,7 @@ def _sign_of_program(mail: Mail) -> str:
 
 def _sign_of_list(mail: Mail) -> str:
     # An answer to our own mail is one, whatever marks a list or a ticket system on its way put on it.
-    is_answer = any(map(mail.settings.is_own_id, answered(mail.head, mail.envelope, mail.settings)))
+    is_answer = any(map(mail.settings.is_own_id, mail.answers))
     is_own_group = any(map(mail.settings.is_own, _MAIL_TO.findall(mail.head.first("list-post"))))
     if mail.is_passed_on or is_answer or is_own_group:
         return ""
@@ -132,4 +136,6 @@ _SIGNS: Iterable[tuple[str, Callable[[Mail], str]]] = (
 
 def _token(head: Part, name: str) -> str:
     """Give the first word of a field in lower case, without parameters and comments."""
+    if not head.all(name):
+        return ""
     return one_line(plain(re.split(r"[;(]", head.first(name), maxsplit=1)[0])).lower()[:40]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from email.parser import BytesHeaderParser
 from email.policy import compat32
 from encodings.aliases import aliases
+from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
 from attrs import field, frozen
@@ -63,13 +64,20 @@ class Part:
 
     def all(self, name: str) -> tuple[str, ...]:
         """Give the raw values of every field `name`, from the top."""
-        return tuple(value for key, value in self.fields if key == name)
+        return self._values.get(name, ())
 
     def first(self, name: str) -> str:
         """Give the raw value of the topmost field `name`, or an empty text."""
-        return next((value for key, value in self.fields if key == name), "")
+        return self.all(name)[0] if name in self._values else ""
 
-    @property
+    @cached_property
+    def _values(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for name, value in self.fields:
+            found.setdefault(name, []).append(value)
+        return {name: tuple(values) for name, values in found.items()}
+
+    @cached_property
     def media_type(self) -> str:
         """Give the declared type in lower case; plain text where none, or nothing usable, is declared."""
         match = _MEDIA_TYPE.match(self.first("content-type").lower())
@@ -253,6 +261,8 @@ def _parameters(value: str) -> dict[str, str]:
 
 def parameter(value: str, name: str) -> str:
     """Give the parameter `name` of a raw header value, decoded by RFC 2231 or, as is common, by RFC 2047."""
+    if ";" not in value:
+        return ""
     found = _parameters(value)
     if name in found and f"{name}*" not in found:
         return readable(found[name])

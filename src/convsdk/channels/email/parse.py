@@ -124,8 +124,16 @@ def _event(
     doubt = doubt or ("failed" if verdict.is_failed else "")
     subject = readable(head.first("subject"))
     author, sections = _author(body, head, subject, sender, settings)
-    text = body.text or body.html
-    mail = Mail(head=head, sender=sender, author=author, settings=settings, envelope=envelope, text=text)
+    answers = answered(head, envelope, settings)
+    mail = Mail(
+        head=head,
+        sender=sender,
+        author=author,
+        settings=settings,
+        envelope=envelope,
+        answers=answers,
+        text=body.text or body.html,
+    )
     if mail.is_passed_on:
         verdict = Verdict()
     kind = classify(mail)
@@ -144,7 +152,7 @@ def _event(
         text=words_of(sections),
         html=body.html,
         subject=subject,
-        references=tuple(dict.fromkeys((*reported, *answered(head, envelope, settings)))),
+        references=tuple(dict.fromkeys((*reported, *answers))),
         attachments=body.attachments,
         is_automatic=kind.name != "human",
         detail={key: value for key, value in (_told(mail, kind) | detail | report).items() if value},

@@ -51,7 +51,7 @@ LANGUAGES = {
             "Anfang der weitergeleiteten Nachricht",
             "Anfang der weitergeleiteten E-Mail",
         ),
-        device=("Von meinem", "Gesendet von", "Gesendet mit", "Diese Nachricht wurde von mein"),
+        device=("Von meinem", "Gesendet von", "Gesendet mit", "Diese Nachricht wurde von mein", "Outlook für"),
     ),
     "French": Language(
         begins=("Le",),
