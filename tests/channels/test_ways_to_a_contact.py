@@ -15,13 +15,19 @@ from convsdk.testing import NOON, FakeClock, request
 
 SECRET = "a-secret-of-the-site-that-is-long-enough"
 EXPIRES = int(NOON.timestamp()) + 300
+MAILBOX = EmailSettings(
+    address="in-7f3a@shop.example",
+    own=("sales@shop.example",),
+    relays=("form@shop.example",),
+    authserv_id="mx.shop.example",
+)
 
 
 def hub():
     """Give a hub in memory with a chat, a mailbox, and a site that identifies its visitors."""
     channels = [
         ChatChannel("chat", ChatSettings(country="DE")),
-        EmailChannel("mail", EmailSettings(address="in-7f3a@shop.example", authserv_id="mx.shop.example")),
+        EmailChannel("mail", MAILBOX),
         JsIdentifyChannel("site", JsIdentifySettings(secrets=(Secret(SECRET),), audience="convsdk")),
     ]
     return Hub("memory:", channels=channels, clock=FakeClock())
@@ -112,6 +118,52 @@ def test_mail_that_nobody_wrote_makes_no_contact(sign):
 
     assert (received.decision.contact, created(inbox)) == (None, [])
     assert len(inbox.messages(received.conversation).items) == 1
+
+
+FORWARDED = """From: sales@shop.example
+Subject: Fwd: A question
+Message-ID: <2@x>
+
+---- Forwarded message ----
+From: Ann <ann@mail.example>
+Date: Monday
+Subject: A question
+
+Do you ship?
+"""
+
+
+@pytest.mark.parametrize(
+    "raw", ["From: form@shop.example\nReply-To: ann@mail.example\nMessage-ID: <1@x>\n\nDo you ship?\n", FORWARDED]
+)
+def test_mail_that_is_passed_on_makes_a_contact_of_whom_it_is_from(raw):
+    """A contact form, and a colleague who forwards, speak for a customer, who is no more than claimed."""
+    inbox = hub()
+
+    (received,) = inbox.handle("mail", request(raw)).received
+
+    assert received.decision.contact == inbox.find("email", "ann@mail.example").id
+    assert inbox.find("email", "sales@shop.example") is None
+    assert not inbox.conversation(received.conversation).filing.is_verified
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ("From: ann@mail.example\nFrom: evil@x.test\n", "names no single mailbox"),
+        ("Authentication-Results: mx.shop.example; dmarc=fail\nFrom: ann@mail.example\n", "DMARC failed"),
+    ],
+)
+def test_mail_whose_sender_is_in_doubt_waits_for_review(fields, reason):
+    """It stands in the inbox, says why, and neither makes a contact nor joins the conversation of one."""
+    inbox = hub()
+    (known,) = inbox.handle("mail", request("From: ann@mail.example\nMessage-ID: <1@x>\n\nHello")).received
+
+    (received,) = inbox.handle("mail", request(f"{fields}In-Reply-To: <1@x>\nMessage-ID: <2@x>\n\nPay me")).received
+
+    assert received.decision.contact is None
+    assert received.conversation != known.conversation
+    assert reason in inbox.messages(received.conversation).items[0].detail["review"]
 
 
 CLAIMS = {"exp": EXPIRES, "aud": "convsdk", "visitor": "v1", "sub": "u1", "email": "ann@shop.example"}
