@@ -68,7 +68,7 @@ LANGUAGES = {
         sender=("De",),
         fields=("Enviado", "Enviado el", "Fecha", "Para", "Asunto"),
         original=("Mensaje original",),
-        forwarded=("Mensaje reenviado", "Forwarded message", "Inicio del mensaje reenviado"),
+        forwarded=("Mensaje reenviado", "Inicio del mensaje reenviado"),
         device=("Enviado desde", "Obtener Outlook"),
     ),
     "Italian": Language(
@@ -242,7 +242,7 @@ LANGUAGES = {
         device=("나의 iPhone에서 보냄", "나의 iPad에서 보냄"),
     ),
     "Hebrew": Language(
-        begins=("בתאריך", "ב-"),
+        begins=("בתאריך", "ב"),
         wrote=("כתב", "כתבה"),
         sender=("מאת",),
         fields=("נשלח", "אל", "נושא", "תאריך"),
