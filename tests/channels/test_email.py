@@ -464,6 +464,8 @@ def test_mail_at_the_limits_is_read():
         pytest.param(_spam(b"Content-Type", b"text/plain; a=b"), id="many parameters"),
         pytest.param(_spam(b"Content-Type", b";a=", 150_000), id="50,000 parameters"),
         pytest.param(_spam(b"Cc", b'"'), id="quotes in addresses"),
+        pytest.param(_spam(b"Cc", "\u00fc@\u00fc.example, ".encode()), id="international addresses"),
+        pytest.param(_spam(b"Cc", b"a@b.example, " * 20 + b"\nCc: "), id="many fields of addresses"),
         pytest.param(_spam(b"List-Post", b"<mailto:"), id="list addresses"),
         pytest.param(_spam(b"Delivered-To", b"in-7f3a+"), id="open reply addresses"),
         pytest.param(_spam(b"Sender", b'"\\" ('), id="quotes"),

@@ -69,12 +69,8 @@ def find_original(head: Part, settings: EmailSettings) -> Sender | None:
 
 def participants(head: Part, settings: EmailSettings) -> list[str]:
     """Give who else a mail went to, without the business's own addresses; at most a hundred."""
-    mailboxes = (
-        read_mailbox(piece)
-        for name in ("to", "cc")
-        for value in head.all(name)
-        for piece in islice(_pieces(value), _MOST_READ)
-    )
+    pieces = (piece for name in ("to", "cc") for value in head.all(name) for piece in _pieces(value))
+    mailboxes = map(read_mailbox, islice(pieces, _MOST_READ))
     others = {one.key: one.address for one in mailboxes if one and not settings.is_own(one.address)}
     return list(islice(others.values(), _MAX_PARTICIPANTS))
 
