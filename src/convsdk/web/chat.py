@@ -384,9 +384,10 @@ def _unread(messages: Iterable[Message], seen: int) -> int:
 
 
 def _seen(message: Message, *, is_own: bool) -> Seen:
-    detail = message.detail or {}
-    is_bot = "block" in detail
     is_inbound = message.direction is Direction.INBOUND
+    # What a channel told of an inbound message is for staff.
+    detail = {} if is_inbound else message.detail or {}
+    is_bot = "block" in detail
     return Seen(
         id=message.id,
         client_id=message.external_id.rpartition("/")[0] if is_own and is_inbound else None,
