@@ -495,19 +495,21 @@ def test_hostile_mail_takes_linear_time(raw):
     event = _parse(raw)
 
     assert isinstance(event, MessageReceived)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 5
 
 
 _MEMORY = """
-import resource
 from datetime import UTC, datetime
+from pathlib import Path
 from convsdk.channels.email.parse import parse_mail
 from convsdk.channels.email.settings import EmailSettings
 words = b"ab cd " * (25 * 1024 * 1024 // 6 - 100) + "\U0001f4e6".encode()
 raw = b"From: a@b.example\\nContent-Type: text/plain; charset=utf-8\\n\\n" + words
 event = parse_mail(raw, settings=EmailSettings(address="in@shop.example"), received_at=datetime.now(UTC))
 assert len(event.text) > len(raw) - 100
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not getrusage(), whose peak is that of the tests, too, which this process was forked from.
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(int(status["VmHWM"].split()[0]) // 1024)
 """
 
 

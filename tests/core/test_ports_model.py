@@ -278,8 +278,10 @@ def test_page_is_iterated_over_its_items():
 
 
 def test_channel_is_shown_by_no_widget_unless_it_says_how():
-    """Most channels have their own surface."""
-    assert Pigeon("loft", {}).widget is None
+    """Most channels have their own surface, no bot on it and no forms; requests come to them by themselves."""
+    loft = Pigeon("loft", {})
+
+    assert (loft.widget, loft.bot, dict(loft.forms), loft.is_webhook) == (None, None, {}, True)
 
 
 @pytest.mark.parametrize(
