@@ -523,6 +523,23 @@ def test_what_is_under_way_at_the_end_is_answered(tmp_path):
     assert bodies(server) == [b"ab\r\n"]
 
 
+def test_mail_that_is_being_kept_at_the_end_is_answered(tmp_path):
+    """What has come as a whole is kept first."""
+    channel = DeskChannel()
+    channel.go.clear()
+
+    with running(tmp_path, channel) as server, Wire(server.lmtp) as wire:
+        wire.begin(hello="LHLO")
+        wire.send(b"a\r\n.\r\n")
+        assert channel.begun.wait(PATIENCE_S)
+        server.end()
+        time.sleep(0.1)
+        channel.go.set()
+        answers = [wire.answer(), wire.answer(), wire.answer()]
+
+    assert answers == [TAKEN, "421 4.3.2 Not now, try again later", ""]
+
+
 def test_who_never_ends_does_not_hold_up_the_end(tmp_path):
     """The grace is short."""
     with running(tmp_path, grace_s=0.2) as server, Wire(server.smtp) as wire:
@@ -569,6 +586,12 @@ def certificate(folder):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     return context
+
+
+def test_server_without_an_address_is_none(tmp_path):
+    """There has to be a channel that takes mail."""
+    with pytest.raises(ConfigError, match="no channel has a mail address"):
+        MailServer(Hub(MemoryStore()), rejects=Rejects(tmp_path))
 
 
 def test_two_channels_cannot_have_one_address(tmp_path):

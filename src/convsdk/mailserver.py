@@ -119,7 +119,7 @@ class MailServer:
         tls: ssl.SSLContext | None = None,
         clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
-        channels = _by_address(hubs)
+        found = _by_address(hubs)
         self.limits = limits or MailLimits()
         self.tls = tls
         self.is_draining = False
@@ -127,9 +127,8 @@ class MailServer:
         self._rejects = rejects
         self._clock = clock
         self._servers: list[asyncio.Server] = []
-        self._queues = [Ingest(hub) for hub in hubs]
-        homes = {one.name: queue for hub, queue in zip(hubs, self._queues, strict=True) for one in _channels(hub)}
-        self._homes = {address: _Home(one, homes[one.name]) for address, one in channels.items()}
+        self._queues = {hub: Ingest(hub) for hub in hubs}
+        self._homes = {address: _Home(one, self._queues[hub]) for address, (hub, one) in found.items()}
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,7 +143,7 @@ class MailServer:
             await asyncio.wait(busy, timeout=self.limits.grace_s)
         for one in tuple(self.open):
             one.abort()
-        await asyncio.gather(*(asyncio.to_thread(one.close) for one in self._queues))
+        await asyncio.gather(*(asyncio.to_thread(one.close) for one in self._queues.values()))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -369,19 +368,17 @@ def _tell(fate: Fate, home: _Home | None, why: str, *, took_s: float) -> None:
     log("mail", channel=label, outcome=fate.value, duration_ms=round(took_s * 1000, 1), **({"why": why} if why else {}))
 
 
-def _channels(hub: Hub) -> Sequence[Channel]:
-    return [one for one in hub.channels.values() if one.addresses]
-
-
-def _by_address(hubs: Sequence[Hub]) -> Mapping[str, Channel]:
-    found: dict[str, Channel] = {}
-    for one in (channel for hub in hubs for channel in _channels(hub)):
-        for address in one.addresses:
-            other = found.setdefault(_key(address), one)
-            if other is not one:
-                raise ConfigError(
-                    f"channels {other.name!r} and {one.name!r} have the same address {address!r}: give each its own"
-                )
+def _by_address(hubs: Sequence[Hub]) -> Mapping[str, tuple[Hub, Channel]]:
+    found: dict[str, tuple[Hub, Channel]] = {}
+    for hub in hubs:
+        for channel in hub.channels.values():
+            for address in channel.addresses:
+                _, other = found.setdefault(_key(address), (hub, channel))
+                if other is not channel:
+                    raise ConfigError(
+                        f"channels {other.name!r} and {channel.name!r} have the same address {address!r}: "
+                        "give each its own"
+                    )
     if not found:
         raise ConfigError('no channel has a mail address: add [channels.NAME] with type = "email" and address')
     return found

@@ -27,7 +27,7 @@ def _place(_: click.Context, option: click.Parameter, value: str | None) -> tupl
         raise click.BadParameter(
             f"{value!r} is no place to listen: write HOST:PORT, such as 127.0.0.1:2525", param=option
         )
-    return host.strip("[]"), int(port)
+    return host, int(port)
 
 
 _file = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -80,7 +80,7 @@ async def _serve(session: Session, server: "MailServer", places: dict[str, tuple
     found = {}
     for name, (host, port) in places.items():
         try:
-            found[name] = f"{host}:{await server.listen(host, port, is_lmtp=name == 'lmtp')}"
+            found[name] = f"{host}:{await server.listen(host.strip('[]'), port, is_lmtp=name == 'lmtp')}"
         except OSError as error:
             raise ConfigError(
                 f"{host}:{port} cannot be listened on ({error.strerror}): end what does, or give another --{name}"
