@@ -17,10 +17,12 @@ from types import SimpleNamespace
 
 import pytest
 from attrs import frozen
+from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.parse import EmailSettings
+from convsdk.cli import main
 from convsdk.core.events import Event, MessageReceived
 from convsdk.core.ports import Channel
 from convsdk.errors import ConfigError, Forbidden, ParseError, TransientError
@@ -381,7 +383,7 @@ def test_mail_that_is_not_authentic_is_refused(tmp_path):
 )  # fmt: skip
 def test_garbage_is_answered_and_forgotten(tmp_path, line):
     """Whatever a client says, it gets an answer, and a mail afterwards is taken."""
-    with running(tmp_path) as server, Wire(server.smtp) as wire:
+    with running(tmp_path) as server, Wire(server.smtp) as wire, capture_logs() as logs:
         wire.say("EHLO there")
         wire.send(line + b"\r\n")
         answer = wire.answer()
@@ -390,6 +392,7 @@ def test_garbage_is_answered_and_forgotten(tmp_path, line):
 
     assert answer[:1] in "45" or answer.startswith("252")
     assert (codes, taken) == (["250", "250", "250", "250", "354"], TAKEN)
+    assert [one["outcome"] for one in logs] == ["taken"]
 
 
 def test_half_a_mail_is_none(tmp_path):
@@ -682,3 +685,34 @@ def test_swaks_delivers(tmp_path, protocol):
         subprocess.run([*command, "--from", "ann@mail.example"], check=True, capture_output=True, env=os.environ)
 
     assert b"test" in bodies(server)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "there is nowhere to listen: give --smtp HOST:PORT"),
+        (["--smtp=2525"], "'2525' is no place to listen: write HOST:PORT"),
+        (["--lmtp=127.0.0.1:99999"], "'127.0.0.1:99999' is no place to listen"),
+        (["--smtp=127.0.0.1:0", "--tls-cert=convsdk.toml"], "convsdk.toml and its key cannot be used"),
+    ],
+)
+def test_command_tells_what_it_needs(tmp_path, monkeypatch, arguments, told):
+    """What is missing or wrong is named, with a remedy."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "convsdk.toml").write_text(CONFIG, encoding="utf-8")
+
+    result = CliRunner().invoke(main, ["mail", *arguments])
+
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.replace("\u2502", "").split())
+
+
+def test_command_tells_of_a_place_that_is_taken(tmp_path, monkeypatch):
+    """Two cannot listen at one place."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "convsdk.toml").write_text(CONFIG, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = CliRunner().invoke(main, ["mail", f"--lmtp=127.0.0.1:{taken.getsockname()[1]}"])
+
+    assert result.exit_code == 2
+    assert "cannot be listened on (address already in use): end what does, or give another --lmtp" in result.stderr

@@ -74,17 +74,18 @@ def mail(
 
 
 async def _serve(session: Session, server: "MailServer", places: dict[str, tuple[str, int]]) -> None:
-    ending, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(ending.set))
     found = {}
     for name, (host, port) in places.items():
         try:
             found[name] = f"{host}:{await server.listen(host.strip('[]'), port, is_lmtp=name == 'lmtp')}"
         except OSError as error:
+            why = str(error.strerror).rpartition(": ")[2]  # asyncio adds the address once more
             raise ConfigError(
-                f"{host}:{port} cannot be listened on ({error.strerror}): end what does, or give another --{name}"
+                f"{host}:{port} cannot be listened on ({why}): end what does, or give another --{name}"
             ) from error
+    ending, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(ending.set))
     session.screen.facts(found | {"addresses": server.addresses})
     await ending.wait()
 
