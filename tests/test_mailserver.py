@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from structlog.testing import capture_logs
 
 from convsdk.channels.email import EmailChannel
-from convsdk.channels.email.parse import EmailSettings
+from convsdk.channels.email.settings import EmailSettings
 from convsdk.cli import main
 from convsdk.core.events import Event, MessageReceived
 from convsdk.core.ports import Channel

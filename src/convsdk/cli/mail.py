@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import ssl
 from pathlib import Path
@@ -79,7 +80,7 @@ async def _serve(session: Session, server: "MailServer", places: dict[str, tuple
         try:
             found[name] = f"{host}:{await server.listen(host.strip('[]'), port, is_lmtp=name == 'lmtp')}"
         except OSError as error:
-            why = str(error.strerror).rpartition(": ")[2]  # asyncio adds the address once more
+            why = re.sub(r".*: (\[errno \d+\] )?", "", str(error.strerror))  # asyncio adds the address once more
             raise ConfigError(
                 f"{host}:{port} cannot be listened on ({why}): end what does, or give another --{name}"
             ) from error
