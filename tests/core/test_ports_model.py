@@ -137,12 +137,13 @@ def test_request_is_an_empty_post_unless_it_says_more():
 
 
 def test_channel_does_nothing_by_itself():
-    """A channel that overrides only `parse` verifies nothing, meets no challenge and answers an empty 200."""
+    """A channel that overrides only `parse` verifies nothing, has no address, and answers an empty 200."""
     channel = Pigeon("coop", {"loft": 3})
     request = Request(received_at=NOW)
 
     assert repr(channel) == "<pigeon channel 'coop'>"
     assert (channel.name, channel.config) == ("coop", {"loft": 3})
+    assert channel.addresses == ()
     assert channel.verify(request) is None
     assert channel.parse(request) == []
     assert channel.challenge(request) is None

@@ -205,6 +205,11 @@ class Channel(ABC):
         return True
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Give the addresses that it takes mail at; none, as mostly, where it takes none."""
+        return ()
+
+    @property
     def widget(self) -> Widget | None:
         """Give how the chat widget shows this channel; None, as mostly, where it does not."""
         return None

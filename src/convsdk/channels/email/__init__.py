@@ -16,6 +16,10 @@ class EmailChannel(Channel):
     settings = EmailSettings
     can = Capabilities(messages=True, attachments=True)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.config.address,)
+
     def parse(self, request: Request) -> Sequence[Event]:
         return (
             parse_mail(request.body, settings=self.config, received_at=request.received_at, envelope=request.envelope),
