@@ -1,10 +1,7 @@
 """What could not be taken in, kept aside: a folder with one JSON file for each request, until it can be run again."""
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +10,7 @@ import msgspec
 from attrs import field, frozen
 
 from convsdk.core.ports import Envelope, Headers, Request
+from convsdk.disk import write_whole
 from convsdk.errors import NotFound, ParseError, TransientError
 
 _ID = re.compile(r"[0-9a-f]{24}")
@@ -84,7 +82,7 @@ class Rejects:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.path(reject.id).exists():
             self._require_room(channel)
-        self._write(reject)
+        write_whole(self.path(reject.id), msgspec.json.encode(reject))
         return reject
 
     def path(self, reject_id: str) -> Path:
@@ -118,20 +116,6 @@ class Rejects:
                 retry_after_s=_FULL_RETRY_S,
             )
 
-    def _write(self, reject: Reject) -> None:
-        number, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".tmp")  # for its owner only
-        try:
-            with os.fdopen(number, "wb") as file:
-                file.write(msgspec.json.encode(reject))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self.path(reject.id))
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
-        _sync_folder(self.folder)
-
 
 def _id_of(channel: str, request: Request) -> str:
     # What a platform sends again has other headers, such as a date, and is the same for all that matters here.
@@ -154,12 +138,3 @@ def _pairs(headers: Headers) -> Iterator[tuple[str, str]]:
 
 def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()  # half a character cannot be written
-
-
-def _sync_folder(folder: Path) -> None:
-    """See to it that a name in `folder` outlives a power cut, as its content does."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

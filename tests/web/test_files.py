@@ -1,6 +1,9 @@
 import asyncio
+import os
 import re
-from contextlib import closing
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from servers import fresh_store
@@ -16,6 +19,15 @@ from convsdk.web.files import Files
 def problem(answer):
     """Give the status and the code of a refusal."""
     return answer.status_code, answer.json()["error"]["code"]
+
+
+async def put(files):
+    """Keep an attachment in `files`."""
+
+    async def chunks():
+        yield b"Hello"
+
+    return await files.keep(chunks(), channel="chat", visitor="v1", name="a.txt", media_type="text/plain", most=99)
 
 
 def kept(shop):
@@ -277,3 +289,71 @@ def test_file_without_its_notes_is_none(tmp_path):
     (tmp_path / ("0" * 32)).write_bytes(b"half")
 
     assert Files(tmp_path).find("0" * 32) is None
+
+
+def age(shop):
+    """Let two days pass for all attachments, and have the app look at them anew."""
+    for path in (shop.folder / "files").iterdir():
+        os.utime(path, (0, 0))
+    return Files(shop.folder / "files")
+
+
+def test_file_that_was_never_sent_is_removed_after_a_day(shop):
+    """What somebody uploaded and left behind takes no room for ever; what was sent stays."""
+    browser = Browser(shop)
+    left, sent = (browser.upload().json()["id"] for _ in range(2))
+    browser.say("Look", attachments=[sent])
+    files = age(shop)
+
+    asyncio.run(put(files))
+
+    assert (files.find(left), files.path(left).exists()) == (None, False)
+    assert files.find(sent).is_sent
+    assert browser.get(f"/files/{sent}").status_code == 200
+
+
+def test_kill_between_message_and_file_loses_no_file(shop, monkeypatch):
+    """A message that was kept keeps its file, though the program ended before it was noted where that stands."""
+    browser = Browser(shop)
+    file = browser.upload().json()["id"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "place", lambda *_: sys.exit())
+        with suppress(SystemExit):
+            browser.post("/messages", id="m1", text="Look", attachments=[file])
+    files = age(shop)
+
+    asyncio.run(put(files))
+    unplaced = files.find(file)
+    again = browser.post("/messages", id="m1", text="Look", attachments=[file])
+
+    assert (unplaced.is_sent, unplaced.conversation) == (True, None)
+    assert files.find(file).conversation == again.json()["conversation"]
+
+
+def test_file_and_its_notes_are_synced(tmp_path, monkeypatch):
+    """The bytes are on disk before the notes that make them an attachment, and the notes before the answer."""
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (synced.append(Path(f"/proc/self/fd/{number}").readlink().name), sync(number))
+    )
+
+    file = asyncio.run(put(Files(tmp_path)))
+
+    assert synced[0] == file.id
+    assert synced[1].endswith(".tmp")
+    assert synced[2] == tmp_path.name
+
+
+def test_disk_that_takes_no_file_is_told_to_come_again(shop, monkeypatch):
+    """A full disk is no mistake of the visitor's, and leaves nothing half there."""
+    browser = Browser(shop)
+    browser.open()
+
+    def fail(_path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("convsdk.web.files.sync", fail)
+    answer = browser.upload()
+
+    assert problem(answer) == (503, "busy")
+    assert kept(shop) == []

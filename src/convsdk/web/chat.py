@@ -169,10 +169,13 @@ class Chat:
         """
         files = [self._own_file(visit, number) for number in said.attachments]
         described = [{"name": one.name, "media_type": one.media_type, "size": one.size} for one in files]
+        # Before the message: one that is kept shall not lose what came with it, where this program ends in between.
+        files = [self._files.send(one) for one in files]
         received = self._take(visit, "message", {**asdict(said), "attachments": described}, files=files)
-        if received.conversation is not None:
+        kept = self._hub.store.hint(self._hub.workspace, received.decision.hint) if files else None
+        if kept and kept.conversation is not None:  # of the first try, where this is another
             for file in files:
-                self._files.place(file, received.conversation)
+                self._files.place(file, kept.conversation)
 
     def submit(self, visit: Visit, submitted: Submitted) -> FormRejected | None:
         """Keep a form that the visitor filled in; give what is wrong with it, if anything."""

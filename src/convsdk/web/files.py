@@ -1,5 +1,6 @@
 """Attachments: a folder with two files for each, its bytes and what is known of it."""
 
+import asyncio
 import re
 import secrets
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 from attrs import evolve, frozen
 
+from convsdk.disk import sync, write_whole
 from convsdk.errors import TransientError
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -22,7 +24,7 @@ _UNSENT_S = 24 * 3600
 
 @frozen(kw_only=True)
 class File:
-    """An attachment: who brought it (`visitor`), and once it was sent, in which conversation it stands."""
+    """An attachment: who brought it (`visitor`), whether a message with it was sent, and where that stands."""
 
     id: str
     channel: str
@@ -30,6 +32,7 @@ class File:
     name: str
     media_type: str
     size: int
+    is_sent: bool = False
     conversation: int | None = None
 
 
@@ -52,21 +55,22 @@ class Files:
     ) -> File:
         """Keep what comes in `chunks`, up to `most` bytes; raise `TooLargeError` where there are more.
 
-        Raises `TransientError` where the disk has too little room left.
+        It is on disk when this returns. Raises `TransientError` where the disk does not take it.
         """
         number = secrets.token_hex(16)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._tidy()
-        self._require_room()
         size = 0
         try:
+            await asyncio.to_thread(self._make_ready)
             with self.path(number).open("xb") as file:
                 async for chunk in _at_most(chunks, most):
-                    size += file.write(chunk)  # into the system's cache: no disk is waited for
+                    size += file.write(chunk)  # into the system's cache: the disk is waited for at the end
             kept = File(id=number, channel=channel, visitor=visitor, name=_name(name), media_type=media_type, size=size)
-            self._note(kept)
-        except BaseException:
+            await asyncio.to_thread(sync, self.path(number))
+            await asyncio.to_thread(self._note, kept)
+        except BaseException as error:
             self.path(number).unlink(missing_ok=True)
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise TransientError(f"{self.folder} takes no attachment ({error.strerror}): mend it") from error
             raise
         return kept
 
@@ -82,9 +86,20 @@ class Files:
         """Give the file with the bytes of an attachment."""
         return self.folder / number
 
+    def send(self, file: File) -> File:
+        """Say that a message with an attachment is sent, and give it so: it stays, whatever becomes of the program."""
+        sent = evolve(file, is_sent=True)
+        self._note(sent)
+        return sent
+
     def place(self, file: File, conversation: int) -> None:
         """Say in which conversation an attachment stands: who may read that may read it."""
         self._note(evolve(file, conversation=conversation))
+
+    def _make_ready(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._tidy()
+        self._require_room()
 
     def _require_room(self) -> None:
         if shutil.disk_usage(self.folder).free < _LEAVE_FREE_BYTES:
@@ -101,7 +116,7 @@ class Files:
         for path in self.folder.iterdir():
             if _ID.fullmatch(path.name) and path.stat().st_mtime < now - _UNSENT_S:
                 file = self.find(path.name)
-                if file is None or file.conversation is None:
+                if file is None or not file.is_sent:
                     path.unlink(missing_ok=True)
                     self._notes(path.name).unlink(missing_ok=True)
 
@@ -109,9 +124,7 @@ class Files:
         return self.folder / f"{number}.json"
 
     def _note(self, file: File) -> None:
-        fresh = self.folder / f".{file.id}.{secrets.token_hex(4)}"
-        fresh.write_bytes(msgspec.json.encode(file))
-        fresh.replace(self._notes(file.id))
+        write_whole(self._notes(file.id), msgspec.json.encode(file))
 
 
 async def _at_most(chunks: AsyncIterable[bytes], most: int) -> AsyncIterator[bytes]:
