@@ -10,6 +10,7 @@ import uvicorn
 from servers import fresh_store
 from visits import Browser, Shop, opened
 
+from convsdk.errors import TransientError
 from convsdk.hub import Hub
 from convsdk.web import Limits
 from convsdk.web.live import Stream
@@ -51,6 +52,29 @@ def served(app):
 
 
 # -- what is told
+
+
+def test_store_that_is_busy_at_first_is_followed_later(shop, monkeypatch):
+    """Where the store answers only after a while, the streams that were opened before hear of what comes then."""
+    browser = Browser(shop)
+    browser.open()
+    live = live_of(shop)
+    position, failures = live._position, iter([TransientError("busy")])  # noqa: SLF001  (the moment is the point)
+
+    def busy_at_first():
+        for error in failures:
+            raise error
+        return position()
+
+    monkeypatch.setattr(live, "_position", busy_at_first)
+    monkeypatch.setattr("convsdk.web.live._MEND_S", 0.01)
+    ear = browser.listen()
+    ear.hear(1)
+
+    conversation = browser.say("Hello")
+
+    assert ear.hear(2) == [READY, changed(conversation)]
+    ear.leave()
 
 
 def test_stream_begins_at_once(shop):

@@ -133,24 +133,25 @@ class Live:
 
     async def _follow(self) -> None:
         """Tell the streams of what the store has new, until none is open."""
+        position: int | None = None
         try:
-            position = await asyncio.to_thread(self._position)
             while self._open and not self._is_closed:
-                position = await self._look(position)
+                try:
+                    if position is None:
+                        position = await asyncio.to_thread(self._position)
+                    position = await self._look(position)
+                except ConvsdkError as error:  # whoever listens asks again by and by, whatever becomes of this
+                    _log.warning("event streams wait for the store", why=str(error))
+                    await asyncio.sleep(_MEND_S)
         finally:
             self._tail = None
 
     async def _look(self, position: int) -> int:
         self._woken.clear()
-        try:
-            notices = await asyncio.to_thread(self._hub.store.notices, self._hub.workspace, since=position, limit=_PAGE)
-            for conversation in dict.fromkeys(one.payload.get("conversation") for one in notices):
-                if conversation is not None:
-                    await self.tell_of(conversation, "changed")
-        except ConvsdkError as error:  # whoever listens asks again by and by, whatever becomes of this
-            _log.warning("event streams wait for the store", why=str(error))
-            await asyncio.sleep(_MEND_S)
-            return position
+        notices = await asyncio.to_thread(self._hub.store.notices, self._hub.workspace, since=position, limit=_PAGE)
+        for conversation in dict.fromkeys(one.payload.get("conversation") for one in notices):
+            if conversation is not None:
+                await self.tell_of(conversation, "changed")
         if len(notices) < _PAGE:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
