@@ -1,7 +1,6 @@
 """What every request to a widget passes: which page sends it, how often, and whose browser it is; and its refusals."""
 
 import ipaddress
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,16 +8,25 @@ import structlog
 from litestar import Response as HttpResponse
 from litestar.datastructures import Cookie
 from litestar.exceptions import HTTPException
+from litestar.status_codes import HTTP_500_INTERNAL_SERVER_ERROR
 
 from convsdk.core.ports import Channel
 from convsdk.errors import ConvsdkError, Forbidden, NotFound, ParseError, TransientError, UnsupportedError
-from convsdk.web.exchange import Incoming, Limits, UnreadError, write_error
+from convsdk.web.exchange import (
+    REPAIR_S,
+    RETRY_S,
+    Incoming,
+    Limits,
+    UnreadError,
+    closing,
+    retry_after,
+    write_error,
+)
 from convsdk.web.pages import is_allowed, is_cross_site
 from convsdk.web.throttle import Throttle
 from convsdk.web.views import Reason, Refusal
 
 PRIVATE = {"cache-control": "no-store"}
-_BUSY_S = 5.0
 _UNREAD = {408, 413, 415}  # the body may still be coming, without end
 _CODES = {400: "unreadable", 404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}
 _log = structlog.get_logger(__name__)
@@ -120,11 +128,8 @@ def write_refusal(request: Incoming, error: Exception) -> HttpResponse[Any]:
     refused = _refusal(error)
     if refused is None:
         return write_error(request, error)
-    headers = dict(PRIVATE)
-    if refused.status in _UNREAD and request.scope["http_version"].startswith("1"):
-        headers["connection"] = "close"
-    if refused.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, math.ceil(refused.retry_after_s)))
+    pause = {} if refused.retry_after_s is None else retry_after(refused.retry_after_s)
+    headers = PRIVATE | closing(request, is_last=refused.status in _UNREAD) | pause
     content = Refusal(error=Reason(code=refused.code, message=str(refused)))
     return HttpResponse(content, status_code=refused.status, headers=headers)
 
@@ -143,12 +148,12 @@ def _refusal(error: Exception) -> RefusedError | None:
         case Forbidden():
             return RefusedError(403, "forbidden", "this is not allowed")
         case TransientError():
-            pause_s = _BUSY_S if error.retry_after_s is None else error.retry_after_s
+            pause_s = RETRY_S if error.retry_after_s is None else error.retry_after_s
             return RefusedError(503, "busy", "try again later", retry_after_s=pause_s)
         case ConvsdkError():
             _log.error("a request of a widget failed", why=str(error))
-            return RefusedError(503, "failed", "try again later", retry_after_s=60)
-        case HTTPException(status_code=status) if status < 500:  # noqa: PLR2004
+            return RefusedError(503, "failed", "try again later", retry_after_s=REPAIR_S)
+        case HTTPException(status_code=status) if status < HTTP_500_INTERNAL_SERVER_ERROR:
             return RefusedError(status, _CODES.get(status, "refused"), _told(error))
     return None
 

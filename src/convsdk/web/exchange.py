@@ -1,6 +1,7 @@
 """Between HTTP and a channel: how a request is read, how large and how slow it may be, and how an answer is written."""
 
 import asyncio
+import math
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from convsdk.core.ports import Clock, Headers, Request, Response
 
 Incoming = HttpRequest[Any, Any, State]
 
+RETRY_S = 5.0  # where nobody names a pause
+REPAIR_S = 60.0  # where somebody has to act first
 _PLAIN = {"content-type": Response().media_type}  # what is not found looks alike, whatever it is
 _log = structlog.get_logger(__name__)
 
@@ -99,13 +102,21 @@ def write_response(incoming: Incoming, response: Response, *, is_last: bool) -> 
 
     Who was answered before the body was read could else send all of it, and the next request would wait behind it.
     """
-    has_connections = incoming.scope["http_version"].startswith("1")
-    closing = {"connection": "close"} if is_last and has_connections else {}
     return HttpResponse(
         content=response.body,
         status_code=response.status,
-        headers={"content-type": response.media_type} | dict(response.headers) | closing,
+        headers={"content-type": response.media_type} | dict(response.headers) | closing(incoming, is_last=is_last),
     )
+
+
+def closing(incoming: Incoming, *, is_last: bool) -> dict[str, str]:
+    """Give the header field that ends a connection with its `is_last` answer, where HTTP has connections."""
+    return {"connection": "close"} if is_last and incoming.scope["http_version"].startswith("1") else {}
+
+
+def retry_after(pause_s: float) -> dict[str, str]:
+    """Give the header field that says when to come again; HTTP knows whole seconds."""
+    return {"retry-after": str(max(1, math.ceil(pause_s)))}
 
 
 def write_error(_: Incoming, error: Exception) -> HttpResponse[bytes]:

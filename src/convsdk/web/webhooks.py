@@ -12,7 +12,6 @@ what gets any other answer for a day or more, and some then switch the webhook o
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
@@ -28,11 +27,9 @@ from convsdk.errors import ConvsdkError, Forbidden, ParseError, PermanentError, 
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
 from convsdk.rejects import Rejects
-from convsdk.web.exchange import UnreadError
+from convsdk.web.exchange import REPAIR_S, RETRY_S, UnreadError, retry_after
 from convsdk.web.metrics import NO_CHANNEL, Metrics
 
-_RETRY_S = 5.0  # where the store names no pause
-_REPAIR_S = 60.0  # where somebody has to act first
 # Below, a hand-over to a thread costs more than it frees: checking and parsing so much takes a millisecond or two.
 _LARGE_BYTES = 65_536
 
@@ -69,8 +66,7 @@ class Settled:
 
 
 def _later(fate: Fate, pause_s: float, *, why: str = "", is_read: bool = True) -> Settled:
-    retry_after = str(max(1, math.ceil(pause_s)))  # HTTP knows whole seconds
-    response = Response(status=503, headers=(("retry-after", retry_after),))
+    response = Response(status=503, headers=tuple(retry_after(pause_s).items()))
     return Settled(fate=fate, response=response, why=why, is_read=is_read)
 
 
@@ -98,7 +94,7 @@ class Webhooks:
     def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
         """Keep what came by another way than a webhook. Blocks, for a thread; raises what `Ingest.receive` does."""
         if self.is_draining:
-            raise TransientError("the server shuts down: try again", retry_after_s=_RETRY_S)
+            raise TransientError("the server shuts down: try again", retry_after_s=RETRY_S)
         began = perf_counter()
         received = self._queues[self._hubs[channel]].receive(channel, events)
         self.metrics.count_commit(channel, received, took_s=perf_counter() - began)
@@ -124,7 +120,7 @@ class Webhooks:
 
     async def _settle(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
         if self.is_draining:
-            return _later(Fate.DRAINING, _RETRY_S, is_read=False)
+            return _later(Fate.DRAINING, RETRY_S, is_read=False)
         hub = self._hubs.get(name)
         if hub is None or not hub.channels[name].is_webhook:
             return Settled(fate=Fate.UNKNOWN, response=Response(status=404), is_read=False)
@@ -135,10 +131,10 @@ class Webhooks:
         except Forbidden as error:
             return Settled(fate=Fate.FORBIDDEN, response=Response(status=403), why=str(error))
         except TransientError as error:
-            pause_s = _RETRY_S if error.retry_after_s is None else error.retry_after_s
+            pause_s = RETRY_S if error.retry_after_s is None else error.retry_after_s
             return _later(Fate.BUSY, pause_s, why=str(error))
         except ConvsdkError as error:  # such as a disk that was taken away: nothing is lost, the platform comes again
-            return _later(Fate.FAILED, _REPAIR_S, why=str(error))
+            return _later(Fate.FAILED, REPAIR_S, why=str(error))
 
     async def _take(self, hub: Hub, channel: Channel, request: Request) -> Settled:
         try:
@@ -174,7 +170,7 @@ class Webhooks:
             raise TransientError(
                 f"{self._rejects.folder}: what cannot be taken in cannot be kept aside either ({problem.strerror}): "
                 "let the folder be written to",
-                retry_after_s=_REPAIR_S,
+                retry_after_s=REPAIR_S,
             ) from problem
         self.metrics.count_reject(channel.name)
         return Settled(fate=Fate.ASIDE, response=channel.answer(()), why=f"reject {kept.id}")
