@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import jwt
 from litestar import Litestar, Request, Response, asgi, get
+from litestar.params import FromQuery
 
 from convsdk.channels.chat import ChatChannel, ChatSettings
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
@@ -88,6 +89,7 @@ class Shop:
             routes=() if prefix else routes,
             clock=self.clock,
         )
+        self._live = app.state.live["default"]
         whole = app
         if prefix:
             mounted = asgi(prefix, is_mount=True, copy_scope=True)(app)
@@ -146,7 +148,11 @@ class Shop:
             token = self.token(request.query_params["visitor"], ANN)
             return Response(token, media_type="text/plain")
 
-        return [show, run, dress, give_no_icon, sign]
+        @get("/staff/types", include_in_schema=False)
+        async def type_(conversation: FromQuery[int], by: FromQuery[str]) -> None:
+            await self._live.tell_of(conversation, "typing", by=by, is_typing=True)
+
+        return [show, run, dress, give_no_icon, sign, type_]
 
     # -- what its staff see and do
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def test_benchmark_of_a_mail_measures_every_reader():
     rows = json.loads(out)
     assert [row["mails"] for row in rows] == ["as they are", "with 100 KB"]
     assert all(min(row["ours"], row["bare"], row["default"], row["ratio"]) > 0 for row in rows)
+
+
+def test_benchmark_of_event_streams_measures_both_apps():
+    """Our streams and those of the bare app get their memory, and a visitor's own stream hears of a message."""
+    options = ["--streams", "50", "--rounds", "1", "--pings", "1"]
+
+    out = subprocess.run([sys.executable, BENCHMARKS / "streams.py", *options], check=True, capture_output=True).stdout
+
+    assert re.match(rb"50 streams: [0-9.]+ KiB each, [0-9.]+ KiB in the bare app", out)
+    assert re.search(rb"hears of a message [0-9]+ ms after", out)
 
 
 def test_benchmarks_measure_every_target(tmp_path):

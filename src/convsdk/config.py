@@ -501,7 +501,7 @@ class _Unread(Block):
 
     others: tuple[str, ...]
 
-    def enter(self, visit: Visit) -> tuple[Step, ...]:  # noqa: ARG002
+    def enter(self, visit: Visit) -> tuple[Step, ...]:  # noqa: ARG002  (every block is told)
         return ()
 
     def exits(self) -> tuple[str, ...]:

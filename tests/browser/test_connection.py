@@ -66,6 +66,42 @@ def test_tabs_of_one_visitor_show_the_same(shop, desktop):
     assert shop.texts(conversation.id) == ["From the second.", "From the first."]
 
 
+def test_visitor_sees_that_an_agent_writes(shop, desktop):
+    """Who answers is named while they write, and no longer once the answer is there."""
+    visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?").write("Hello?").sees("Hello?")
+    (conversation,) = shop.conversations()
+
+    desktop.request.get(f"{shop.url}/staff/types", params={"conversation": conversation.id, "by": "Kim"})
+    typing = visitor.dialog.get_by_text("Kim is typing…")
+    expect(typing).to_be_visible()
+    shop.hub.reply(conversation.id, "Hi!", by="Kim")
+    visitor.sees("Hi!")
+
+    expect(typing).to_be_hidden()
+
+
+def test_message_that_comes_too_soon_is_sent_later(shop, desktop, complaints):
+    """Who is told to wait waits as long as that, and the message arrives, once."""
+    later = [{"status": 429, "headers": {"retry-after": "1"}, "json": {"error": {"code": "too_many", "message": "x"}}}]
+    visitor = Visitor(desktop).come(shop.page()).open().sees("What is it about?")
+
+    def send_away_once(route):
+        if later and route.request.method == "POST":
+            route.fulfill(**later.pop())
+        else:
+            route.continue_()
+
+    desktop.route("**/messages", send_away_once)
+
+    visitor.write("Hello?")
+    expect(visitor.log.get_by_text("Sending…")).to_be_visible()
+    expect(visitor.log.get_by_text("Sending…")).to_have_count(0)
+
+    (conversation,) = shop.conversations()
+    assert shop.texts(conversation.id) == ["Hello?"]
+    take_out(complaints, "429")
+
+
 def test_server_that_is_killed_in_mid_chat_loses_and_doubles_nothing(tmp_path, desktop, complaints):
     """A visitor writes on while the server is killed and started again: all of it arrives, once and in order."""
     port = free_port()

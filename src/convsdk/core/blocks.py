@@ -43,7 +43,7 @@ class SayBlock(Block):
 
     text: str = field(validator=is_text)
 
-    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
+    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002  (every block is told)
         yield Say(self.text)
 
 
@@ -106,7 +106,7 @@ class AskBlock(Block):
     text: str = field(validator=is_text)
     trait: str = field(validator=is_trait)
 
-    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
+    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002  (every block is told)
         yield Say(self.text)
         yield Wait()
 
@@ -149,7 +149,7 @@ class ChooseBlock(Block):
     choices: tuple[Choice, ...] = field(validator=_are_choices)
     otherwise: str = field(default="", validator=is_plain)
 
-    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
+    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002  (every block is told)
         yield self._prompt()
         yield Wait()
 
@@ -247,7 +247,7 @@ class AutomationBlock(Block):
 
     name: str = field(validator=is_text)
 
-    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
+    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002  (every block is told)
         yield Enter(self.name)
 
 
@@ -260,7 +260,7 @@ class HandOverBlock(Block):
     to: str = field(default="", validator=is_plain)
     text: str = field(default="", validator=_is_text_if_any)
 
-    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
+    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002  (every block is told)
         yield from _said(self.text)
         yield HandOver(self.to)
 
@@ -276,7 +276,7 @@ class EndBlock(Block):
 
     text: str = field(default="", validator=_is_text_if_any)
 
-    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002
+    def enter(self, visit: Visit) -> Iterator[Step]:  # noqa: ARG002  (every block is told)
         yield from _said(self.text)
         yield End()
 

@@ -189,7 +189,7 @@ class Block(ABC):
     def enter(self, visit: Visit) -> Iterable[Step]:
         """Give what happens when the flow comes here."""
 
-    def answer(self, given: Given, visit: Visit) -> Iterable[Step]:  # noqa: ARG002
+    def answer(self, given: Given, visit: Visit) -> Iterable[Step]:  # noqa: ARG002  (for those who override it)
         """Give what happens on an answer: `Wait` asks for another one."""
         return ()
 
@@ -197,7 +197,7 @@ class Block(ABC):
         """Give the ids of all blocks where it can go on; the empty one is `next`, or else the one after it."""
         return ("",)
 
-    def check(self, flow: "Flow") -> Iterable[str]:  # noqa: ARG002
+    def check(self, flow: "Flow") -> Iterable[str]:  # noqa: ARG002  (for those who override it)
         """Give what is wrong with the block in this flow, and what to do."""
         return ()
 

@@ -231,11 +231,11 @@ class Channel(ABC):
     def parse(self, request: Request) -> Sequence[Event]:
         """Give the events that the request holds, in order; raise `ParseError`, and nothing else, on garbage."""
 
-    def challenge(self, request: Request) -> Response | None:  # noqa: ARG002
+    def challenge(self, request: Request) -> Response | None:  # noqa: ARG002  (for those who override it)
         """Answer the platform's set-up handshake, or give None where the request is none."""
         return None
 
-    def answer(self, events: Sequence[Event]) -> Response:  # noqa: ARG002
+    def answer(self, events: Sequence[Event]) -> Response:  # noqa: ARG002  (for those who override it)
         """Give what the sender is told once `events` are committed: an empty 200, unless the platform wants more."""
         return Response()
 

@@ -26,6 +26,7 @@ _FROM_TOKEN = re.compile(
     r'|(?P<other>[^"<>(),;:\\=]++|=)',
     re.DOTALL,
 )
+_LONGEST_ADDRESS = 320  # RFC 5321, section 4.5.3.1: 64 octets, an @, and 255
 _ADDRESS = re.compile(r'[^\s@<>()\[\]\\,;:"]++@[^\s@<>()\[\]\\,;:"]++')
 _QUOTED_LOCAL = re.compile(r'\A"([^\s@<>()\[\]\\,;:"]++)"(?=@)')
 _RESULT = re.compile(rf"\s*+([a-z0-9._-]++)\s*+=\s*+({_QUOTED}|[^\s;\"]++)", re.IGNORECASE | re.DOTALL)
@@ -135,7 +136,7 @@ def _unquoted(text: str) -> str:
 
 def _address(text: str) -> str | None:
     spelling = _QUOTED_LOCAL.sub(r"\1", text.strip(), count=1)
-    if len(spelling) > 320 or "=?" in spelling or not _ADDRESS.fullmatch(spelling):  # noqa: PLR2004
+    if len(spelling) > _LONGEST_ADDRESS or "=?" in spelling or not _ADDRESS.fullmatch(spelling):
         return None
     try:
         address = spelling.encode("utf-8", "surrogateescape").decode("utf-8")
