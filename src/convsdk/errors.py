@@ -5,6 +5,7 @@
     ConvsdkError
     ├── ConfigError        edit the configuration
     ├── TransientError     try again, after `retry_after_s` where it is known
+    ├── UncertainError     find out whether it was done before you try again
     ├── PermanentError     stop trying
     ├── ParseError         keep the raw bytes aside and go on with the next
     ├── Forbidden          refuse the request, and tell its sender nothing
@@ -33,6 +34,10 @@ class TransientError(ConvsdkError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class UncertainError(ConvsdkError):
+    """It may have been done, and nobody said so: the answer to what was sent did not come."""
 
 
 class PermanentError(ConvsdkError):

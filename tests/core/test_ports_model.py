@@ -1,9 +1,11 @@
+import asyncio
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 from attrs.exceptions import FrozenInstanceError
 
+from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import (
     Claim,
     Contact,
@@ -22,7 +24,18 @@ from convsdk.core.model import (
     Trait,
     Trust,
 )
-from convsdk.core.ports import Capabilities, Channel, Headers, Outbound, Request, Response, Secret, Widget
+from convsdk.core.ports import (
+    Capabilities,
+    Channel,
+    File,
+    Headers,
+    Outbound,
+    Receipt,
+    Request,
+    Response,
+    Secret,
+    Widget,
+)
 from convsdk.errors import UnsupportedError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -162,15 +175,17 @@ def test_channel_promises_nothing_but_messages():
         statuses=False,
         echoes=False,
         max_text=None,
+        max_per_s=None,
+        is_idempotent=False,
     )
 
 
 def test_channel_that_cannot_answer_says_so():
     """Sending through a channel that only reads names the channel and whom it did not write to."""
     with pytest.raises(UnsupportedError) as caught:
-        Pigeon("coop", {}).build(Outbound(to="p-9", text="hello"))
+        Pigeon("coop", {}).build(_outbound("hello"))
 
-    assert str(caught.value) == "channel 'coop' of type 'pigeon' cannot answer: 'p-9' was not written to"
+    assert str(caught.value) == "channel 'coop' of type 'pigeon' cannot answer: pigeon:p-9 was not written to"
 
 
 def test_channel_that_cannot_answer_reads_no_receipt():
@@ -179,6 +194,55 @@ def test_channel_that_cannot_answer_reads_no_receipt():
         Pigeon("coop", {}).interpret(httpx.Response(200))
 
     assert str(caught.value) == "channel 'coop' of type 'pigeon' cannot answer, so <Response [200 OK]> is not its"
+
+
+class Carrier(Pigeon):
+    can = Capabilities(sends=True, max_text=5)
+
+    def build(self, message):
+        return httpx.Request("POST", "http://loft.example", content=message.text)
+
+    def interpret(self, response):
+        return Receipt(external_id=response.text)
+
+
+def _outbound(text, **fields):
+    return Outbound(to=Identifier("pigeon", "", "p-9"), text=text, token="t", at=NOW, **fields)
+
+
+def test_long_text_goes_in_parts():
+    """Each part fits and has a token of its own, and the files go with the last."""
+    files = (File(name="a.png", media_type="image/png", content=b"png"),)
+
+    parts = Carrier("coop", {}).parts(_outbound("hello there", attachments=files))
+
+    assert [(one.text, one.token, one.attachments) for one in parts] == [("hello", "t", ()), ("there", "t.1", files)]
+
+
+def test_text_without_limit_is_one_part():
+    """Where the platform has no limit, a message is its own only part."""
+    message = _outbound("hello there")
+
+    assert Pigeon("coop", {}).parts(message) == (message,)
+
+
+def test_message_is_sent_by_its_request():
+    """What `build` gives goes through the client, and `interpret` reads what comes back."""
+
+    async def send():
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, content=request.content))
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await Carrier("coop", {}).send(_outbound("hello"), client)
+
+    assert asyncio.run(send()) == Receipt(external_id="hello", status=DeliveryStatus.SENT)
+
+
+def test_channel_names_a_message_before_it_is_sent():
+    """The external id of what is to be sent comes from its token, and a channel fetches nothing unless it says so."""
+    coop = Pigeon("coop", {})
+
+    assert coop.outbound_id("t") == "out/t"
+    assert coop.wants(Request(received_at=NOW)) == ()
 
 
 # -- values of the model

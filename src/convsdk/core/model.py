@@ -262,13 +262,17 @@ class Direction(Enum):
 
 @frozen(kw_only=True)
 class Attachment:
-    """A file that came with a message: described here, its bytes kept elsewhere (`url`) or nowhere yet."""
+    """A file that came with a message: described here, its bytes kept elsewhere (`url`) or nowhere yet.
+
+    `content` is the bytes as a channel hands them over; they are never stored with the message.
+    """
 
     name: str
     media_type: str = "application/octet-stream"
     size: int | None = None
     url: str = ""
     content_id: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""What the shell must supply to the core, and a plugin to the shell: `Channel`, `Request`, `Secret`, `Clock`."""
+"""What the shell must supply to the core, and a plugin to the shell: `Channel`, `Request`, `Outbound`, `Clock`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, le, max_len
 
-from convsdk.core.events import Event
+from convsdk.core.events import DeliveryStatus, Event
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
+from convsdk.core.model import Identifier
+from convsdk.core.texts import pieces_of
 from convsdk.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -80,7 +82,10 @@ class Envelope:
 
 @frozen(kw_only=True)
 class Request:
-    """What arrived, as raw as it came. `received_at` is the only clock that a channel may look at."""
+    """What arrived, as raw as it came. `received_at` is the only clock that a channel may look at.
+
+    `fetched` is what stands at the addresses that the channel `wants`, by address.
+    """
 
     received_at: datetime
     body: bytes = b""
@@ -89,6 +94,7 @@ class Request:
     query: Mapping[str, str] = field(factory=dict)
     headers: Headers = field(factory=Headers)
     envelope: Envelope | None = None
+    fetched: Mapping[str, bytes] = field(factory=dict)
 
     def __repr__(self) -> str:
         # The body, the query and the headers can hold a customer's words or a signature: none of them in a log.
@@ -112,6 +118,8 @@ class Capabilities:
     `verifies`: refuses what is not authentic. `challenges`: answers a set-up handshake. `messages`: its requests can
     hold messages (False for a channel that only identifies). `sends`: can answer. `attachments`, `reactions`,
     `statuses`, `echoes`: its requests can hold them. `max_text`: characters of one outbound text (None: no limit).
+    `max_per_s`: how many messages a second the platform takes (None: any number). `is_idempotent`: a message that is
+    sent again with the same token arrives once, or is known by its recipient for the same.
     """
 
     verifies: bool = False
@@ -123,6 +131,8 @@ class Capabilities:
     statuses: bool = False
     echoes: bool = False
     max_text: int | None = None
+    max_per_s: float | None = None
+    is_idempotent: bool = False
 
 
 def _are_origins(_: object, __: object, value: tuple[str, ...]) -> None:
@@ -163,20 +173,48 @@ class Widget:
 
 
 @frozen(kw_only=True)
-class Outbound:
-    """A message to deliver: to whom on the platform, what, and in which thread."""
+class File:
+    """A file to send: its bytes, and where the platform can fetch it, if it can."""
 
-    to: str
+    name: str
+    media_type: str
+    content: bytes = field(repr=False)
+    url: str = ""
+
+
+@frozen(kw_only=True)
+class Outbound:
+    """A message to deliver, or a part of one.
+
+    `to` is who it goes to, `address` how that was spelt. `token` is unguessable, and the same at every try; of a part,
+    the token of its own. `external_id` is what `Channel.outbound_id` gave for the message. `thread` is the platform's
+    key of the conversation, and `references` are the external ids of its messages, the one that is answered last.
+    `at` is the time of this try, and `heard_at` when the person last wrote. `detail` is what more there is to it, such
+    as buttons. `is_automatic`: no person wrote it.
+    """
+
+    to: Identifier
     text: str
+    token: str
+    at: datetime
+    address: str = ""
+    html: str = ""
+    subject: str = ""
     thread: str = ""
-    idempotency_key: str = ""
+    external_id: str = ""
+    references: tuple[str, ...] = ()
+    attachments: tuple[File, ...] = ()
+    heard_at: datetime | None = None
+    detail: Mapping[str, Any] = field(factory=dict)
+    is_automatic: bool = False
 
 
 @frozen(kw_only=True)
 class Receipt:
-    """What a platform said to a delivery: its id of the message."""
+    """What a platform said to a delivery: its own id of the message (empty: it names none), and how far it has come."""
 
-    external_id: str
+    external_id: str = ""
+    status: DeliveryStatus = DeliveryStatus.SENT
 
 
 class Channel(ABC):
@@ -224,6 +262,14 @@ class Channel(ABC):
         """Give the bot automation that talks to its visitors, if any."""
         return None
 
+    def wants(self, request: Request) -> Sequence[str]:  # noqa: ARG002  (for those who override it)
+        """Give the addresses of what `verify` and `parse` need besides, such as a certificate or a stored mail.
+
+        Those of one place that the settings or the platform's documentation name, and of no other: the request is not
+        verified yet. They are fetched before, and stand in `request.fetched`.
+        """
+        return ()
+
     def verify(self, request: Request) -> None:  # noqa: B027  (a channel with nothing to verify says so in `can`)
         """Raise `Forbidden` where the request is not authentic. Fail closed, compare in constant time."""
 
@@ -239,12 +285,39 @@ class Channel(ABC):
         """Give what the sender is told once `events` are committed: an empty 200, unless the platform wants more."""
         return Response()
 
+    def outbound_id(self, token: str) -> str:
+        """Give the external id of a message that is to be sent, before it is; the platform's own comes as well."""
+        return f"out/{token}"
+
+    def parts(self, message: Outbound) -> Sequence[Outbound]:
+        """Give the messages, in order, as which the platform takes `message`: its text in pieces of `can.max_text`.
+
+        The attachments go with the last. Each has a token of its own, the same at every try.
+        """
+        pieces = pieces_of(message.text, most=self.can.max_text) if self.can.max_text else (message.text,)
+        *before, last = (
+            evolve(message, text=piece, token=f"{message.token}.{number}" if number else message.token)
+            for number, piece in enumerate(pieces)
+        )
+        return (*(evolve(one, attachments=()) for one in before), last)
+
     def build(self, message: Outbound) -> httpx.Request:
-        """Give the HTTP request that delivers `message`."""
+        """Give the HTTP request that delivers `message`, a part.
+
+        Raises `PermanentError` where the platform would not take it, with what to do about it.
+        """
         raise UnsupportedError(
-            f"channel {self.name!r} of type {self.type!r} cannot answer: {message.to!r} was not written to"
+            f"channel {self.name!r} of type {self.type!r} cannot answer: {message.to} was not written to"
         )
 
     def interpret(self, response: httpx.Response) -> Receipt:
         """Read the platform's answer: a receipt, or `TransientError` or `PermanentError` with its code."""
         raise UnsupportedError(f"channel {self.name!r} of type {self.type!r} cannot answer, so {response!r} is not its")
+
+    async def send(self, message: Outbound, client: httpx.AsyncClient) -> Receipt:
+        """Deliver `message`, a part, with a request by `client`; a transport that is not HTTP overrides it.
+
+        Raises `TransientError` where it can be tried again, `UncertainError` where nobody knows whether it arrived,
+        and `PermanentError` where trying again is no use; what httpx raises is told apart by who calls this.
+        """
+        return self.interpret(await client.send(self.build(message)))

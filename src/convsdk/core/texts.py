@@ -1,0 +1,68 @@
+"""Texts in pieces: no character that a reader sees as one is cut in two."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+
+_JOINER = "\u200d"
+_FLAG = re.compile("[\U0001f1e6-\U0001f1ff]")
+_TONES = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+_VOWELS_AND_FINALS = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
+
+
+def pieces_of(text: str, *, most: int, size: Callable[[str], int] = len) -> tuple[str, ...]:
+    """Give `text` in pieces of a `size` up to `most`, cut at line ends and blanks where there are any.
+
+    `size` measures as a platform does: characters, unless it is told otherwise; it may not be less for more text.
+    Blanks at a cut are left out, and a cluster of characters that is too large for a piece is cut after all. A text
+    of nothing but blanks is one empty piece.
+    """
+    if size(text) <= most:
+        return (text,)
+    pieces: list[str] = []
+    words = [word for word in re.split(r"(?<=\s)(?=\S)", text) if word.strip()]
+    piece = ""
+    for word in words:
+        if size((piece + word).rstrip()) <= most:
+            piece += word
+            continue
+        if piece.strip():
+            pieces.append(piece.strip())
+        *whole, piece = _cut(word, most, size)
+        pieces += whole
+    return (*pieces, piece.strip()) if piece.strip() or not pieces else tuple(pieces)
+
+
+def _cut(word: str, most: int, size: Callable[[str], int]) -> list[str]:
+    """Give a word that may be too large in pieces."""
+    if size(word.rstrip()) <= most:
+        return [word]
+    pieces, piece = [], ""
+    for cluster in _clusters(word):
+        for one in [cluster] if size(cluster) <= most else cluster:
+            if piece and size(piece + one) > most:
+                pieces.append(piece)
+                piece = ""
+            piece += one
+    return [*pieces, piece]
+
+
+def _clusters(text: str) -> Iterator[str]:
+    """Give the characters as a reader sees them: near enough to Unicode's extended grapheme clusters (UAX 29)."""
+    cluster = ""
+    for one in text:
+        if cluster and not _belongs(one, cluster):
+            yield cluster
+            cluster = ""
+        cluster += one
+    if cluster:
+        yield cluster
+
+
+def _belongs(one: str, cluster: str) -> bool:
+    """Say whether a character goes on with the cluster before it."""
+    if one == _JOINER or cluster[-1] == _JOINER or unicodedata.category(one).startswith("M"):
+        return True
+    if _FLAG.fullmatch(one):
+        return len(cluster) == 1 and _FLAG.fullmatch(cluster) is not None
+    return bool(_TONES.fullmatch(one) or _VOWELS_AND_FINALS.fullmatch(one))
