@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from convsdk.channels.email.mime import Part, PastLimitError, one_line, plain, read_head
-from convsdk.channels.email.threads import message_ids
+from convsdk.channels.email.mime import Part, PastLimitError, message_ids, one_line, plain, read_head
 
 _MACHINE = {"message/delivery-status", "message/disposition-notification", "message/feedback-report"}
 _RETURNED = {"message/rfc822", "text/rfc822-headers", "message/rfc822-headers"}

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from convsdk.channels.email.incoming import Source
 from convsdk.core.identifiers import EmailAddress
 
 _email = EmailAddress()
@@ -33,13 +34,14 @@ class EmailSettings:
     `relays` are those of its own addresses that send for others (a contact form, a group that forwards): their mail
     is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
     server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
-    only asserted.
+    only asserted. `source` is who posts mail over HTTP; None: it comes by SMTP, LMTP, IMAP or from a file.
     """
 
     address: str = field(validator=_is_address)
     own: tuple[str, ...] = field(default=(), validator=_is_address)
     relays: tuple[str, ...] = field(default=(), validator=_is_address)
     authserv_id: str = ""
+    source: Source | None = None
 
     @cached_property
     def _own_keys(self) -> frozenset[str]:
