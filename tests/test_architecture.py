@@ -10,7 +10,18 @@ import convsdk
 
 ROOT = Path(convsdk.__file__).parent
 PURE = {"attr", "attrs", "email_validator", "phonenumbers", "idna", "convsdk.core", "convsdk.errors"}
-CHANNEL = {"attr", "attrs", "msgspec", "jwt", "dkim", "structlog", "httpx", "convsdk.core", "convsdk.errors"}
+CHANNEL = {
+    "attr",
+    "attrs",
+    "msgspec",
+    "jwt",
+    "dkim",
+    "cryptography",
+    "structlog",
+    "httpx",
+    "convsdk.core",
+    "convsdk.errors",
+}
 ONLY = {
     "core": PURE,
     "errors": PURE,
@@ -23,6 +34,7 @@ NEVER = {
     "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
+    "fetch": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "mailserver": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outbox": {"convsdk.channels", "convsdk.web"},

@@ -26,7 +26,23 @@ class Field:
 
 
 @frozen(kw_only=True)
+class Post:
+    by = "post"
+
+    stamp: Secret
+    days: int = 3
+
+
+@frozen(kw_only=True)
+class Pigeon:
+    by = "pigeon"
+
+    name: str
+
+
+@frozen(kw_only=True)
 class ChatSettings:
+    carrier: Post | Pigeon | None = None
     secret: Secret | None = None
     old_secrets: tuple[Secret, ...] = ()
     country: str | None = None
@@ -618,3 +634,46 @@ def test_widget_is_read_with_its_mistakes(tmp_path):
         "write one such as '#0b57d0'"
     )
     assert config.channels["chat"].widget.origins == ("https://shop.example",)
+
+
+def test_settings_of_one_of_several_classes_are_chosen_by_name(load):
+    """A table with `by` gives the settings of that name, secrets and defaults included; without a table, none."""
+    config = load(
+        """
+        [channels.a]
+        type = "chat"
+        carrier = { by = "post", stamp = { env = "STAMP" } }
+        [channels.b]
+        type = "chat"
+        carrier = { by = "pigeon", name = "Gustav" }
+        [channels.c]
+        type = "chat"
+        """,
+        {"STAMP": "penny black"},
+    )
+
+    assert config.channels["a"].config.carrier == Post(stamp=Secret("penny black"))
+    assert config.channels["b"].config.carrier == Pigeon(name="Gustav")
+    assert config.channels["c"].config.carrier is None
+
+
+@pytest.mark.parametrize(
+    ("carrier", "problem"),
+    [
+        ('"post"', "carrier is a text: write it as a table with by = \"NAME\", one of 'post', 'pigeon'"),
+        ("{ days = 1 }", "carrier has no by: set by to one of 'post', 'pigeon'"),
+        ('{ by = "drone" }', "carrier is by 'drone', which nobody knows: set by to one of 'post', 'pigeon'"),
+        ('{ by = ["post"] }', "carrier is by ['post'], which nobody knows: set by to one of 'post', 'pigeon'"),
+        ('{ by = "pigeon" }', "carrier by pigeon: name is missing: add name = ..."),
+        ('{ by = "pigeon", name = "G", nane = 1 }', "carrier by pigeon has no key 'nane': did you mean 'name'?"),
+        (
+            '{ by = "post", stamp = "x" }',
+            "carrier by post: stamp must not stand in the file itself",
+        ),
+    ],
+)
+def test_mistake_in_one_of_several_classes_is_told(problems, carrier, problem):
+    """What is wrong is told with the name of the class that was chosen."""
+    (told,) = problems(f'[channels.a]\ntype = "chat"\ncarrier = {carrier}\n')
+
+    assert told.startswith(f"convsdk.toml:3: channel 'a': {problem}")

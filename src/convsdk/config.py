@@ -351,6 +351,8 @@ class _Reader:
                 return self._structure(plain, value, key, place)
             self._add(key, f"{place} is {_called(value)}: write it as a table")
             return None
+        if variants := _variants(plain):
+            return self._variant(variants, value, key, place)
         origin, arguments = get_origin(plain), get_args(plain)
         if isinstance(value, list) and (origin is list or (origin is tuple and arguments[1:] == (...,))):
             items = (
@@ -362,6 +364,19 @@ class _Reader:
                 name: self._value(arguments[1], item, (*key, name), f"{place}.{name}") for name, item in value.items()
             }
         return self._converted(kind, value, key, place)
+
+    def _variant(self, variants: Mapping[str, type[Any]], value: object, key: Key, place: str) -> Any:  # noqa: ANN401  (as `_value`)
+        """Give the settings of that class among several which the table names by its key `by`."""
+        listed = ", ".join(map(repr, variants))
+        if not isinstance(value, dict):
+            self._add(key, f'{place} is {_called(value)}: write it as a table with by = "NAME", one of {listed}')
+            return None
+        by = value.get("by")
+        if not isinstance(by, str) or by not in variants:
+            what = "has no by" if by is None else f"is by {by!r}, which nobody knows"
+            self._add((*key, "by"), f"{place} {what}: set by to one of {listed}")
+            return None
+        return self._structure(variants[by], value, key, f"{place} by {by}", reserved=("by",))
 
     def _flow(self, value: object, forms: Mapping[str, Form], key: Key, place: str) -> Flow | None:
         told = len(self.problems)
@@ -539,6 +554,13 @@ def _plain(kind: Any) -> Any:  # noqa: ANN401  (an annotation can be any object)
         others = [one for one in get_args(kind) if one is not NoneType]
         return _plain(others[0]) if len(others) == 1 else kind
     return kind
+
+
+def _variants(kind: Any) -> dict[str, type[Any]]:  # noqa: ANN401  (as `_plain`)
+    """Give the classes of a union by the name that each has in its attribute `by`; none where it is no such union."""
+    members = [one for one in get_args(kind) if one is not NoneType] if get_origin(kind) in {Union, UnionType} else []
+    tagged = {one.by: one for one in members if isinstance(one, type) and attrs.has(one) and hasattr(one, "by")}
+    return tagged if len(tagged) == len(members) else {}
 
 
 def _example(name: str, kind: Any) -> str:  # noqa: ANN401  (as `_plain`)

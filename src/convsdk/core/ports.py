@@ -246,6 +246,11 @@ class Channel(ABC):
         return True
 
     @property
+    def body_bytes(self) -> int:
+        """Give how large a request may be, where it may be larger than the app takes by default; else 0."""
+        return 0
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Give the addresses that it takes mail at; none, as mostly, where it takes none."""
         return ()

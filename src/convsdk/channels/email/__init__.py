@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from convsdk.channels.email.incoming import Found, RawMail, Source
+from convsdk.channels.email.mime import MAX_BYTES
 from convsdk.channels.email.parse import parse_mail
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import Event
 from convsdk.core.ports import Capabilities, Channel, Request
 from convsdk.errors import Forbidden
 from convsdk.hookspecs import Context, hookimpl
+
+_BODY_BYTES = 2 * MAX_BYTES  # a mail in base64, and a form around it
 
 
 class EmailChannel(Channel):
@@ -33,6 +36,10 @@ class EmailChannel(Channel):
     @property
     def is_webhook(self) -> bool:
         return self.config.source is not None
+
+    @property
+    def body_bytes(self) -> int:
+        return _BODY_BYTES if self.config.source else 0
 
     @property
     def addresses(self) -> tuple[str, ...]:

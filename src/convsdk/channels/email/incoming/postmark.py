@@ -11,7 +11,7 @@ import msgspec
 from attrs import field, frozen
 from attrs.validators import min_len
 
-from convsdk.channels.email.incoming.content import Found, RawMail, moment, read_json, report
+from convsdk.channels.email.incoming.content import Found, RawMail, moment, name_of, read_json, report
 from convsdk.channels.email.incoming.proof import has_password, require_secret
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.ports import Envelope, Request, Secret
@@ -77,7 +77,7 @@ class Postmark:
 
 
 def _reported(document: _Document, request: Request) -> Sequence[Found]:
-    kind, messages = document.record_type, tuple(filter(None, (document.message_id[:255],)))
+    kind, messages = document.record_type, name_of("", otherwise=document.message_id)
     words = document.details or document.description or document.type
     if kind == "Delivery":
         status, time, error, dead = DeliveryStatus.DELIVERED, document.delivered_at, "", ""
