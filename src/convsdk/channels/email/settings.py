@@ -37,7 +37,7 @@ class EmailSettings:
     only asserted. `source` is who posts mail over HTTP; None: it comes by SMTP, LMTP, IMAP or from a file.
     """
 
-    address: str = field(validator=_is_address)
+    address: str = field(validator=_is_address, metadata={"example": "inbound@channel.example"})
     own: tuple[str, ...] = field(default=(), validator=_is_address)
     relays: tuple[str, ...] = field(default=(), validator=_is_address)
     authserv_id: str = ""
