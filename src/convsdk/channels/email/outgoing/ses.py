@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+from datetime import UTC
 
 import httpx
 
@@ -42,7 +43,7 @@ class Ses(Provider):
         }
         body = json.dumps({name: value for name, value in asked.items() if value}).encode()
         host = f"email.{self._sending.region}.amazonaws.com"
-        headers = self._signed(host, body, f"{letter.at:%Y%m%dT%H%M%SZ}")
+        headers = self._signed(host, body, f"{letter.at.astimezone(UTC):%Y%m%dT%H%M%SZ}")
         return httpx.Request("POST", f"https://{host}{_PATH}", headers=headers, content=body)
 
     def interpret(self, response: httpx.Response) -> Receipt:
