@@ -151,7 +151,7 @@ class Relay:
             options.append(f"SIZE={len(letter.raw)}")
         if client.supports_extension("dsn"):
             options += ["RET=HDRS", f"ENVID={letter.token}"]
-        await client.mail(letter.return_path or "<>", options=options, encoding="utf-8")
+        await client.mail(letter.return_path, options=options, encoding="utf-8")
 
     async def _handed_over(self, client: aiosmtplib.SMTP, letter: Letter) -> None:
         notify = "FAILURE,DELAY" if letter.return_path else "NEVER"
@@ -179,15 +179,10 @@ class Relay:
             yield
         except SMTPResponseException as error:
             raise self._refusal(error.code, self._words(error.message)) from None
-        except aiosmtplib.SMTPNotSupported as error:
+        except (aiosmtplib.SMTPException, OSError) as error:
             raise TransientError(
-                f"{self._where} does not offer what it has to ({self._words(error)}), and nothing is sent without: "
-                "set security and username as it wants them"
-            ) from None
-        except (aiosmtplib.SMTPException, ssl.SSLError, OSError) as error:
-            raise TransientError(
-                f"{self._where} cannot be reached ({self._words(error)}): it is tried again; check host, port and "
-                "security"
+                f"{self._where} cannot be used ({self._words(error)}): nothing was sent, and it is tried again; check "
+                "host, port, security and username"
             ) from None
 
     def _refusal(self, code: int, words: str) -> ConvsdkError:
