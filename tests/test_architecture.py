@@ -10,7 +10,18 @@ import convsdk
 
 ROOT = Path(convsdk.__file__).parent
 PURE = {"attr", "attrs", "email_validator", "phonenumbers", "idna", "convsdk.core", "convsdk.errors"}
-CHANNEL = {"attr", "attrs", "msgspec", "jwt", "dkim", "structlog", "httpx", "convsdk.core", "convsdk.errors"}
+CHANNEL = {
+    "attr",
+    "attrs",
+    "msgspec",
+    "jwt",
+    "dkim",
+    "aiosmtplib",
+    "structlog",
+    "httpx",
+    "convsdk.core",
+    "convsdk.errors",
+}
 ONLY = {
     "core": PURE,
     "errors": PURE,

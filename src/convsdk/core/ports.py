@@ -174,12 +174,16 @@ class Widget:
 
 @frozen(kw_only=True)
 class File:
-    """A file to send: its bytes, and where the platform can fetch it, if it can."""
+    """A file to send: its bytes, and where the platform can fetch it, if it can.
+
+    `content_id` is the name by which the HTML of the message shows it (`cid:`), where it does.
+    """
 
     name: str
     media_type: str
     content: bytes = field(repr=False)
     url: str = ""
+    content_id: str = ""
 
 
 @frozen(kw_only=True)
@@ -321,3 +325,6 @@ class Channel(ABC):
         and `PermanentError` where trying again is no use; what httpx raises is told apart by who calls this.
         """
         return self.interpret(await client.send(self.build(message)))
+
+    async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
+        """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""

@@ -5,7 +5,10 @@ from functools import cached_property
 from typing import Any
 
 from attrs import Attribute, field, frozen
+from attrs.validators import max_len
 
+from convsdk.channels.email.body import REPLY_LINE, is_own_line
+from convsdk.channels.email.sending import AutomaticAnswer, Sending
 from convsdk.core.identifiers import EmailAddress
 
 _email = EmailAddress()
@@ -25,6 +28,16 @@ def _is_address(_: object, attribute: "Attribute[Any]", value: str | tuple[str, 
             )
 
 
+def _is_address_or_empty(_: object, attribute: "Attribute[Any]", value: str) -> None:
+    if value:
+        _is_address(_, attribute, value)
+
+
+def _is_reply_line(_: object, __: object, value: str) -> None:
+    if value and not is_own_line(value):
+        raise ValueError(f"reply_line: {value!r} would not be known again: write words between ##- and -##")
+
+
 @frozen(kw_only=True)
 class EmailSettings:
     """Settings of an e-mail channel.
@@ -34,16 +47,25 @@ class EmailSettings:
     is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
     server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
     only asserted.
+
+    `sending` is how it answers; None: it does not. Mail goes out from `sender` (empty: `address`) under `name`, and
+    begins with `reply_line`, below which an answer is known to be quoted. `automatic_answer` is what people are told
+    at once.
     """
 
     address: str = field(validator=_is_address)
     own: tuple[str, ...] = field(default=(), validator=_is_address)
     relays: tuple[str, ...] = field(default=(), validator=_is_address)
     authserv_id: str = ""
+    name: str = field(default="", validator=max_len(100))
+    sender: str = field(default="", validator=_is_address_or_empty)
+    reply_line: str = field(default=REPLY_LINE, validator=_is_reply_line)
+    sending: Sending | None = None
+    automatic_answer: AutomaticAnswer | None = None
 
     @cached_property
     def _own_keys(self) -> frozenset[str]:
-        return frozenset(map(key_of, (self.address, *self.own, *self.relays)))
+        return frozenset(map(key_of, (self.address, *filter(None, (self.sender,)), *self.own, *self.relays)))
 
     @cached_property
     def _relay_keys(self) -> frozenset[str]:
@@ -71,6 +93,15 @@ class EmailSettings:
     def is_relay(self, address: str) -> bool:
         """Say whether mail from `address` speaks for somebody else."""
         return key_of(address) in self._relay_keys
+
+    @property
+    def public_address(self) -> str:
+        """Give the address that its mail is from."""
+        return self.sender or self.address
+
+    def has_token(self, token: str) -> bool:
+        """Say whether `token` is one that an answer can be known by."""
+        return re.fullmatch(_TOKEN, token) is not None
 
     def reply_address(self, token: str) -> str:
         """Give the address at which an answer to the message with `token` arrives."""
