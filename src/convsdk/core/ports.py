@@ -342,7 +342,7 @@ class Channel(ABC):
         *,
         at: datetime,  # noqa: ARG002  (as above)
     ) -> IdentityHint | None:
-        """Read the answer to `profile_request`, of the moment `at`: traits at CHANNEL trust, None where it says nothing.
+        """Read the answer to `profile_request`, of the moment `at`: traits at CHANNEL trust; None for no news.
 
         A name that stands for nobody ("Facebook User") is none. Leave the hint's `id` empty. Raises `TransientError`
         where it can be asked again, and `PermanentError` where somebody has to act first.

@@ -3,6 +3,7 @@
 Contacts come by an agent's entry or, where set so, at the first message.
 """
 
+import builtins
 import hashlib
 import hmac
 import re
@@ -47,7 +48,7 @@ class MessengerChannel(Channel):
     """One Meta app's webhook and Send API, for any number of its pages."""
 
     type = "messenger"
-    settings = MessengerSettings
+    settings: ClassVar[builtins.type[AppSettings]] = MessengerSettings
     can = Capabilities(
         verifies=True,
         challenges=True,

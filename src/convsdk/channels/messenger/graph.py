@@ -69,7 +69,7 @@ class Graph:
         return httpx.Request("GET", f"{self._url(path)}?{asked}", headers=_authorization(token))
 
     def batch(self, operations: list[dict[str, Any]]) -> httpx.Request:
-        """Give one request for several `operations` by the app itself, whose addresses may hold tokens: here, in a body.
+        """Give one request for several `operations` by the app itself: in its body their addresses may hold tokens.
 
         https://developers.facebook.com/docs/graph-api/batch-requests
         """
@@ -161,7 +161,7 @@ class Graph:
 
 
 def asked_pause(response: httpx.Response) -> float | None:
-    """Give how many seconds an answer asks to wait: `Retry-After`, or what is left of a limit; None where it names none.
+    """Give how many seconds an answer asks to wait, by `Retry-After` or a limit that ends; None where it names none.
 
     `estimated_time_to_regain_access` is in minutes
     (https://developers.facebook.com/docs/graph-api/overview/rate-limiting).
@@ -169,12 +169,7 @@ def asked_pause(response: httpx.Response) -> float | None:
     pauses = [*_retry_after(response)]
     for used in _usages(response, "x-business-use-case-usage"):
         minutes = used.get("estimated_time_to_regain_access")
-        if (
-            isinstance(minutes, int | float)
-            and not isinstance(minutes, bool)
-            and math.isfinite(minutes)
-            and minutes > 0
-        ):
+        if isinstance(minutes, int | float) and 0 < minutes < math.inf:
             pauses.append(minutes * 60.0)
     return min(max(pauses), _LONGEST_PAUSE_S) if pauses else None
 

@@ -114,7 +114,8 @@ def _entries(body: bytes, platform: Platform) -> list[msgspec.Raw]:
     try:
         if _decode(document.get("object", b"null"), str) != platform.object:
             raise ParseError(
-                f"the body's 'object' is not {platform.object!r}: subscribe this webhook to {platform.name}'s events only"
+                f"the body's 'object' is not {platform.object!r}: "
+                f"subscribe this webhook to {platform.name}'s events only"
             )
         return _decode(document.get("entry", b"null"), list[msgspec.Raw])
     except _MalformedError:

@@ -177,6 +177,8 @@ class Sending:
 
     def _content(self, message: Outbound) -> dict[str, Any]:
         content: dict[str, Any]
+        if message.attachments and message.detail.get("buttons"):
+            raise self._refused(message.to, "there are buttons and no text", "give the message a text")
         if message.attachments:
             content = {"attachment": self._attachment(message, message.attachments[0])}
         elif not message.text.strip():

@@ -31,42 +31,42 @@ def _is_token(_: object, attribute: Any, value: Secret) -> None:  # noqa: ANN401
         raise ValueError(message)
 
 
-def _is_way(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
+def _is_way(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
     if value not in _CONTACT_FROM:
         message = f'{attribute.name} must be "manual" or "first_message", not {value!r}'
         raise ValueError(message)
 
 
-def _is_id(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
+def _is_id(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
     if not isinstance(value, str) or not _ID.fullmatch(value):
         message = f"{attribute.name} is {value!r}, which is no id at Meta: write its digits in quotes"
         raise ValueError(message)
 
 
-def _is_id_if_any(instance: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
+def _is_id_if_any(instance: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
     if value != "":
         _is_id(instance, attribute, value)
 
 
-def _is_version(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
+def _is_version(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
     if not isinstance(value, str) or not _VERSION.fullmatch(value):
         message = f'{attribute.name} is {value!r}, which is no version of the Graph API: write one such as "v25.0"'
         raise ValueError(message)
 
 
-def _is_safe(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
+def _is_safe(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
     try:
-        parts = urlsplit(value if isinstance(value, str) else "")
+        parts = urlsplit(str(value))
         is_plain = parts.port != 0 and not (parts.username or parts.query or parts.fragment) and bool(parts.hostname)
+        is_safe = is_plain and bool(parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK))
     except ValueError:
-        is_plain = False
-        parts = urlsplit("")
-    if not is_plain or not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)):
+        is_safe = False
+    if not is_safe:
         message = f"{attribute.name} is no safe web address: write https://host (http is for this machine alone)"
         raise ValueError(message)
 
 
-def _are_fields(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
+def _are_fields(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
     if not isinstance(value, tuple) or not all(isinstance(one, str) and _FIELD.fullmatch(one) for one in value):
         message = f'{attribute.name} must be names of profile fields, such as ["name", "locale"], not {value!r}'
         raise ValueError(message)
@@ -80,7 +80,7 @@ class Sender:
     token: Secret = field(validator=_is_token)
 
 
-def _are_senders(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
+def _are_senders(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
     if not isinstance(value, tuple) or not all(isinstance(one, Sender) for one in value):
         message = f'{attribute.name} must be tables: write {{ id = "1001", token = {{ env = "NAME" }} }} for each'
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""Whether Meta is set up for a channel: its tokens, their permissions, and what the app and its pages are subscribed to.
+"""Whether Meta is set up for a channel: its tokens and permissions, and the subscriptions of the app and its pages.
 
 https://developers.facebook.com/docs/graph-api/reference/debug_token and /docs/graph-api/webhooks/subscriptions-edge
 """
