@@ -15,7 +15,7 @@ from attrs.validators import ge, le, max_len
 from convsdk.core.events import DeliveryStatus, Event
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
-from convsdk.core.model import Identifier
+from convsdk.core.model import Identifier, IdentityHint
 from convsdk.core.texts import pieces_of
 from convsdk.errors import UnsupportedError
 
@@ -221,6 +221,15 @@ class Receipt:
     status: DeliveryStatus = DeliveryStatus.SENT
 
 
+@frozen(kw_only=True)
+class Check:
+    """One thing that has to be right at a channel's platform: what it is, whether it is so, and what to do if not."""
+
+    what: str
+    is_right: bool
+    remedy: str = ""
+
+
 class Channel(ABC):
     """One conversational surface. Subclass it, set the class attributes, write `parse`; add `build` if it can answer.
 
@@ -328,3 +337,33 @@ class Channel(ABC):
 
     async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
         """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""
+
+    def profile_request(self, who: Identifier) -> httpx.Request | None:  # noqa: ARG002  (for those who override it)
+        """Give the request that asks the platform who `who` is; None where it cannot tell of such an identifier."""
+        return None
+
+    def profile(
+        self,
+        who: Identifier,  # noqa: ARG002  (for those who override it)
+        response: httpx.Response,  # noqa: ARG002  (as above)
+        *,
+        at: datetime,  # noqa: ARG002  (as above)
+    ) -> IdentityHint | None:
+        """Read the answer to `profile_request`, of the moment `at`: traits at CHANNEL trust; None for no news.
+
+        A name that stands for nobody ("Facebook User") is none. Leave the hint's `id` empty. Raises `TransientError`
+        where it can be asked again, and `PermanentError` where somebody has to act first.
+        """
+        return None
+
+    def checks(self) -> Sequence[httpx.Request]:
+        """Give the requests that find out whether the platform is set up for this channel; none, where it cannot."""
+        return ()
+
+    def judge(self, responses: Sequence[httpx.Response]) -> Sequence[Check]:  # noqa: ARG002  (for those who override it)
+        """Give what is right and what is not, by the answers to `checks`; no secret is in it."""
+        return ()
+
+    def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:  # noqa: ARG002  (for those who override it)
+        """Give the requests that let the platform send its webhooks, to the address `callback` where that is given."""
+        return ()
