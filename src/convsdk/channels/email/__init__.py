@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from convsdk.channels.email.parse import parse_mail
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import Event
-from convsdk.core.ports import Capabilities, Channel, Request
+from convsdk.core.ports import Capabilities, Channel, Feed, Request
+from convsdk.errors import ConfigError
 from convsdk.hookspecs import Context, hookimpl
 
 
@@ -20,10 +21,25 @@ class EmailChannel(Channel):
     def addresses(self) -> tuple[str, ...]:
         return (self.config.address,)
 
+    @property
+    def listens(self) -> bool:
+        return self.config.imap is not None
+
     def parse(self, request: Request) -> Sequence[Event]:
         return (
             parse_mail(request.body, settings=self.config, received_at=request.received_at, envelope=request.envelope),
         )
+
+    async def listen(self, feed: Feed) -> None:
+        if self.config.imap is None:
+            await super().listen(feed)
+        try:
+            from convsdk.channels.email.imap import listen  # noqa: PLC0415  (the extra may be missing)
+        except ImportError as error:
+            raise ConfigError(
+                f"channel {self.name!r}: imap needs the extra 'email' ({error}): pip install 'convsdk[email]'"
+            ) from error
+        await listen(self.config.imap, feed)
 
 
 @hookimpl
