@@ -33,6 +33,14 @@ MAIL = (
     b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nIs it blue?\r\n"
     b"--b\r\nContent-Type: application/pdf; name=a.pdf\r\n\r\n%PDF\r\n--b--\r\n"
 )
+BOUNCE = (
+    b"From: MAILER-DAEMON@mx.example\r\nMessage-ID: <bounce@mx.example>\r\n"
+    b'Content-Type: multipart/report; report-type=delivery-status; boundary="b"\r\n\r\n'
+    b"--b\r\nContent-Type: text/plain\r\n\r\nNo.\r\n"
+    b"--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.example\r\n\r\n"
+    b"Final-Recipient: rfc822; bob@mail.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n"
+    b"--b\r\nContent-Type: message/rfc822\r\n\r\nMessage-ID: <abcdefghij234567@shop.example>\r\n\r\nHi\r\n--b--\r\n"
+)
 # All that a mail can hold and a form, a text or a careless program would change.
 ODD = (
     b"From: Ann <ann@mail.example>\nMessage-ID: <odd@mail.example>\r\n\r\n"

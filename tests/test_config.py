@@ -1,5 +1,5 @@
 import textwrap
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from attrs import evolve, field, frozen
@@ -26,23 +26,7 @@ class Field:
 
 
 @frozen(kw_only=True)
-class Post:
-    by = "post"
-
-    stamp: Secret
-    days: int = 3
-
-
-@frozen(kw_only=True)
-class Pigeon:
-    by = "pigeon"
-
-    name: str
-
-
-@frozen(kw_only=True)
 class ChatSettings:
-    carrier: Post | Pigeon | None = None
     secret: Secret | None = None
     old_secrets: tuple[Secret, ...] = ()
     country: str | None = None
@@ -66,6 +50,34 @@ class PageSettings:
     way: Direction | None = None
     page: str = field(default="page", validator=[min_len(3), matches_re("[a-z]+")])
     greeting: str = field(default="hello", validator=min_len(2))
+
+
+@frozen(kw_only=True)
+class PigeonWay:
+    by: ClassVar[str] = "pigeon"
+
+    loft: str
+    birds: int = 1
+
+
+@frozen(kw_only=True)
+class DrumWay:
+    by: ClassVar[str] = "drum"
+
+    key: Secret
+
+
+@frozen(kw_only=True)
+class PostSettings:
+    sending: PigeonWay | DrumWay | None = None
+
+
+class Post(Channel):
+    type = "post"
+    settings = PostSettings
+
+    def parse(self, request):
+        return []
 
 
 class Chat(Channel):
@@ -102,7 +114,7 @@ def load(tmp_path):
     def load(text, environ=None, broken=()):
         path = tmp_path / "convsdk.toml"
         path.write_text(textwrap.dedent(text), encoding="utf-8")
-        types = {"chat": Chat, "page": Page}
+        types = {"chat": Chat, "page": Page, "post": Post}
         plugins = Plugins(channel_types=types, block_types=BLOCKS | {"voucher": Voucher}, broken=broken)
         return load_config(path, plugins, environ=environ or {})
 
@@ -636,44 +648,39 @@ def test_widget_is_read_with_its_mistakes(tmp_path):
     assert config.channels["chat"].widget.origins == ("https://shop.example",)
 
 
-def test_settings_of_one_of_several_classes_are_chosen_by_name(load):
-    """A table with `by` gives the settings of that name, secrets and defaults included; without a table, none."""
-    config = load(
-        """
-        [channels.a]
-        type = "chat"
-        carrier = { by = "post", stamp = { env = "STAMP" } }
-        [channels.b]
-        type = "chat"
-        carrier = { by = "pigeon", name = "Gustav" }
-        [channels.c]
-        type = "chat"
-        """,
-        {"STAMP": "penny black"},
-    )
+POST = '[channels.post]\ntype = "post"\n[channels.post.sending]\n'
 
-    assert config.channels["a"].config.carrier == Post(stamp=Secret("penny black"))
-    assert config.channels["b"].config.carrier == Pigeon(name="Gustav")
-    assert config.channels["c"].config.carrier is None
+
+def test_table_is_read_by_the_class_that_it_names(load):
+    """Of several shapes that a setting can have, `by` says which it is; without the setting there is none."""
+    found = [
+        load(POST + text, environ={"DRUM": "boom"}).channels["post"].config.sending
+        for text in ('by = "pigeon"\nloft = "roof"\nbirds = 2\n', 'by = "drum"\nkey = { env = "DRUM" }\n')
+    ]
+
+    assert found == [PigeonWay(loft="roof", birds=2), DrumWay(key=Secret("boom"))]
+    assert load('[channels.post]\ntype = "post"\n').channels["post"].config.sending is None
 
 
 @pytest.mark.parametrize(
-    ("carrier", "problem"),
+    ("text", "told"),
     [
-        ('"post"', "carrier is a text: write it as a table with by = \"NAME\", one of 'post', 'pigeon'"),
-        ("{ days = 1 }", "carrier has no by: set by to one of 'post', 'pigeon'"),
-        ('{ by = "drone" }', "carrier is by 'drone', which nobody knows: set by to one of 'post', 'pigeon'"),
-        ('{ by = ["post"] }', "carrier is by ['post'], which nobody knows: set by to one of 'post', 'pigeon'"),
-        ('{ by = "pigeon" }', "carrier by pigeon: name is missing: add name = ..."),
-        ('{ by = "pigeon", name = "G", nane = 1 }', "carrier by pigeon has no key 'nane': did you mean 'name'?"),
+        ('loft = "roof"\n', "3: channel 'post': sending says not by what: set by to one of: drum, pigeon"),
+        ('by = "pidgeon"\n', "4: channel 'post': sending has a wrong value for by, 'pidgeon': did you mean 'pigeon'?"),
+        ("by = 7\n", "4: channel 'post': sending has a wrong value for by, 7: set by to one of: drum, pigeon"),
+        ('by = "pigeon"\n', "3: channel 'post': sending: loft is missing: add loft = ..."),
         (
-            '{ by = "post", stamp = "x" }',
-            "carrier by post: stamp must not stand in the file itself",
+            'by = "pigeon"\nloft = "roof"\nkey = "x"\n',
+            "6: channel 'post': sending has no key 'key': remove it, or take one of by, loft, birds",
         ),
     ],
 )
-def test_mistake_in_one_of_several_classes_is_told(problems, carrier, problem):
-    """What is wrong is told with the name of the class that was chosen."""
-    (told,) = problems(f'[channels.a]\ntype = "chat"\ncarrier = {carrier}\n')
+def test_mistake_in_a_table_of_several_shapes_is_told(problems, text, told):
+    """Each mistake in such a table gets its line and a remedy."""
+    assert problems(POST + text) == [f"convsdk.toml:{told}"]
 
-    assert told.startswith(f"convsdk.toml:3: channel 'a': {problem}")
+
+def test_setting_of_several_shapes_is_a_table(load):
+    """A plain value in its place is told."""
+    with pytest.raises(ConfigError, match="sending is a text: write it as a table"):
+        load('[channels.post]\ntype = "post"\nsending = "pigeon"\n')

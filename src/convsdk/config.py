@@ -346,13 +346,13 @@ class _Reader:
         plain = _plain(kind)
         if plain is Secret:
             return self._secret(value, key, place)
+        if shapes := _shapes(plain):
+            return self._chosen(shapes, value, key, place)
         if isinstance(plain, type) and attrs.has(plain):
             if isinstance(value, dict):
                 return self._structure(plain, value, key, place)
             self._add(key, f"{place} is {_called(value)}: write it as a table")
             return None
-        if variants := _variants(plain):
-            return self._variant(variants, value, key, place)
         origin, arguments = get_origin(plain), get_args(plain)
         if isinstance(value, list) and (origin is list or (origin is tuple and arguments[1:] == (...,))):
             items = (
@@ -365,18 +365,18 @@ class _Reader:
             }
         return self._converted(kind, value, key, place)
 
-    def _variant(self, variants: Mapping[str, type[Any]], value: object, key: Key, place: str) -> Any:  # noqa: ANN401  (as `_value`)
-        """Give the settings of that class among several which the table names by its key `by`."""
-        listed = ", ".join(map(repr, variants))
+    def _chosen(self, shapes: Mapping[str, type[Any]], value: object, key: Key, place: str) -> Any:  # noqa: ANN401  (as `_structure`)
         if not isinstance(value, dict):
-            self._add(key, f'{place} is {_called(value)}: write it as a table with by = "NAME", one of {listed}')
+            self._add(key, f"{place} is {_called(value)}: write it as a table")
             return None
-        by = value.get("by")
-        if not isinstance(by, str) or by not in variants:
-            what = "has no by" if by is None else f"is by {by!r}, which nobody knows"
-            self._add((*key, "by"), f"{place} {what}: set by to one of {listed}")
-            return None
-        return self._structure(variants[by], value, key, f"{place} by {by}", reserved=("by",))
+        wanted = value.get("by")
+        if isinstance(wanted, str) and wanted in shapes:
+            return self._structure(shapes[wanted], value, key, place, reserved=("by",))
+        near = get_close_matches(wanted, shapes, n=1) if isinstance(wanted, str) else []
+        remedy = f"did you mean {near[0]!r}?" if near else f"set by to one of: {', '.join(sorted(shapes))}"
+        what = "says not by what" if wanted is None else f"has a wrong value for by, {wanted!r}"
+        self._add((*key, "by"), f"{place} {what}: {remedy}")
+        return None
 
     def _flow(self, value: object, forms: Mapping[str, Form], key: Key, place: str) -> Flow | None:
         told = len(self.problems)
@@ -556,11 +556,11 @@ def _plain(kind: Any) -> Any:  # noqa: ANN401  (an annotation can be any object)
     return kind
 
 
-def _variants(kind: Any) -> dict[str, type[Any]]:  # noqa: ANN401  (as `_plain`)
-    """Give the classes of a union by the name that each has in its attribute `by`; none where it is no such union."""
-    members = [one for one in get_args(kind) if one is not NoneType] if get_origin(kind) in {Union, UnionType} else []
-    tagged = {one.by: one for one in members if isinstance(one, type) and attrs.has(one) and hasattr(one, "by")}
-    return tagged if len(tagged) == len(members) else {}
+def _shapes(kind: Any) -> dict[str, type[Any]]:  # noqa: ANN401  (as `_plain`)
+    """Give the classes of a union by what tells them apart, their `by`; none where it is no such union."""
+    given = [one for one in get_args(kind) if one is not NoneType] if isinstance(kind, UnionType) else []
+    is_tagged = given and all(attrs.has(one) and isinstance(getattr(one, "by", None), str) for one in given)
+    return {one.by: one for one in given} if is_tagged else {}
 
 
 def _example(name: str, kind: Any) -> str:  # noqa: ANN401  (as `_plain`)

@@ -9,6 +9,7 @@ from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import ec
 from providers import (
     ADDRESS,
+    BOUNCE,
     CERTIFICATE,
     COMPLAINT,
     CONFIRMATION,
@@ -74,6 +75,7 @@ class TestRaw(ChannelContract):
     secrets = (SECRET, OTHER_SECRET)
     settings_cases = (({"address": "nobody", "source": RAW}, "address"),)
     golden = (
+        Golden(name="bounce of ours", request=posted(BOUNCE), events=2, signed_by=("webhook-signature",)),
         Golden(
             name="mail",
             request=posted(),

@@ -81,7 +81,6 @@ class Mailgun:
     """
 
     by: ClassVar[str] = "mailgun"
-    reports: ClassVar[bool] = True
 
     signing_key: Secret = field(validator=require_secret)
     window_s: float = field(default=43_200, validator=gt(0))

@@ -51,7 +51,6 @@ class Postmark:
     """Settings of Postmark, which signs nothing: its URL has the `user` and the `password`, and has to be https."""
 
     by: ClassVar[str] = "postmark"
-    reports: ClassVar[bool] = True
 
     password: Secret = field(validator=require_secret)
     user: str = field(default="postmark", validator=min_len(1))

@@ -27,7 +27,6 @@ class Raw:
     """
 
     by: ClassVar[str] = "raw"
-    reports: ClassVar[bool] = False
 
     secrets: tuple[Secret, ...] = field(validator=are_signing_keys)
     window_s: float = field(default=300, validator=gt(0))

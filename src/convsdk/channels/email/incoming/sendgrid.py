@@ -82,7 +82,6 @@ class SendGrid:
     """
 
     by: ClassVar[str] = "sendgrid"
-    reports: ClassVar[bool] = True
 
     public_keys: tuple[str, ...] = field(default=(), validator=_are_public_keys)
     password: Secret | None = field(default=None, validator=_is_password)

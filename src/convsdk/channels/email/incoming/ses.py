@@ -133,7 +133,6 @@ class Ses:
     """
 
     by: ClassVar[str] = "ses"
-    reports: ClassVar[bool] = True
 
     topics: tuple[str, ...] = field(validator=[min_len(1), deep_iterable(matches_re(_TOPIC))])
     buckets: tuple[str, ...] = field(default=(), validator=deep_iterable(matches_re(r"[a-z0-9][a-z0-9.-]{1,62}")))
