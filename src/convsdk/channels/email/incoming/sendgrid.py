@@ -6,7 +6,7 @@ https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-star
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 from attrs import field, frozen
@@ -32,9 +32,6 @@ from convsdk.channels.email.incoming.proof import (
 from convsdk.core.events import DeliveryStatus, StatusChanged
 from convsdk.core.ports import Envelope, Request, Secret
 from convsdk.errors import ParseError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 _HEADER = "x-twilio-email-event-webhook-"
 _DROPPED_AS_DEAD = {"bounced address", "spam reporting address", "invalid"}
@@ -92,7 +89,7 @@ class SendGrid:
             raise ValueError("public_keys and password are missing: give at least one of them")
 
     @cached_property
-    def _keys(self) -> "tuple[EllipticCurvePublicKey, ...]":
+    def _keys(self) -> tuple[Any, ...]:  # the library may be missing, and attrs makes a field's annotation of this
         return tuple(map(elliptic_key, self.public_keys))
 
     def wants(self, request: Request) -> Sequence[str]:  # noqa: ARG002  (every source is asked)
