@@ -14,7 +14,7 @@ class EmailChannel(Channel):
 
     type = "email"
     settings = EmailSettings
-    can = Capabilities(messages=True, attachments=True)
+    can = Capabilities(messages=True, attachments=True, keeps_raw=True)
 
     @property
     def addresses(self) -> tuple[str, ...]:
