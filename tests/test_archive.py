@@ -292,6 +292,41 @@ def test_missing_extra_says_so():
     assert "pip install 'convsdk[archive]'" in told
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """Give the URL of a bucket on an S3 server of our own."""
+    from boto3 import client  # noqa: PLC0415  (takes a second; only who needs it waits)
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415  (as above)
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        client("s3").create_bucket(Bucket="mail")
+        yield "s3://mail"
+    finally:
+        server.stop()
+
+
+def test_bucket_is_an_archive(bucket):
+    """On S3 everything is as in a folder, and a bucket that is not there is told, not made."""
+    archive = Archive(f"{bucket}/archive")
+
+    url, names = archive.put(b"order"), [archive.keep("desk", evolve(REQUEST, body=body)) for body in (b"a", b"b")]
+
+    assert (archive.get(url), archive.put(b"order")) == (b"order", url)
+    assert list(Archive(f"{bucket}/archive").names("desk")) == sorted(names)
+    assert archive.request(names[0]).body == b"a"
+    with pytest.raises(NotFound):
+        archive.get("archive:" + "0" * 64)
+    with pytest.raises(TransientError, match=r"s3://nobody/x did not .*FileNotFoundError"):
+        Archive("s3://nobody/x").put(b"order")
+
+
 def test_place_that_fails_is_no_end(monkeypatch):
     """Whatever a file system raises comes out as an error of this project, without the other's text."""
     from fsspec.implementations.memory import MemoryFileSystem  # noqa: PLC0415  (takes half a second)

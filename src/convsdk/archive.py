@@ -254,11 +254,12 @@ class _Remote:
         return None
 
     def write(self, name: str, content: bytes) -> None:
-        path = self._path(name)
-
         def put() -> None:
-            self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._system.pipe_file(path, content)
+            try:
+                self._system.pipe_file(self._path(name), content)
+            except FileNotFoundError:
+                self._make(name.rpartition("/")[0])
+                self._system.pipe_file(self._path(name), content)
 
         try:
             self._asked(put)
@@ -270,6 +271,13 @@ class _Remote:
             found = self._asked(lambda: self._system.ls(self._path(folder), detail=False, refresh=True))
             return [one.rstrip("/").rpartition("/")[2] for one in found]
         return []
+
+    def _make(self, folder: str) -> None:
+        """Make folders below the root, where the system has any; the root, such as a bucket, has to be there."""
+        if folder:
+            self._make(folder.rpartition("/")[0])
+            with suppress(OSError):
+                self._system.mkdir(self._path(folder), create_parents=False)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
