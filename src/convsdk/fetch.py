@@ -94,7 +94,7 @@ def _from_store(address: str) -> bytes:
     try:
         import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415  (only who keeps mail in a store needs it)
     except ImportError:
-        raise _UnfetchedError("pip install 'fsspec[s3]', or what else its scheme needs") from None
+        raise _UnfetchedError("pip install 'convsdk[archive]' and what its scheme needs, such as s3fs") from None
     try:
         with fsspec.open(address, "rb") as file:
             content: bytes = file.read(_STORED_BYTES + 1)

@@ -64,8 +64,7 @@ def _taken(session: Session, name: str, request: Request, rejects: Rejects) -> i
         return _NOBODY
     hub = session.hub(channel=name)
     try:
-        channel.verify(request)
-        received = hub.receive(name, channel.parse(request))
+        received = hub.receive(name, hub.read(name, request))
     except (ParseError, PermanentError, ValueError) as error:
         return _set_aside(session, channel, request, error, rejects)
     for one in received:

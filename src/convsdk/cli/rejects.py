@@ -93,9 +93,7 @@ class _Retry:
         try:
             hub = self._hub(reject.channel)
             channel = hub.channel(reject.channel)
-            request = asyncio.run(_completed(channel, reject.request()))
-            channel.verify(request)
-            events = channel.parse(request)
+            events = hub.read(reject.channel, asyncio.run(_completed(channel, reject.request())))
         except (ConfigError, Forbidden, ParseError, TransientError) as error:
             return str(error)
         problems = []

@@ -122,7 +122,8 @@ class Capabilities:
     hold messages (False for a channel that only identifies). `sends`: can answer. `attachments`, `reactions`,
     `statuses`, `echoes`: its requests can hold them. `max_text`: characters of one outbound text (None: no limit).
     `max_per_s`: how many messages a second the platform takes (None: any number). `is_idempotent`: a message that is
-    sent again with the same token arrives once, or is known by its recipient for the same.
+    sent again with the same token arrives once, or is known by its recipient for the same. `keeps_raw`: its requests
+    are archived as they arrived, before they are parsed, where there is an archive.
     """
 
     verifies: bool = False
@@ -136,6 +137,7 @@ class Capabilities:
     max_text: int | None = None
     max_per_s: float | None = None
     is_idempotent: bool = False
+    keeps_raw: bool = False
 
 
 def _are_origins(_: object, __: object, value: tuple[str, ...]) -> None:

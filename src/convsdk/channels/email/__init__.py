@@ -42,7 +42,7 @@ class EmailChannel(Channel):
 
     type = "email"
     settings = EmailSettings
-    can = Capabilities(messages=True, sends=True, attachments=True, statuses=True, is_idempotent=True)
+    can = Capabilities(messages=True, sends=True, attachments=True, statuses=True, is_idempotent=True, keeps_raw=True)
 
     def __init__(self, name: str, config: EmailSettings) -> None:
         super().__init__(name, config)
