@@ -1,10 +1,10 @@
-"""How an e-mail channel sends: the settings of each way (`by`), and those of its automatic answer."""
+"""How an e-mail channel sends: the settings of each way (`by`)."""
 
 import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, le, matches_re, max_len, min_len
+from attrs.validators import ge, gt, le, matches_re
 
 from convsdk.core.ports import Secret
 
@@ -46,7 +46,7 @@ class SmtpSending:
     username: str = ""
     password: Secret | None = None
     ca_file: str = ""
-    greeting: str = ""
+    greeting: str = field(default="", validator=matches_re(r"[A-Za-z0-9.:\[\]-]{0,253}"))
     connections: int = field(default=4, validator=[ge(1), le(100)])
     idle_s: float = field(default=20.0, validator=gt(0))
     timeout_s: float = field(default=60.0, validator=gt(0))
@@ -107,12 +107,3 @@ class SesSending:
 
 Sending = SmtpSending | MailgunSending | PostmarkSending | SesSending
 """One way to send; `by` is its name."""
-
-
-@frozen(kw_only=True)
-class AutomaticAnswer:
-    """What people are told at once when they write, until `again_after_days` have passed not a second time."""
-
-    text: str = field(validator=min_len(1))
-    subject: str = field(default="", validator=max_len(200))
-    again_after_days: int = field(default=7, validator=ge(1))

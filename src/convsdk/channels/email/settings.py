@@ -8,8 +8,9 @@ from attrs import Attribute, field, frozen
 from attrs.validators import max_len
 
 from convsdk.channels.email.body import REPLY_LINE, is_own_line
-from convsdk.channels.email.sending import AutomaticAnswer, Sending
+from convsdk.channels.email.sending import Sending
 from convsdk.core.identifiers import EmailAddress
+from convsdk.core.ports import AutomaticAnswer
 
 _email = EmailAddress()
 _TOKEN = "[a-z2-7]{16,64}"  # noqa: S105  (its form: base32, since some servers fold the case of an address)
