@@ -30,6 +30,7 @@ from convsdk.toml_lines import Key, lines_of
 
 DEFAULT_WORKSPACE = "default"
 DEFAULT_STORE = "sqlite:///convsdk.db"
+DEFAULT_ARCHIVE = "archive"
 
 _NAME = re.compile(r"[a-z0-9-]+")
 _SOURCES = ("env", "file")
@@ -110,9 +111,13 @@ class WebhookConfig:
 
 @frozen(kw_only=True)
 class Config:
-    """What `convsdk.toml` says. `channel_workspaces`, `webhook_workspaces` name the workspace of each."""
+    """What `convsdk.toml` says. `channel_workspaces`, `webhook_workspaces` name the workspace of each.
+
+    `archive` is the place of the archive; empty: there is none.
+    """
 
     store: str = field(default=DEFAULT_STORE, repr=False)  # the URL can hold a password
+    archive: str = field(default=DEFAULT_ARCHIVE, repr=False)  # as above
     workspaces: dict[str, WorkspaceConfig] = field(factory=dict)
     channels: dict[str, Channel] = field(factory=dict)
     channel_workspaces: dict[str, str] = field(factory=dict)
@@ -176,8 +181,9 @@ class _Reader:
 
     def read(self, document: dict[str, Any]) -> Config:
         """Give the configuration; it is of use only where `problems` stays empty."""
-        self._require_known(document, ("store", "workspaces", "channels", "webhooks"), (), "the file")
+        self._require_known(document, ("store", "archive", "workspaces", "channels", "webhooks"), (), "the file")
         store = self._store(document.get("store", DEFAULT_STORE))
+        archive = self._archive(document.get("archive", DEFAULT_ARCHIVE))
         workspaces = {
             name: self._structure(WorkspaceConfig, table, ("workspaces", name), f"workspace {name!r}")
             for name, table in self._tables(document, "workspaces")
@@ -197,6 +203,7 @@ class _Reader:
             webhooks[name] = self._webhook(name, table)
         return Config(
             store=store,
+            archive=archive,
             workspaces={name: workspace for name, workspace in workspaces.items() if workspace is not None},
             channels=channels,
             channel_workspaces=homes,
@@ -247,6 +254,17 @@ class _Reader:
         if not isinstance(given, str) or not given:
             self._add(("store",), f'store is {_called(given)}: give a URL, such as "{DEFAULT_STORE}"')
             return DEFAULT_STORE
+        return given
+
+    def _archive(self, given: object) -> str:
+        if isinstance(given, dict):
+            return self._secret(given, ("archive",), "archive").reveal()
+        if not isinstance(given, str):
+            self._add(
+                ("archive",),
+                f'archive is {_called(given)}: give a folder or a URL, such as "{DEFAULT_ARCHIVE}", or "" for none',
+            )
+            return DEFAULT_ARCHIVE
         return given
 
     def _home(self, what: str, name: str, table: dict[str, Any], workspaces: Mapping[str, object]) -> str:

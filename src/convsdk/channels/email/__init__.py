@@ -19,7 +19,7 @@ from convsdk.channels.email.sending import MailgunSending, PostmarkSending, Send
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import Event, MessageReceived
 from convsdk.core.model import Direction
-from convsdk.core.ports import AutomaticAnswer, Capabilities, Channel, Outbound, Receipt, Request
+from convsdk.core.ports import AutomaticAnswer, Capabilities, Channel, Feed, Outbound, Receipt, Request
 from convsdk.errors import ConfigError, UnsupportedError
 from convsdk.hookspecs import Context, hookimpl
 
@@ -36,7 +36,7 @@ class EmailChannel(Channel):
 
     type = "email"
     settings = EmailSettings
-    can = Capabilities(messages=True, sends=True, attachments=True, statuses=True, is_idempotent=True)
+    can = Capabilities(messages=True, sends=True, attachments=True, statuses=True, is_idempotent=True, keeps_raw=True)
 
     def __init__(self, name: str, config: EmailSettings) -> None:
         super().__init__(name, config)
@@ -49,6 +49,10 @@ class EmailChannel(Channel):
     @property
     def addresses(self) -> tuple[str, ...]:
         return (self.config.address,)
+
+    @property
+    def listens(self) -> bool:
+        return self.config.imap is not None
 
     def parse(self, request: Request) -> Sequence[Event]:
         """Give the mail, and what it says of a message of ours, where it is a report on one."""
@@ -88,6 +92,17 @@ class EmailChannel(Channel):
     async def close(self) -> None:
         if self._relay is not None:
             await self._relay.close()
+
+    async def listen(self, feed: Feed) -> None:
+        if self.config.imap is None:
+            await super().listen(feed)
+        try:
+            from convsdk.channels.email.imap import listen  # noqa: PLC0415  (the extra may be missing)
+        except ImportError as error:
+            raise ConfigError(
+                f"channel {self.name!r}: imap needs the extra 'email' ({error}): pip install 'convsdk[email]'"
+            ) from error
+        await listen(self.config.imap, feed)
 
 
 def _relay(channel: str, sending: SmtpSending) -> Relay:
