@@ -58,7 +58,7 @@ class Relay:
 
     def __init__(self, sending: SmtpSending) -> None:
         self._sending = sending
-        self._where = f"mail server {sending.host}:{sending.at_port}"
+        self._where = f"mail server {sending.host}:{sending.port_used}"
         self._lines: _Lines | None = None
 
     async def send(self, letter: Letter) -> Receipt:
@@ -121,14 +121,14 @@ class Relay:
         sending = self._sending
         client = aiosmtplib.SMTP(
             hostname=sending.host,
-            port=sending.at_port,
-            username=sending.username or None,
+            port=sending.port_used,
+            username=sending.user or None,
             password=sending.password.reveal() if sending.password else None,
             local_hostname=sending.greeting or None,
             timeout=sending.timeout_s,
-            use_tls=sending.secured_by == "tls",
-            start_tls=sending.secured_by == "starttls",
-            tls_context=self._tls() if sending.secured_by != "plain" else None,
+            use_tls=sending.tls_used == "implicit",
+            start_tls=sending.tls_used == "starttls",
+            tls_context=self._tls() if sending.tls_used != "none" else None,
         )
         await client.connect()
         return client
@@ -182,7 +182,7 @@ class Relay:
         except (aiosmtplib.SMTPException, OSError) as error:
             raise TransientError(
                 f"{self._where} cannot be used ({self._words(error)}): nothing was sent, and it is tried again; check "
-                "host, port, security and username"
+                "host, port, tls and user"
             ) from None
 
     def _refusal(self, code: int, words: str) -> ConvsdkError:
@@ -196,5 +196,5 @@ class Relay:
     def _words(self, said: object) -> str:
         """Give what was said on one line, without the password: a server may repeat what it was told."""
         words = one_line(storable(str(said)))[:_LONGEST_WORDS]
-        secret = self._sending.password.reveal() if self._sending.password else ""
+        secret = self._sending.password.reveal()
         return words.replace(secret, "***") if secret else words
