@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import ssl
 import subprocess
 import sys
@@ -309,14 +310,16 @@ def test_missing_certificates_are_told():
         deliver(SmartHost(), tls="implicit", ca_file="none.pem")
 
 
-def test_wrong_password_is_told_without_it():
-    """What the server says about it is told; the password is not, even if the server repeats it."""
-    actor = Actor(EHLO="250-mx.test\r\n250 AUTH PLAIN", AUTH=f"535 5.7.8 no {PASSWORD}")
+@pytest.mark.parametrize("quoted", [PASSWORD, base64.b64encode(f"\0shop\0{PASSWORD}".encode()).decode()])
+def test_wrong_password_is_told_without_it(quoted):
+    """What the server says about it is told; the password is not, even if the server repeats what it was sent."""
+    actor = Actor(EHLO="250-mx.test\r\n250 AUTH PLAIN", AUTH=f"535 5.7.8 {'no ' * 90}{quoted}")
 
-    with pytest.raises(PermanentError, match=r"535 5\.7\.8 no \*\*\*") as refused:
+    with pytest.raises(PermanentError, match=r"535 5\.7\.8 no no") as refused:
         deliver(actor, user="shop", password=Secret(PASSWORD))
 
     assert refused.value.code == "5.7.8"
+    assert quoted[:5] not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +365,7 @@ def test_server_that_never_answers_leaves_it_open():
         await asyncio.sleep(PATIENCE_S)
 
     with pytest.raises(UncertainError):
-        deliver(Actor(END=silence), timeout_s=0.2)
+        deliver(Actor(END=silence), timeout_s=0.4)
 
 
 def test_nobody_there_is_tried_again():
