@@ -4,7 +4,9 @@ import hashlib
 import hmac
 from pathlib import Path
 
+import httpx
 import jwt
+from attrs import evolve
 
 from convsdk.channels.chat import ChatChannel, ChatSettings, Form
 from convsdk.channels.email import EmailChannel
@@ -12,8 +14,10 @@ from convsdk.channels.email.sending import PostmarkSending
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.channels.messenger import MessengerChannel, MessengerSettings
-from convsdk.core.ports import Envelope, Secret
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.core.model import Identifier
+from convsdk.core.ports import Envelope, File, Outbound, Receipt, Secret
+from convsdk.errors import PermanentError, TransientError
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 
 FOLDER = Path(__file__).parent
 MAILS = FOLDER.parent / "mail"
@@ -69,8 +73,18 @@ def mail(name):
     return Golden(name=name, request=request((FOLDER / f"email/{name}.eml").read_bytes(), envelope=envelope), events=1)
 
 
+ANSWER = Outbound(
+    to=Identifier("email", "", "ann@mail.example"),
+    text="Yes.",
+    token="abcdefghij234567",
+    at=NOON,
+    references=("<a@mail.example>",),
+)
+PDF = File(name="a.pdf", media_type="application/pdf", content=b"%PDF")
+
+
 class TestEmail(ChannelContract):
-    """Inbound mail."""
+    """Mail, read and sent."""
 
     settings_cases = (
         ({"address": "nobody"}, "address"),
@@ -84,6 +98,15 @@ class TestEmail(ChannelContract):
     golden = (
         *map(mail, ("human", "bounce", "newsletter", "no_message_id", "gb2312", "boundary_never_used")),
         Golden(name="bounce of ours", request=request((MAILS / "class-bounce.eml").read_bytes()), events=2),
+    )
+    golden_sends = (
+        GoldenSend(name="an answer", message=ANSWER, requests=1),
+        GoldenSend(name="with a file", message=evolve(ANSWER, attachments=(PDF,)), requests=1),
+    )
+    golden_answers = (
+        GoldenAnswer(name="taken", response=httpx.Response(200, json={"ErrorCode": 0}), gives=Receipt()),
+        GoldenAnswer(name="too many", response=httpx.Response(429), gives=TransientError),
+        GoldenAnswer(name="bounced", response=httpx.Response(422, json={"ErrorCode": 406}), gives=PermanentError),
     )
 
     def channel(self):

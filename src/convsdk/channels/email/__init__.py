@@ -19,8 +19,9 @@ from convsdk.channels.email.parse import parse_mail
 from convsdk.channels.email.report import status_of
 from convsdk.channels.email.sending import MailgunSending, PostmarkSending, Sending, SesSending, SmtpSending
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.core.events import Event
-from convsdk.core.ports import Capabilities, Channel, Feed, Outbound, Receipt, Request
+from convsdk.core.events import Event, MessageReceived
+from convsdk.core.model import Direction
+from convsdk.core.ports import AutomaticAnswer, Capabilities, Channel, Feed, Outbound, Receipt, Request
 from convsdk.errors import ConfigError, Forbidden, UnsupportedError
 from convsdk.hookspecs import Context, hookimpl
 
@@ -102,6 +103,13 @@ class EmailChannel(Channel):
     @property
     def listens(self) -> bool:
         return self.config.imap is not None
+
+    def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:
+        is_from_a_person = event.detail.get("class") == "human" and not event.is_automatic and event.hint.identifiers
+        if event.direction is not Direction.INBOUND or not is_from_a_person or event.detail.get("no_automatic_answer"):
+            return None
+        answer: AutomaticAnswer | None = self.config.automatic_answer
+        return answer
 
     def outbound_id(self, token: str) -> str:
         return str(self.config.message_id(token))
