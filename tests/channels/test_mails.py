@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from convsdk.channels.email import EmailChannel, EmailSettings
+from convsdk.core.events import Noted
 from convsdk.core.ports import Envelope, Request
 
 FOLDER = Path(__file__).parent.parent / "mail"
@@ -34,6 +35,22 @@ def _read(raw, settings, envelope):
 
 def _told(event):
     """Give what an expectation can name."""
+    return _told_of_a_report(event) if isinstance(event, Noted) else _told_of_a_message(event)
+
+
+def _told_of_a_report(event):
+    return {
+        **{"sender": None, "creates": False, "automatic": True, "review": "", "report": []},
+        **event.detail,
+        "kind": event.kind,
+        "said": event.text,
+        "id": event.external_id,
+        "references": list(event.references),
+        "full_text": event.detail["text"],
+    }
+
+
+def _told_of_a_message(event):
     claim = next(iter(event.hint.identifiers), None)
     sections = event.detail.get("sections", [])
     kinds = ("quote", "signature", "note", "header")

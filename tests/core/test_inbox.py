@@ -165,9 +165,9 @@ def test_first_candidate_that_takes_it_is_chosen():
     """The likeliest conversation comes first, but only one that takes the message counts."""
     strange, first, second = filing(id=1, identifier=BOB), filing(id=2, identifier=ANN), filing(id=3, identifier=ANN)
 
-    assert choose([strange, first, second], evidence(anchor=ANN)) is first
-    assert choose([strange], evidence(anchor=ANN)) is None
-    assert choose([], evidence(anchor=ANN)) is None
+    assert choose([], [strange, first, second], evidence(anchor=ANN)) is first
+    assert choose([], [strange], evidence(anchor=ANN)) is None
+    assert choose([], [], evidence(anchor=ANN)) is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import evolve, field, frozen
 from attrs.validators import ge, le, max_len
 
-from convsdk.core.events import DeliveryStatus, Event
+from convsdk.core.events import DeliveryStatus, Event, MessageReceived
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
 from convsdk.core.model import Identifier
@@ -276,6 +276,13 @@ class Channel(ABC):
     @abstractmethod
     def parse(self, request: Request) -> Sequence[Event]:
         """Give the events that the request holds, in order; raise `ParseError`, and nothing else, on garbage."""
+
+    def trim(self, event: MessageReceived, answered: str) -> MessageReceived:  # noqa: ARG002  (for those who override it)
+        """Give `event`, which answers a message of ours with the text `answered`, without what it repeats of that.
+
+        Pure, in linear time; what is left out stays in `detail`, and a message never becomes empty by it.
+        """
+        return event
 
     def challenge(self, request: Request) -> Response | None:  # noqa: ARG002  (for those who override it)
         """Answer the platform's set-up handshake, or give None where the request is none."""

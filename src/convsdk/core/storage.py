@@ -5,7 +5,7 @@ Small on purpose, so that somebody else can write one; `convsdk.testing.StoreCon
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import ClassVar, TypeVar
 
@@ -162,6 +162,10 @@ class Transaction(ABC):
         """
 
     @abstractmethod
+    def stored(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Message]:
+        """Give the messages of those channels and external ids, by both; none for what is not stored."""
+
+    @abstractmethod
     def memo(self, kind: str, key: str) -> Memo | None:
         """Give the memo of that kind and key, or None; nobody else writes it until this transaction ends."""
 
@@ -259,9 +263,18 @@ class Store(ABC):
 
     @abstractmethod
     def filings(
-        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+        self,
+        workspace: str,
+        *,
+        identifiers: Collection[Identifier] | None,
+        before: Moment | None,
+        limit: int,
+        is_in_review: bool = False,
     ) -> list[Filing]:
-        """Give conversations, the newest first, filed by or opened under any of `identifiers` (None: all)."""
+        """Give conversations, the newest first, filed by or opened under any of `identifiers` (None: all).
+
+        `is_in_review`: only those in which staff must say whose they are.
+        """
 
     @abstractmethod
     def filing(self, workspace: str, conversation: int) -> Filing | None:

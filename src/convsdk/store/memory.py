@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from convsdk.core.consent import ConsentRecord, ConsentState, Membership
 from convsdk.core.events import Notice
 from convsdk.core.fold import Evidence, Moment
-from convsdk.core.inbox import Filing
+from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import Identifier, Message, Node, Ruling, RulingKind, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding, Known, NewContact
@@ -172,6 +172,10 @@ class _MemoryTransaction(Transaction):
         newest = sorted(tables.filings.values(), key=lambda one: one.id, reverse=True)
         threaded = [("", one) for one in newest if (one.channel, one.thread) == (query.channel, query.thread)]
         return answered + threaded
+
+    def stored(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Message]:
+        tables = self._tables
+        return {one: tables.messages[tables.by_external_id[one]] for one in names if one in tables.by_external_id}
 
     def memo(self, kind: str, key: str) -> Memo | None:
         return self._tables.memos.get((kind, key))
@@ -379,7 +383,13 @@ class MemoryStore(Store):
             return sorted((one for one in records if one.contact in contacts), key=lambda one: one.at)
 
     def filings(
-        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+        self,
+        workspace: str,
+        *,
+        identifiers: Collection[Identifier] | None,
+        before: Moment | None,
+        limit: int,
+        is_in_review: bool = False,
     ) -> list[Filing]:
         with self._lock:
             found = [
@@ -387,6 +397,7 @@ class MemoryStore(Store):
                 for one in self._workspaces[workspace].filings.values()
                 if (identifiers is None or (one.identifier or one.visitor) in identifiers)
                 and (before is None or one.opened < before)
+                and (not is_in_review or one.status is ConversationStatus.REVIEW)
             ]
             return sorted(found, key=lambda one: one.opened, reverse=True)[:limit]
 

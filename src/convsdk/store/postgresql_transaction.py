@@ -21,7 +21,7 @@ import psycopg
 
 from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Identifier
+from convsdk.core.model import Identifier, Message
 from convsdk.core.resolver import Known
 from convsdk.core.storage import Batch, Memo, ThreadQuery
 from convsdk.store.rows import (
@@ -29,12 +29,14 @@ from convsdk.store.rows import (
     FILING_FROM,
     HOLDING,
     MEMO,
+    MESSAGE,
     RULING,
     RULING_FROM,
     decode_decision,
     filing_of,
     keys_of,
     memo_of,
+    message_of,
     text_of,
 )
 from convsdk.store.sql_transaction import Row, SqlTransaction
@@ -256,6 +258,15 @@ class PostgresqlTransaction(SqlTransaction):
         # Answers first, in the order of the references; then the thread, the newest first.
         for query, place, *row in sorted(rows, key=lambda row: (row[1] or len(references) + 1, -row[2])):
             found[query].append((references[place - 1][2] if place else "", filing_of(row)))
+
+    def stored(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Message]:
+        asked = {(channel, without_nul(name)): (channel, name) for channel, name in names}
+        rows = self._ask(
+            f"""select {MESSAGE} from jsonb_array_elements(:names::jsonb) w join message m
+              on m.workspace_id = :workspace and m.channel = w ->> 0 and m.external_id = w ->> 1""",
+            names=text_of(sorted(asked)),
+        )
+        return {asked[one.channel, one.external_id]: one for one in map(message_of, rows)}
 
     def memo(self, kind: str, key: str) -> Memo | None:
         self._lock_names([f"memo\0{kind}\0{key}"])

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from convsdk.core.consent import ConsentRecord, ConsentState, ListState, Membership
 from convsdk.core.fold import Moment
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Direction, Identifier, Message, Node, Trust
+from convsdk.core.model import Identifier, Message, Node, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding
 from convsdk.core.storage import ContactRecord, HintRecord, Memo, NamedTogether, RulingRecord, Store, Visit
@@ -26,15 +26,15 @@ from convsdk.store.rows import (
     HOLDER_AT,
     HOLDING,
     MEMO,
+    MESSAGE,
     RULING,
     RULING_FROM,
-    decode_attachments,
-    decode_detail,
     filing_of,
     hint_of,
     holding_of,
     keys_of,
     memo_of,
+    message_of,
     ruling_of,
     stamp,
     time_of,
@@ -307,9 +307,9 @@ class SqlReads(Store):
         self, workspace: str, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
     ) -> list[Message]:
         rows = self._all(
-            f"""select id, conversation_id, channel, external_id, direction, at, text, html, attachments, status, detail
-              from message where workspace_id = :workspace and conversation_id = :conversation
-              and id < :before and id > :after order by id {"desc" if after is None else "asc"} limit :most""",
+            f"""select {MESSAGE} from message m
+              where m.workspace_id = :workspace and m.conversation_id = :conversation
+              and m.id < :before and m.id > :after order by m.id {"desc" if after is None else "asc"} limit :most""",
             {
                 "workspace": self._workspace(workspace),
                 "conversation": conversation,
@@ -319,22 +319,7 @@ class SqlReads(Store):
             },
         )
         rows.sort(key=itemgetter(0), reverse=True)
-        return [
-            Message(
-                id=row[0],
-                conversation=row[1],
-                channel=row[2],
-                external_id=row[3],
-                direction=Direction(row[4]),
-                at=time_of(row[5]),
-                text=row[6],
-                html=row[7],
-                attachments=decode_attachments(row[8]),
-                status=row[9],
-                detail=decode_detail(row[10]) if row[10] else None,
-            )
-            for row in rows
-        ]
+        return [message_of(row) for row in rows]
 
     def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
         return memo_of(self._one(MEMO, {"workspace": self._workspace(workspace), "kind": kind, "key": key}))

@@ -13,7 +13,9 @@ from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import (
     Attachment,
     Decision,
+    Direction,
     Identifier,
+    Message,
     Node,
     Ruling,
     RulingKind,
@@ -33,6 +35,7 @@ encode = msgspec.json.Encoder().encode
 decode_evidence = msgspec.json.Decoder(Evidence).decode
 decode_decision = msgspec.json.Decoder(Decision).decode
 decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
+decode_keys = msgspec.json.Decoder(list[tuple[str, str, str]]).decode
 decode_attachments = msgspec.json.Decoder(tuple[Attachment, ...]).decode
 
 HOLDING = (
@@ -40,10 +43,13 @@ HOLDING = (
     " i.spelling"
 )
 FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.subject,
-  n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee, c.bot"""
+  n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee, c.bot,
+  c.participants"""
 FILING_FROM = """conversation c
   left join identifier n on n.workspace_id = c.workspace_id and n.id = c.identifier_id
   left join identifier v on v.workspace_id = c.workspace_id and v.id = c.visitor_id"""
+MESSAGE = """m.id, m.conversation_id, m.channel, m.external_id, m.direction, m.at, m.text, m.html, m.attachments,
+  m.status, m.detail"""
 HINT = """h.key, h.at, h.trust, h.may_create, n.kind, n.scope, n.value, v.kind, v.scope, v.value, h.evidence,
   h.decision, h.channel, h.how, h.by, h.conversation_id, h.is_withdrawn"""
 HINT_FROM = """hint h
@@ -129,7 +135,7 @@ def row_of(held: Holding) -> tuple[Any, ...]:
 def filing_of(row: Sequence[Any]) -> Filing:
     """Give the conversation in a row of `FILING`."""
     number, channel, thread, opened_at, opened_by, last_at, subject = row[:7]
-    trust, status, messages, unread, assignee, bot = row[13:19]
+    trust, status, messages, unread, assignee, bot, participants = row[13:20]
     return Filing(
         id=number,
         channel=channel,
@@ -145,6 +151,24 @@ def filing_of(row: Sequence[Any]) -> Filing:
         unread=unread,
         assignee=assignee,
         bot=bot,
+        participants=tuple(Identifier(*one) for one in decode_keys(participants)) if participants else (),
+    )
+
+
+def message_of(row: Sequence[Any]) -> Message:
+    """Give the message in a row of `MESSAGE`."""
+    return Message(
+        id=row[0],
+        conversation=row[1],
+        channel=row[2],
+        external_id=row[3],
+        direction=Direction(row[4]),
+        at=time_of(row[5]),
+        text=row[6],
+        html=row[7],
+        attachments=decode_attachments(row[8]),
+        status=row[9],
+        detail=decode_detail(row[10]) if row[10] else None,
     )
 
 

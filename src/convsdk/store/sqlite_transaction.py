@@ -6,7 +6,7 @@ from typing import Any
 
 from convsdk.core.fold import Evidence
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Identifier
+from convsdk.core.model import Identifier, Message
 from convsdk.core.resolver import Known
 from convsdk.core.storage import Batch, Memo, ThreadQuery
 from convsdk.store.rows import (
@@ -14,12 +14,14 @@ from convsdk.store.rows import (
     FILING_FROM,
     HOLDING,
     MEMO,
+    MESSAGE,
     RULING,
     RULING_FROM,
     decode_decision,
     filing_of,
     keys_of,
     memo_of,
+    message_of,
     text_of,
 )
 from convsdk.store.sql_transaction import Row, SqlTransaction
@@ -33,7 +35,7 @@ _INSERT = {
     for table, names in ((table, [one.split()[0] for one in columns.split(", ")]) for table, columns in COLUMNS.items())
 }
 _GROW = """update conversation set last_at = ?, status = ?, messages = ?, unread = ?, assignee = ?,
-  bot = ?
+  bot = ?, participants = ?
   where workspace_id = ? and id = ?"""
 
 # How a withdrawal is written, by whether it is of a ruling.
@@ -184,6 +186,14 @@ class SqliteTransaction(SqlTransaction):
         filing = filing_of(row)
         self._filings[filing.id] = filing
         return filing
+
+    def stored(self, names: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], Message]:
+        rows = self._ask(
+            f"""select {MESSAGE} from json_each(:names) w cross join message m on m.workspace_id = :workspace
+              and m.channel = w.value ->> 0 and m.external_id = w.value ->> 1""",
+            names=text_of(sorted(names)),
+        )
+        return {(one.channel, one.external_id): one for one in map(message_of, rows)}
 
     def memo(self, kind: str, key: str) -> Memo | None:
         return memo_of(self._ask(MEMO, kind=kind, key=key).fetchone())

@@ -1,10 +1,10 @@
-"""The e-mail channel: raw mail with its envelope in, one message with its sender out."""
+"""The e-mail channel: raw mail with its envelope in, a message with its sender out, or what a report says of ours."""
 
 from collections.abc import Sequence
 
-from convsdk.channels.email.parse import parse_mail
+from convsdk.channels.email.parse import parse_mail, trimmed
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.core.events import Event
+from convsdk.core.events import Event, MessageReceived
 from convsdk.core.ports import Capabilities, Channel, Request
 from convsdk.hookspecs import Context, hookimpl
 
@@ -21,9 +21,12 @@ class EmailChannel(Channel):
         return (self.config.address,)
 
     def parse(self, request: Request) -> Sequence[Event]:
-        return (
-            parse_mail(request.body, settings=self.config, received_at=request.received_at, envelope=request.envelope),
+        return parse_mail(
+            request.body, settings=self.config, received_at=request.received_at, envelope=request.envelope
         )
+
+    def trim(self, event: MessageReceived, answered: str) -> MessageReceived:
+        return trimmed(event, answered)
 
 
 @hookimpl
