@@ -707,13 +707,22 @@ class Hub:
         how_far = reach(proof, self.policy)
         contact = self.attribution(hint)
         if how_far is not Reach.CONTACT or contact is None:
-            return Access(reach=how_far, readable=(record.conversation,) if record.conversation else (), withheld=())
+            return Access(reach=how_far, readable=self._own_conversation(record), withheld=())
         readable: list[int] = []
         withheld: list[int] = []
         for one in self.conversations(contact=contact, limit=1000):
             is_own = record.evidence.visitor is not None and one.filing.visitor == record.evidence.visitor
             (readable if one.filing.is_verified or is_own else withheld).append(one.id)
         return Access(reach=how_far, readable=tuple(readable), withheld=tuple(withheld))
+
+    def _own_conversation(self, record: HintRecord) -> tuple[int, ...]:
+        """Give the conversation of a hint, unless it is somebody else's, in which its sender only takes part."""
+        filing = self.store.filing(self.workspace, record.conversation) if record.conversation else None
+        if filing is None:
+            return ()
+        anchor, visitor = record.evidence.anchor, record.evidence.visitor
+        is_own = filing.identifier in {None, anchor} or (visitor is not None and filing.visitor == visitor)
+        return (filing.id,) if is_own else ()
 
     # -- review, notes, consent, lists
 

@@ -40,7 +40,11 @@ def _told(event):
 
 def _told_of_a_report(event):
     return {
-        **{"sender": None, "creates": False, "automatic": True, "review": "", "report": []},
+        "sender": None,
+        "creates": False,
+        "automatic": True,
+        "review": "",
+        "report": [],
         **event.detail,
         "kind": event.kind,
         "said": event.text,
