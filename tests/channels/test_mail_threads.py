@@ -4,13 +4,12 @@ from datetime import timedelta
 from textwrap import fill
 
 import pytest
-from attrs import evolve
+from outgoing import send
 
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.inbox import ConversationStatus
-from convsdk.core.model import Direction, Identifier, Message, Outcome, Trust
-from convsdk.core.storage import Batch, ThreadQuery
+from convsdk.core.model import Direction, Identifier, Outcome, Trust
 from convsdk.errors import Conflict
 from convsdk.hub import Hub
 from convsdk.testing import NOON, FakeClock, request
@@ -42,25 +41,7 @@ def take(inbox, *mails):
 
 def answer(inbox, conversation, *, text=ASKED, status=ConversationStatus.OPEN):
     """Let us have answered in a conversation, by the mail `OURS`, which leaves it in `status`."""
-    filing = inbox.conversation(conversation).filing
-
-    def work(transaction):
-        transaction.candidates([ThreadQuery(channel="mail", thread=filing.thread)])
-        number = next(transaction.new_ids())
-        said = Message(
-            id=number,
-            conversation=conversation,
-            channel="mail",
-            external_id=OURS,
-            direction=Direction.OUTBOUND,
-            at=NOON,
-            text=text,
-            status="sent",
-        )
-        changed = evolve(filing, status=status, unread=0, messages=filing.messages + 1)
-        transaction.write(Batch(messages=[said], filings={conversation: changed}))
-
-    inbox.store.transact(inbox.workspace, work)
+    send(inbox, conversation, text, external_id=OURS, status=status)
 
 
 def answered(inbox, **more):
