@@ -86,7 +86,10 @@ class DeliveryStatus(Enum):
 
 @frozen(kw_only=True)
 class StatusChanged:
-    """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`."""
+    """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`.
+
+    `unreachable` is an identifier that can no longer be written to.
+    """
 
     external_id: str
     status: DeliveryStatus
@@ -95,6 +98,7 @@ class StatusChanged:
     thread: str = ""
     watermark: datetime | None = None
     error: str = ""
+    unreachable: Claim | None = None
 
 
 @frozen(kw_only=True)

@@ -23,6 +23,7 @@ from convsdk.core.model import (
 )
 from convsdk.core.resolver import Holding
 from convsdk.core.storage import (
+    Delivery,
     HintRecord,
     Memo,
     RulingRecord,
@@ -48,8 +49,6 @@ FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.su
 FILING_FROM = """conversation c
   left join identifier n on n.workspace_id = c.workspace_id and n.id = c.identifier_id
   left join identifier v on v.workspace_id = c.workspace_id and v.id = c.visitor_id"""
-MESSAGE = """m.id, m.conversation_id, m.channel, m.external_id, m.direction, m.at, m.text, m.html, m.attachments,
-  m.status, m.detail"""
 HINT = """h.key, h.at, h.trust, h.may_create, n.kind, n.scope, n.value, v.kind, v.scope, v.value, h.evidence,
   h.decision, h.channel, h.how, h.by, h.conversation_id, h.is_withdrawn"""
 HINT_FROM = """hint h
@@ -59,6 +58,10 @@ RULING = "r.id, r.kind, a.kind, a.scope, a.value, b.kind, b.scope, b.value, r.at
 RULING_FROM = """ruling r
   join identifier a on a.workspace_id = r.workspace_id and a.id = r.a_id
   join identifier b on b.workspace_id = r.workspace_id and b.id = r.b_id"""
+MESSAGE = """m.id, m.conversation_id, m.channel, m.external_id, m.direction, m.at, m.text, m.html, m.attachments,
+  m.status, m.detail"""
+DELIVERY = """d.message_id, d.conversation_id, d.channel, d.due_at, d.put_off_at, d.owner, d.is_under_way,
+  d.awaits_echo, d.tries, d.waited_s, d.parts_done"""
 
 MEMO = "select text, at from memo where workspace_id = :workspace and kind = :kind and key = :key"
 
@@ -157,18 +160,55 @@ def filing_of(row: Sequence[Any]) -> Filing:
 
 def message_of(row: Sequence[Any]) -> Message:
     """Give the message in a row of `MESSAGE`."""
+    number, conversation, channel, external_id, direction, at, text, html, attachments, status, detail = row
     return Message(
-        id=row[0],
-        conversation=row[1],
-        channel=row[2],
-        external_id=row[3],
-        direction=Direction(row[4]),
-        at=time_of(row[5]),
-        text=row[6],
-        html=row[7],
-        attachments=decode_attachments(row[8]),
-        status=row[9],
-        detail=decode_detail(row[10]) if row[10] else None,
+        id=number,
+        conversation=conversation,
+        channel=channel,
+        external_id=external_id,
+        direction=Direction(direction),
+        at=time_of(at),
+        text=text,
+        html=html,
+        attachments=decode_attachments(attachments),
+        status=status,
+        detail=decode_detail(detail) if detail else None,
+    )
+
+
+def delivery_of(row: Sequence[Any]) -> Delivery:
+    """Give the delivery in a row of `DELIVERY`."""
+    message, conversation, channel, due_at, put_off_at, owner, is_under_way, awaits_echo, *counts = row
+    tries, waited_s, parts_done = counts
+    return Delivery(
+        message=message,
+        conversation=conversation,
+        channel=channel,
+        due_at=time_of(due_at),
+        put_off_at=time_of(put_off_at),
+        owner=owner,
+        is_under_way=bool(is_under_way),
+        awaits_echo=bool(awaits_echo),
+        tries=tries,
+        waited_s=waited_s,
+        parts_done=parts_done,
+    )
+
+
+def delivery_row(one: Delivery) -> tuple[Any, ...]:
+    """Give the row of a delivery, in the order of `DELIVERY`."""
+    return (
+        one.message,
+        one.conversation,
+        one.channel,
+        stamp(one.due_at),
+        stamp(one.put_off_at),
+        one.owner,
+        one.is_under_way,
+        one.awaits_echo,
+        one.tries,
+        one.waited_s,
+        one.parts_done,
     )
 
 

@@ -6,7 +6,6 @@ of ours, comes out.
 
 import hashlib
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +34,7 @@ from convsdk.channels.email.mime import (
     read_head,
     readable,
 )
-from convsdk.channels.email.report import read_report, sentences
+from convsdk.channels.email.report import read_report, sentences, status_of
 from convsdk.channels.email.sender import (
     Sender,
     Verdict,
@@ -107,7 +106,7 @@ def parse_mail(
     except PastLimitError as error:
         problem = str(error)
     if problem:
-        whole = Attachment(name="message.eml", media_type="message/rfc822", size=len(raw))
+        whole = Attachment(name="message.eml", media_type="message/rfc822", size=len(raw), content=raw)
         body = Body(text=UNREADABLE, attachments=(whole,))
     return _events(head, body, problem, settings=settings, received_at=received_at, envelope=envelope)
 
@@ -143,7 +142,7 @@ def _events(
     if mail.is_passed_on:
         verdict = Verdict()
     kind = classify(mail)
-    report, reported = read_report(body.parts) if kind.name in REPORTED else ({}, ())
+    report, reported = read_report(body.parts, settings) if kind.name in REPORTED else ({}, ())
     detail = {
         "attested_by": verdict.by,
         "review": "" if problem else _REVIEWS.get(doubt, ""),
@@ -156,7 +155,9 @@ def _events(
     if kind.name in REPORTED and not problem and doubt != "failed":
         told |= {"subject": subject}
         text = words_of(sections)
-        return (_noted(head, kind, text=text, told=told, references=references, received_at=received_at),)
+        noted = _noted(head, kind, text=text, told=told, references=references, received_at=received_at)
+        status = status_of(noted, settings)
+        return (noted, status) if status else (noted,)
     external = external_id(head)
     return (
         MessageReceived(
@@ -301,16 +302,6 @@ def _fingerprint(head: Part, sender: Sender | None, body: Body) -> str:
     return digest.hexdigest()
 
 
-def contents(raw: bytes) -> Iterator[bytes]:
-    """Give what the attachments of a mail hold, in the order of its event's; of an unreadable one, the whole mail."""
-    try:
-        attached = read_body(read_head(opened(raw)), len(raw)).attached
-    except PastLimitError:
-        yield raw
-        return
-    yield from (part.content() for part in attached)
-
-
 def _attachment(part: Part, media_type: str, number: int) -> Attachment:
     content = part.content()
     return Attachment(
@@ -318,6 +309,7 @@ def _attachment(part: Part, media_type: str, number: int) -> Attachment:
         media_type="application/octet-stream" if _ACTIVE.fullmatch(media_type) else media_type,
         size=len(content),
         content_id=one_line(plain(part.first("content-id"))).strip("<> ")[:_MAX_ID],
+        content=content,
     )
 
 
