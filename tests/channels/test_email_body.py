@@ -144,6 +144,17 @@ def test_hostile_repetition_takes_linear_time(unit):
     assert is_linear(compare, lambda size: unit * (size // len(unit) // 3))
 
 
+@given(st.lists(st.sampled_from(_LINES)), st.lists(st.sampled_from(_LINES)))
+def test_comparison_loses_nothing(said, answered):
+    """Whatever is compared with whatever: joined, it is the whole text, and something of it is a reply, if it was."""
+    before = split("\n".join(said))
+
+    after = unrepeated(before, "\n".join(answered))
+
+    assert "".join(one.text for one in after) == "\n".join(said)
+    assert words_of(after).strip() or not words_of(before).strip()
+
+
 def test_long_texts_are_compared_with_nothing():
     """Past the bound of all splitting, a text is left as it is."""
     answered = "a b c d e\n" * 40_000

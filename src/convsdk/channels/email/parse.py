@@ -125,7 +125,7 @@ def _events(
     head: Part, body: "Body", problem: str, *, settings: EmailSettings, received_at: datetime, envelope: Envelope | None
 ) -> tuple[Event, ...]:
     sender, doubt = find_sender(head)
-    verdict = attest(head, sender, settings.authserv_id)
+    verdict = attest(head, sender, settings)
     doubt = doubt or ("failed" if verdict.is_failed else "")
     subject = readable(head.first("subject"))
     author, sections = _author(body, head, subject, sender, settings)
