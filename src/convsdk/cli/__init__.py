@@ -36,6 +36,7 @@ _HOME = {
     },
     "convsdk.cli.staff": {
         "reply": "Answer a conversation that the chat widget shows.",
+        "review": "List the mails whose sender is in doubt, or decide about one.",
         "duty": "Say who is there to answer, or with --hours that you are.",
         "merge": "Join two contacts, given by id or as kind:value.",
         "cannot-link": "Record that two identifiers belong to two people.",

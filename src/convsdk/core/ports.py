@@ -352,6 +352,13 @@ class Channel(ABC):
     def parse(self, request: Request) -> Sequence[Event]:
         """Give the events that the request holds, in order; raise `ParseError`, and nothing else, on garbage."""
 
+    def trim(self, event: MessageReceived, answered: str) -> MessageReceived:  # noqa: ARG002  (for those who override it)
+        """Give `event`, which answers a message of ours with the text `answered`, without what it repeats of that.
+
+        Pure, in linear time; what is left out stays in `detail`, and a message never becomes empty by it.
+        """
+        return event
+
     def challenge(self, request: Request) -> Response | None:  # noqa: ARG002  (for those who override it)
         """Answer the platform's set-up handshake, or give None where the request is none."""
         return None

@@ -15,8 +15,7 @@ from convsdk.channels.email.outgoing import Provider
 from convsdk.channels.email.outgoing.mailgun import Mailgun
 from convsdk.channels.email.outgoing.postmark import Postmark
 from convsdk.channels.email.outgoing.ses import Ses
-from convsdk.channels.email.parse import parse_mail
-from convsdk.channels.email.report import status_of
+from convsdk.channels.email.parse import parse_mail, trimmed
 from convsdk.channels.email.sending import MailgunSending, PostmarkSending, Sending, SesSending, SmtpSending
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import Event, MessageReceived
@@ -96,9 +95,7 @@ class EmailChannel(Channel):
     def _events(self, found: Found, request: Request) -> Sequence[Event]:
         if not isinstance(found, RawMail):
             return (found,)
-        mail = parse_mail(found.raw, settings=self.config, received_at=request.received_at, envelope=found.envelope)
-        status = status_of(mail, self.config)
-        return (mail, status) if status else (mail,)
+        return parse_mail(found.raw, settings=self.config, received_at=request.received_at, envelope=found.envelope)
 
     @property
     def listens(self) -> bool:
@@ -110,6 +107,9 @@ class EmailChannel(Channel):
             return None
         answer: AutomaticAnswer | None = self.config.automatic_answer
         return answer
+
+    def trim(self, event: MessageReceived, answered: str) -> MessageReceived:
+        return trimmed(event, answered)
 
     def outbound_id(self, token: str) -> str:
         return str(self.config.message_id(token))
