@@ -26,6 +26,7 @@ NEVER = {
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "mailserver": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outbox": {"convsdk.channels", "convsdk.web"},
+    "profiles": {"convsdk.channels", "convsdk.web"},
     "webhook": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "web": {"convsdk.channels", "convsdk.store", "convsdk.outbox"},
 }

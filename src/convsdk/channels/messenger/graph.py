@@ -139,6 +139,11 @@ class Graph:
             return UncertainError(f"{told}: look into the conversation before you send it again")
         return PermanentError(f"{told}: correct graph_url, or what stands between", code=str(status))
 
+    def is_disconnected(self, error: Exception) -> bool:
+        """Say whether an error is about the access token, so that nothing works until there is a new one."""
+        code = (error.code or "" if isinstance(error, PermanentError) else "").partition("/")[0]
+        return code.isdecimal() and int(code) in _TOKEN
+
     def masked(self, text: str) -> str:
         """Give `text` without the channel's secrets: Meta quotes a token that it does not understand."""
         settings = self.settings
