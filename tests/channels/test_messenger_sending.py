@@ -470,7 +470,7 @@ def test_no_secret_is_in_an_address(graph):
             client.send(request)
 
     shown = " ".join(url for _, url in graph.asked)
-    assert len(graph.asked) == 5
+    assert len(graph.asked) == 6
     assert all(one not in shown for one in (TOKEN, SECRET, "token-of-the-shop"))
 
 

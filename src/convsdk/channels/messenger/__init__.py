@@ -170,7 +170,7 @@ class MessengerChannel(Channel):
         return tuple(self._setup.judge(responses))
 
     def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:
-        return self._setup.subscriptions(callback)
+        return tuple(self._setup.subscriptions(callback))
 
     @property
     def _graph(self) -> Graph:
