@@ -75,8 +75,17 @@ def mail(name):
     return Golden(name=name, request=request((FOLDER / f"email/{name}.eml").read_bytes(), envelope=envelope), events=1)
 
 
+PHOTO_FILE = File(name="a.png", media_type="image/png", content=b"\x89PNG", url="https://files.example/a.png")
+
+
+def to_ann_by_mail(text, **fields):
+    """Give a mail to Ann."""
+    to = Identifier("email", "", "ann@mail.example")
+    return Outbound(to=to, text=text, token="abcdefghij234567", at=NOON, subject="Parcel", **fields)
+
+
 class TestEmail(ChannelContract):
-    """Inbound mail."""
+    """Mail in, and out by a provider."""
 
     settings_cases = (
         ({"address": "nobody"}, "address"),
@@ -87,6 +96,16 @@ class TestEmail(ChannelContract):
         ({"address": "a@shop.example", "reply_line": "write above"}, "reply_line"),
     )
     secrets = (SECRET,)
+    golden_sends = (
+        GoldenSend(name="text", message=to_ann_by_mail("Hello"), requests=1),
+        GoldenSend(name="text and files", message=to_ann_by_mail("See", attachments=(PHOTO_FILE,) * 2), requests=1),
+    )
+    golden_answers = (
+        GoldenAnswer(name="taken", response=httpx.Response(200, json={"ErrorCode": 0}), gives=Receipt()),
+        GoldenAnswer(name="maintenance", response=httpx.Response(422, json={"ErrorCode": 100}), gives=TransientError),
+        GoldenAnswer(name="inactive", response=httpx.Response(422, json={"ErrorCode": 406}), gives=PermanentError),
+        GoldenAnswer(name="gateway", response=httpx.Response(504), gives=UncertainError),
+    )
     golden = (
         *map(mail, ("human", "bounce", "newsletter", "no_message_id", "gb2312", "boundary_never_used")),
         Golden(name="bounce of ours", request=request((MAILS / "class-bounce.eml").read_bytes()), events=2),
@@ -145,7 +164,6 @@ ANSWERS = (
     GoldenAnswer(name="done perhaps", response=refused(500, 1, error_subcode=1357046), gives=UncertainError),
     GoldenAnswer(name="gateway", response=httpx.Response(502), gives=UncertainError),
 )
-PHOTO_FILE = File(name="a.png", media_type="image/png", content=b"\x89PNG", url="https://files.example/a.png")
 
 
 class TestMessenger(ChannelContract):
