@@ -41,6 +41,7 @@ NEVER = {
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "mailserver": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outbox": {"convsdk.channels", "convsdk.web"},
+    "profiles": {"convsdk.channels", "convsdk.web"},
     "lease": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "listening": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "webhook": {"convsdk.channels", "convsdk.web", "convsdk.store"},

@@ -13,12 +13,12 @@ from convsdk.core.events import MessageReceived, Noted
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 from convsdk_telegram import TelegramChannel, TelegramSettings, convsdk_identifier_kinds
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,6 +56,20 @@ def from_ann(**message):
     return channel().parse(webhook(json.dumps({"update_id": 10, "message": fields})))
 
 
+NOTE = File(name="note.txt", media_type="text/plain", content=b"Hello")
+
+
+def outbound(text="Yes, it is.", **fields):
+    """Give a message to Ann."""
+    to = Identifier("telegram_user", "110201543", "7001")
+    return Outbound(to=to, text=text, token="tok-1", at=NOON, **({"thread": "7001"} | fields))
+
+
+def refused(code):
+    """Give Telegram's answer that says no."""
+    return httpx.Response(code, json={"ok": False, "error_code": code, "description": "No"})
+
+
 class TestTelegramContract(ChannelContract):
     """The laws of the kit."""
 
@@ -82,6 +96,22 @@ class TestTelegramContract(ChannelContract):
             ("group", 0),
             ("poll", 0),
         )
+    )
+
+    golden_sends = (
+        GoldenSend(name="text", message=outbound("Hello"), requests=1),
+        GoldenSend(name="long text", message=outbound("word " * 1_000), requests=2),
+        GoldenSend(name="text and file", message=outbound("See", attachments=(NOTE,)), requests=2),
+    )
+    golden_answers = (
+        GoldenAnswer(
+            name="taken",
+            response=httpx.Response(200, json={"ok": True, "result": {"message_id": 9, "chat": {"id": 7001}}}),
+            gives=Receipt(external_id="7001/9"),
+        ),
+        GoldenAnswer(name="too many", response=refused(429), gives=TransientError),
+        GoldenAnswer(name="blocked", response=refused(403), gives=PermanentError),
+        GoldenAnswer(name="unreadable", response=httpx.Response(200, text="ok"), gives=UncertainError),
     )
 
     def channel(self):
@@ -286,12 +316,6 @@ def test_writer_who_shares_a_number_is_known_by_it():
 
 
 # -- what is sent
-
-
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = Identifier("telegram_user", "110201543", "7001")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **({"thread": "7001"} | fields))
 
 
 def sent(message):

@@ -13,12 +13,12 @@ from convsdk.core.events import ConsentSignalled, DeliveryStatus, MessageReceive
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 from convsdk_twilio import TwilioChannel, TwilioSettings, convsdk_identifier_kinds, is_gsm7, segments
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,6 +78,15 @@ def said(text, **fields):
     return channel().parse(signed(urlencode(form)))
 
 
+NOTE = File(name="a.png", media_type="image/png", content=b"\x89PNG", url="https://files.example/a.png")
+
+
+def outbound(text="Yes, it is.", **fields):
+    """Give a message to Ann."""
+    to = Identifier("phone", "", "+4915112345678")
+    return Outbound(to=to, text=text, token="tok-1", at=NOON, **fields)
+
+
 class TestTwilioContract(ChannelContract):
     """The laws of the kit."""
 
@@ -106,6 +115,22 @@ class TestTwilioContract(ChannelContract):
             ("delivered", 1),
             ("undelivered", 1),
         )
+    )
+
+    golden_sends = (
+        GoldenSend(name="text", message=outbound("Hello"), requests=1),
+        GoldenSend(name="long text", message=outbound("word " * 400), requests=2),
+        GoldenSend(name="text and file", message=outbound("See", attachments=(NOTE,)), requests=1),
+    )
+    golden_answers = (
+        GoldenAnswer(
+            name="taken",
+            response=httpx.Response(201, json={"sid": "SM1"}),
+            gives=Receipt(external_id="SM1", status=DeliveryStatus.QUEUED),
+        ),
+        GoldenAnswer(name="too many", response=httpx.Response(429, json={"code": 20429}), gives=TransientError),
+        GoldenAnswer(name="they said stop", response=httpx.Response(400, json={"code": 21610}), gives=PermanentError),
+        GoldenAnswer(name="unreadable", response=httpx.Response(201, text="ok"), gives=UncertainError),
     )
 
     def channel(self):
@@ -276,12 +301,6 @@ def test_writer_is_known_by_their_number_on_every_surface():
 
 
 # -- what is sent
-
-
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = Identifier("phone", "", "+4915112345678")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **fields)
 
 
 def sent(message, **settings):
