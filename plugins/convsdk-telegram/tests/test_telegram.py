@@ -13,12 +13,12 @@ from convsdk.core.events import MessageReceived, Noted
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 from convsdk_telegram import TelegramChannel, TelegramSettings, convsdk_identifier_kinds
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,6 +56,23 @@ def from_ann(**message):
     return channel().parse(webhook(json.dumps({"update_id": 10, "message": fields})))
 
 
+def outbound(text="Yes, it is.", **fields):
+    """Give a message to Ann."""
+    to = Identifier("telegram_user", "110201543", "7001")
+    return Outbound(to=to, text=text, token="tok-1", at=NOON, **({"thread": "7001"} | fields))
+
+
+def refusal(code, description="x", **parameters):
+    """Give Telegram's answer to a call that it does not carry out."""
+    return httpx.Response(
+        code, json={"ok": False, "error_code": code, "description": description, "parameters": parameters}
+    )
+
+
+SAID = {"ok": True, "result": {"message_id": 1366, "chat": {"id": 7001, "type": "private"}, "date": 1}}
+PICTURE = File(name="a.png", media_type="image/png", content=b"PNG")
+
+
 class TestTelegramContract(ChannelContract):
     """The laws of the kit."""
 
@@ -82,6 +99,20 @@ class TestTelegramContract(ChannelContract):
             ("group", 0),
             ("poll", 0),
         )
+    )
+    golden_sends = (
+        GoldenSend(name="text", message=outbound(), requests=1),
+        GoldenSend(name="long text", message=outbound("word " * 2000), requests=3),
+        GoldenSend(name="files", message=outbound(attachments=(PICTURE, PICTURE)), requests=3),
+        GoldenSend(
+            name="choices", message=outbound(detail={"choices": [{"value": "order", "label": "My order"}]}), requests=1
+        ),
+    )
+    golden_answers = (
+        GoldenAnswer(name="sent", response=httpx.Response(200, json=SAID), gives=Receipt(external_id="7001/1366")),
+        GoldenAnswer(name="flood", response=refusal(429, retry_after=3), gives=TransientError),
+        GoldenAnswer(name="blocked", response=refusal(403), gives=PermanentError),
+        GoldenAnswer(name="unreadable", response=httpx.Response(200), gives=UncertainError),
     )
 
     def channel(self):
@@ -288,12 +319,6 @@ def test_writer_who_shares_a_number_is_known_by_it():
 # -- what is sent
 
 
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = Identifier("telegram_user", "110201543", "7001")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **({"thread": "7001"} | fields))
-
-
 def sent(message):
     """Give the fields of the request that delivers a message."""
     return json.loads(channel().build(message).read())
@@ -395,18 +420,9 @@ def deliver(answer, message=None):
 
 def test_receipt_names_the_message_as_updates_do():
     """The receipt's id is what a later edit, reply or reaction calls the message."""
-    said = {"ok": True, "result": {"message_id": 1366, "chat": {"id": 7001, "type": "private"}, "date": 1}}
-
-    receipt, _ = deliver(httpx.Response(200, json=said))
+    receipt, _ = deliver(httpx.Response(200, json=SAID))
 
     assert receipt.external_id == "7001/1366"
-
-
-def refusal(code, description="x", **parameters):
-    """Give Telegram's answer to a call that it does not carry out."""
-    return httpx.Response(
-        code, json={"ok": False, "error_code": code, "description": description, "parameters": parameters}
-    )
 
 
 def test_flood_control_names_the_pause():
@@ -465,9 +481,8 @@ def test_bot_token_is_in_no_log_error_or_repr(caplog):
     """The token is in the URL, and what httpx logs and raises shows the URL: it shows stars there."""
     caplog.set_level(logging.DEBUG)
     call = channel().build(outbound())
-    said = {"ok": True, "result": {"message_id": 1366, "chat": {"id": 7001}}}
 
-    deliver(httpx.Response(200, json=said))
+    deliver(httpx.Response(200, json=SAID))
     with pytest.raises(httpx.HTTPStatusError) as caught:
         httpx.Response(403, request=call).raise_for_status()
 

@@ -13,12 +13,12 @@ from convsdk.core.events import ConsentSignalled, DeliveryStatus, MessageReceive
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 from convsdk_twilio import TwilioChannel, TwilioSettings, convsdk_identifier_kinds, is_gsm7, segments
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,6 +78,15 @@ def said(text, **fields):
     return channel().parse(signed(urlencode(form)))
 
 
+def outbound(text="Yes, it is.", **fields):
+    """Give a message to Ann."""
+    to = Identifier("phone", "", "+4915112345678")
+    return Outbound(to=to, text=text, token="tok-1", at=NOON, **fields)
+
+
+FILE = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
+
+
 class TestTwilioContract(ChannelContract):
     """The laws of the kit."""
 
@@ -106,6 +115,21 @@ class TestTwilioContract(ChannelContract):
             ("delivered", 1),
             ("undelivered", 1),
         )
+    )
+    golden_sends = (
+        GoldenSend(name="text", message=outbound(), requests=1),
+        GoldenSend(name="long text", message=outbound("word " * 400), requests=2),
+        GoldenSend(name="pictures", message=outbound(attachments=(FILE, FILE)), requests=1),
+    )
+    golden_answers = (
+        GoldenAnswer(
+            name="queued",
+            response=httpx.Response(201, json={"sid": f"SM{'3' * 32}"}),
+            gives=Receipt(external_id=f"SM{'3' * 32}", status=DeliveryStatus.QUEUED),
+        ),
+        GoldenAnswer(name="too many", response=httpx.Response(429, json={"code": 20429}), gives=TransientError),
+        GoldenAnswer(name="said STOP", response=httpx.Response(400, json={"code": 21610}), gives=PermanentError),
+        GoldenAnswer(name="unreadable", response=httpx.Response(201), gives=UncertainError),
     )
 
     def channel(self):
@@ -278,12 +302,6 @@ def test_writer_is_known_by_their_number_on_every_surface():
 # -- what is sent
 
 
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = Identifier("phone", "", "+4915112345678")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **fields)
-
-
 def sent(message, **settings):
     """Give the fields of the form that delivers a message."""
     return parse_qs(channel(**settings).build(message).read().decode(), keep_blank_values=True)
@@ -320,9 +338,7 @@ def test_number_that_was_written_to_answers():
 
 def test_files_go_by_their_address():
     """Twilio fetches files itself."""
-    file = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
-
-    assert sent(outbound("", attachments=(file, file)))["MediaUrl"] == [file.url] * 2
+    assert sent(outbound("", attachments=(FILE, FILE)))["MediaUrl"] == [FILE.url] * 2
 
 
 @pytest.mark.parametrize(

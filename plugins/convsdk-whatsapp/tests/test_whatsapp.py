@@ -14,12 +14,12 @@ from convsdk.core.events import DeliveryStatus, MessageReceived, Noted, StatusCh
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 from convsdk_whatsapp import WhatsAppChannel, WhatsAppSettings, convsdk_identifier_kinds
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -72,6 +72,28 @@ def changed(name, **fields):
 HANDSHAKE = {"hub.mode": "subscribe", "hub.verify_token": VERIFY_TOKEN, "hub.challenge": "1158201444"}
 
 
+def outbound(text="Yes, it is.", **fields):
+    """Give a message to Ann, who wrote an hour ago."""
+    to = Identifier("phone", "", "+4915112345678")
+    heard = {"heard_at": NOON - timedelta(hours=1)}
+    return Outbound(**({"to": to, "text": text, "token": "tok-1", "at": NOON} | heard | fields))
+
+
+def choices(number, label="Option {}"):
+    """Give the detail of a block with so many choices."""
+    return {"block": "topic", "choices": [{"value": f"v{n}", "label": label.format(n)} for n in range(number)]}
+
+
+def refusal(code):
+    """Give WhatsApp's answer to what it does not send."""
+    return httpx.Response(400, json={"error": {"code": code, "message": "x", "error_data": {"details": "y"}}})
+
+
+FILE = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
+TEMPLATE = {"template": {"name": "order_sent", "language": "de"}}
+ACCEPTED = {"messaging_product": "whatsapp", "messages": [{"id": "wamid.new", "message_status": "accepted"}]}
+
+
 class TestWhatsAppContract(ChannelContract):
     """The laws of the kit."""
 
@@ -112,6 +134,24 @@ class TestWhatsAppContract(ChannelContract):
         Golden(
             name="handshake", request=request(method="GET", query=HANDSHAKE), events=0, signed_by=("hub.verify_token",)
         ),
+    )
+
+    golden_sends = (
+        GoldenSend(name="text", message=outbound(), requests=1),
+        GoldenSend(name="long text", message=outbound("word " * 1000), requests=2),
+        GoldenSend(name="files", message=outbound(attachments=(FILE, FILE)), requests=3),
+        GoldenSend(name="choices", message=outbound("word " * 300, detail=choices(3)), requests=2),
+        GoldenSend(name="template", message=outbound("", detail=TEMPLATE, heard_at=None), requests=1),
+    )
+    golden_answers = (
+        GoldenAnswer(
+            name="accepted",
+            response=httpx.Response(200, json=ACCEPTED),
+            gives=Receipt(external_id="wamid.new", status=DeliveryStatus.QUEUED),
+        ),
+        GoldenAnswer(name="over the limit", response=refusal(130429), gives=TransientError),
+        GoldenAnswer(name="cannot be reached", response=refusal(131026), gives=PermanentError),
+        GoldenAnswer(name="unreadable", response=httpx.Response(200), gives=UncertainError),
     )
 
     def channel(self):
@@ -337,13 +377,6 @@ def test_number_with_another_id_has_changed_hands():
 # -- what is sent
 
 
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann, who wrote an hour ago."""
-    to = Identifier("phone", "", "+4915112345678")
-    heard = {"heard_at": NOON - timedelta(hours=1)}
-    return Outbound(**({"to": to, "text": text, "token": "tok-1", "at": NOON} | heard | fields))
-
-
 def sent(message, **settings):
     """Give the fields of the request that delivers a message."""
     return json.loads(channel(**settings).build(message).read())
@@ -388,13 +421,11 @@ def test_number_that_was_written_to_answers():
 )
 def test_closed_window_takes_templates_only(heard_at, why):
     """24 hours after the person's last message, the error says when that was over and what can be done."""
-    template = {"name": "order_sent", "language": "de"}
-
     with pytest.raises(PermanentError, match=why) as caught:
         channel().build(outbound(heard_at=heard_at))
 
     assert caught.value.code == "131047"
-    assert sent(outbound("", heard_at=heard_at, detail={"template": template}))["type"] == "template"
+    assert sent(outbound("", heard_at=heard_at, detail=TEMPLATE))["type"] == "template"
 
 
 def test_window_is_open_until_the_last_second():
@@ -411,11 +442,6 @@ def test_template_has_its_language_and_components():
 
     wanted = {"name": "order_sent", "language": {"code": "de"}, "components": components}
     assert sent(part)["template"] == wanted
-
-
-def choices(number, label="Option {}"):
-    """Give the detail of a block with so many choices."""
-    return {"block": "topic", "choices": [{"value": f"v{n}", "label": label.format(n)} for n in range(number)]}
 
 
 def test_three_choices_are_buttons():
@@ -494,7 +520,7 @@ def deliver(http_status, headers=None, **answer):
 
 def test_receipt_has_whatsapps_id():
     """WhatsApp has accepted it, and reports on it under its id."""
-    receipt = deliver(200, messaging_product="whatsapp", messages=[{"id": "wamid.new", "message_status": "accepted"}])
+    receipt = deliver(200, **ACCEPTED)
 
     assert (receipt.external_id, receipt.status) == ("wamid.new", DeliveryStatus.QUEUED)
 
