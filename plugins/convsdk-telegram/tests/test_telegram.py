@@ -58,8 +58,8 @@ def from_ann(**message):
 
 def outbound(text="Yes, it is.", **fields):
     """Give a message to Ann."""
-    to = Identifier("telegram_user", "110201543", "7001")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **({"thread": "7001"} | fields))
+    to = {"to": Identifier("telegram_user", "110201543", "7001"), "thread": "7001"}
+    return Outbound(text=text, token="tok-1", at=NOON, **(to | fields))
 
 
 def refusal(code, description="x", **parameters):
@@ -243,6 +243,13 @@ def test_place_is_written_out():
     assert event.text == "52.5, 13.4"
 
 
+def test_message_of_another_sort_is_kept_as_it_came():
+    """What has neither words nor files, such as a die, keeps its content in the detail."""
+    (event,) = from_ann(dice={"emoji": "🎲", "value": 6})
+
+    assert json.loads(event.detail["item"])["dice"]["value"] == 6
+
+
 def test_reaction_is_noted():
     """A reaction is a note with its emoji; who only reacts does not become a contact."""
     (event,) = parse("reaction")
@@ -335,6 +342,12 @@ def test_text_is_sent_to_the_chat():
 def test_message_without_a_thread_goes_to_the_user():
     """Who has a private chat with the bot is reached by their id."""
     assert sent(outbound(thread=""))["chat_id"] == "7001"
+
+
+def test_who_is_no_user_of_telegram_is_not_written_to():
+    """A phone number is no chat."""
+    with pytest.raises(PermanentError, match="no user of Telegram"):
+        channel().build(outbound(thread="", to=Identifier("phone", "", "+4930901820")))
 
 
 def test_long_text_goes_in_pieces_as_telegram_counts():
@@ -433,11 +446,10 @@ def test_flood_control_names_the_pause():
     assert caught.value.retry_after_s == 35
 
 
-@pytest.mark.parametrize("answer", [httpx.Response(502, content=b"<html>"), refusal(500)])
-def test_fault_of_telegram_passes(answer):
-    """A server that is in trouble is asked again."""
+def test_fault_of_telegram_passes():
+    """Where Telegram itself says that it is in trouble, it is asked again."""
     with pytest.raises(TransientError):
-        deliver(answer)
+        deliver(refusal(500))
 
 
 @pytest.mark.parametrize(
@@ -458,10 +470,11 @@ def test_refusal_says_what_to_do(code, description, remedy):
     assert caught.value.code == str(code)
 
 
-def test_answer_that_cannot_be_read_is_uncertain():
-    """A success without a message may have been one."""
+@pytest.mark.parametrize("answer", [httpx.Response(200, content=b"{}"), httpx.Response(502, content=b"<html>")])
+def test_answer_that_cannot_be_read_is_uncertain(answer):
+    """A success without a message may have been one, and so may what a gateway could not pass on."""
     with pytest.raises(UncertainError):
-        deliver(httpx.Response(200, content=b"{}"))
+        deliver(answer)
 
 
 def test_group_that_has_moved_is_written_to_where_it_is():

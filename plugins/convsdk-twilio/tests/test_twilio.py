@@ -80,8 +80,8 @@ def said(text, **fields):
 
 def outbound(text="Yes, it is.", **fields):
     """Give a message to Ann."""
-    to = Identifier("phone", "", "+4915112345678")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **fields)
+    to = {"to": Identifier("phone", "", "+4915112345678")}
+    return Outbound(text=text, token="tok-1", at=NOON, **(to | fields))
 
 
 FILE = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
@@ -345,12 +345,13 @@ def test_files_go_by_their_address():
     "message",
     [
         outbound(" "),
+        outbound(to=Identifier("twilio_address", ACCOUNT, "46201")),
         outbound(attachments=(File(name="a.png", media_type="image/png", content=b"PNG"),)),
         outbound(attachments=(File(name="a", media_type="x/y", content=b"", url="https://a.example"),) * 11),
     ],
 )
 def test_message_that_twilio_would_not_take_is_not_sent(message):
-    """Nothing to say, a file without an address, and more than ten files are refused before."""
+    """Nothing to say, nobody with a number, a file without an address, and more than ten files are refused before."""
     with pytest.raises(PermanentError):
         channel().build(message)
 
@@ -399,7 +400,7 @@ def test_too_many_requests_wait(headers, pause):
 def test_fault_of_twilio_passes():
     """A server that is in trouble is asked again."""
     with pytest.raises(TransientError):
-        deliver(503)
+        deliver(503, code=20503)
 
 
 @pytest.mark.parametrize(
@@ -413,10 +414,11 @@ def test_refusal_says_what_to_do(code, remedy):
     assert caught.value.code == str(code)
 
 
-def test_answer_that_cannot_be_read_is_uncertain():
-    """A success without a SID may have been one."""
+@pytest.mark.parametrize("status", [201, 502])
+def test_answer_that_cannot_be_read_is_uncertain(status):
+    """A success without a SID may have been one, and so may what a gateway could not pass on."""
     with pytest.raises(UncertainError):
-        deliver(201)
+        deliver(status)
 
 
 # -- what a text costs

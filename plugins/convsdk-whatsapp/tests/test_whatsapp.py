@@ -194,9 +194,11 @@ def test_message_names_its_writer_by_id_and_number():
 
 def test_writer_who_hides_the_number_is_known_by_the_id():
     """Who has a user name may write without a number."""
-    (event,) = changed("text", **{"from": None})
+    (without,) = changed("text", **{"from": None})
+    (instead,) = changed("text", from_user_id=None, **{"from": "DE.13491208655302741918"})
 
-    assert (event.hint.identifiers, event.thread) == ((ANN_ID,), "106540352242922/DE.13491208655302741918")
+    assert without.hint.identifiers == instead.hint.identifiers == (ANN_ID,)
+    assert without.thread == instead.thread == "106540352242922/DE.13491208655302741918"
 
 
 def test_writer_without_an_id_is_known_by_the_number():
@@ -256,10 +258,11 @@ def test_reaction_deletion_and_others_are_notes():
 
 
 def test_message_of_an_unknown_type_is_kept():
-    """A type that is new keeps its place in the thread."""
+    """A type that is new keeps its place in the thread, and its content in the detail."""
     (event,) = changed("text", type="hologram", hologram={"id": "1"})
 
-    assert (event.text, event.detail) == ("", {"type": "hologram"})
+    assert (event.text, event.detail["type"]) == ("", "hologram")
+    assert json.loads(event.detail["item"])["hologram"] == {"id": "1"}
 
 
 def test_statuses_name_the_message_by_both_names():
@@ -499,10 +502,15 @@ def test_files_go_by_their_address(media_type, kind):
 
 
 @pytest.mark.parametrize(
-    "message", [outbound(" "), outbound(attachments=(File(name="a", media_type="x/y", content=b"A"),))]
+    "message",
+    [
+        outbound(" "),
+        outbound(to=Identifier("email", "", "ann@shop.example")),
+        outbound(attachments=(File(name="a", media_type="x/y", content=b"A"),)),
+    ],
 )
 def test_message_that_whatsapp_would_not_take_is_not_sent(message):
-    """Nothing to say, and a file without an address, are refused before."""
+    """Nothing to say, nobody whom it knows, and a file without an address, are refused before."""
     with pytest.raises(PermanentError):
         channel().build(message)
 
@@ -525,10 +533,11 @@ def test_receipt_has_whatsapps_id():
     assert (receipt.external_id, receipt.status) == ("wamid.new", DeliveryStatus.QUEUED)
 
 
-def test_answer_without_an_id_is_uncertain():
-    """A success without an id may have been one."""
+@pytest.mark.parametrize("status", [200, 502])
+def test_answer_without_an_id_is_uncertain(status):
+    """A success without an id may have been one, and so may what a gateway could not pass on."""
     with pytest.raises(UncertainError):
-        deliver(200)
+        deliver(status)
 
 
 @pytest.mark.parametrize("code", [4, 80007, 130429, 131048, 131056, 131016])
@@ -543,7 +552,7 @@ def test_limits_pass(code):
 def test_fault_of_meta_passes():
     """A server that is in trouble is asked again."""
     with pytest.raises(TransientError) as caught:
-        deliver(503)
+        deliver(503, error={"code": 131016})
 
     assert caught.value.retry_after_s is None
 

@@ -28,7 +28,9 @@ _UNSTORABLE = re.compile(
 _Object = dict[str, Any]
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]  # the end of the year 9999
-_Number = Annotated[str, msgspec.Meta(pattern="^[1-9][0-9]{6,14}$")]
+_User = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\.[0-9A-Za-z.]{1,140}$")]
+_NUMBER = re.compile("[1-9][0-9]{6,14}")
+_READ = ("text", "interactive", "button", "location")
 _MEDIA = ("image", "video", "audio", "document", "sticker")
 _NOTES = {
     "reaction": "reaction",
@@ -108,12 +110,14 @@ class _Item:
         A person is known by the business-scoped id and by the number, or by one of them: who has a user name may
         hide the number. Both in one hint: a number that comes with another id has changed hands.
         """
-        phone = _part(self.fields, "from", _Number | None)
-        user = _part(self.fields, "from_user_id", _Key | None)
+        given = _part(self.fields, "from", _Key | None)
+        phone = given if given and _NUMBER.fullmatch(given) else None
+        # Where there is no number, the id may stand in its place.
+        user = _part(self.fields, "from_user_id" if phone or not given else "from", _User | None)
         person = next((one for one in self.people if phone and one.get("wa_id") == phone), {}) or next(
             (one for one in self.people if user and one.get("user_id") == user), {}
         )
-        user = user or _part(person, "user_id", _Key | None)
+        user = user or _part(person, "user_id", _User | None)
         claims = [Claim(USER, user, Trust.CHANNEL, scope=self.scope)] if user else []
         claims += [Claim("phone", f"+{phone}", Trust.CHANNEL)] if phone else []
         if not claims:
@@ -145,10 +149,16 @@ def _read_message(item: _Item) -> Event:
         choice=choice,
         references=(answered,) if answered else (),
         attachments=(_attachment(kind, content),) if kind in _MEDIA else (),
-        # By its id, a `GET` at the Graph API tells where a file is, for five minutes.
-        detail={"type": kind} | ({"files": [_part(content, "id", _Key)]} if kind in _MEDIA else {}),
+        detail={"type": kind} | _told(kind, item.fields),
         **item.shared(),
     )
+
+
+def _told(kind: str, fields: _Object) -> _Object:
+    """Give a file's id, by which the Graph API tells where it is; and as it came what is not read here."""
+    if kind in _MEDIA:
+        return {"files": [_part(_part(fields, kind, _Object), "id", _Key)]}
+    return {} if kind in _READ else {"item": json.dumps(fields)[:_LONGEST_ITEM]}
 
 
 def _read_note(item: _Item, kind: str) -> Event:
@@ -166,7 +176,7 @@ def _words(message: _Object) -> tuple[str, str]:
     content = _part(message, kind, _Object, {})
     if kind == "interactive":  # the reply to a button, or to a row of a list
         reply = _part(content, _part(content, "type", str), _Object)
-        return _part(reply, "title", str, ""), _part(reply, "id", str, "")
+        return _part(reply, "title", str, "") or _part(reply, "body", str, ""), _part(reply, "id", str, "")
     if kind == "button":  # the quick reply of a template
         return _part(content, "text", str), _part(content, "payload", str, "")
     if kind == "location":

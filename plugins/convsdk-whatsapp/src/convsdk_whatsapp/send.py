@@ -67,6 +67,8 @@ def parts_of(message: Outbound) -> Sequence[Outbound]:
 
 def build_request(message: Outbound, *, api: str, token: str, number: str, list_button: str) -> httpx.Request:
     """Give the call that delivers `message`, a part. Raises `PermanentError` where WhatsApp would not take it."""
+    if message.to.kind not in {USER, "phone"}:
+        raise PermanentError(f"{message.to} has no WhatsApp: write by the channel that knows them")
     template = message.detail.get("template")
     if not template:
         _require_window(message)
@@ -134,10 +136,10 @@ def read_receipt(response: httpx.Response, *, channel: str) -> Receipt:
     sent = str(answer.messages[0].get("id", "")) if answer.messages else ""
     if response.is_success and sent:
         return Receipt(external_id=sent, status=DeliveryStatus.QUEUED)
-    if response.is_success:
-        raise UncertainError(f"channel {channel!r}: WhatsApp's answer has no id: wait for a status of the message")
     code = answer.error.code or status
     said = f"channel {channel!r}: WhatsApp answered {code}"
+    if response.is_success or (response.is_server_error and not answer.error.code):  # what stands between said it
+        raise UncertainError(f"{said} and no id: wait for a status of the message")
     if code in _PASSING or status == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
         pause = response.headers.get("retry-after", "")
         raise TransientError(said, retry_after_s=float(pause) if pause.isdecimal() else None)
