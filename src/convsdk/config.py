@@ -386,6 +386,8 @@ class _Reader:
         plain = _plain(kind)
         if plain is Secret:
             return self._secret(value, key, place)
+        if shapes := _shapes(plain):
+            return self._chosen(shapes, value, key, place)
         if isinstance(plain, type) and attrs.has(plain):
             if isinstance(value, dict):
                 return self._structure(plain, value, key, place)
@@ -402,6 +404,19 @@ class _Reader:
                 name: self._value(arguments[1], item, (*key, name), f"{place}.{name}") for name, item in value.items()
             }
         return self._converted(kind, value, key, place)
+
+    def _chosen(self, shapes: Mapping[str, type[Any]], value: object, key: Key, place: str) -> Any:  # noqa: ANN401  (as `_structure`)
+        if not isinstance(value, dict):
+            self._add(key, f"{place} is {_called(value)}: write it as a table")
+            return None
+        wanted = value.get("by")
+        if isinstance(wanted, str) and wanted in shapes:
+            return self._structure(shapes[wanted], value, key, place, reserved=("by",))
+        near = get_close_matches(wanted, shapes, n=1) if isinstance(wanted, str) else []
+        remedy = f"did you mean {near[0]!r}?" if near else f"set by to one of: {', '.join(sorted(shapes))}"
+        what = "says not by what" if wanted is None else f"has a wrong value for by, {wanted!r}"
+        self._add((*key, "by"), f"{place} {what}: {remedy}")
+        return None
 
     def _flow(self, value: object, forms: Mapping[str, Form], key: Key, place: str) -> Flow | None:
         told = len(self.problems)
@@ -579,6 +594,13 @@ def _plain(kind: Any) -> Any:  # noqa: ANN401  (an annotation can be any object)
         others = [one for one in get_args(kind) if one is not NoneType]
         return _plain(others[0]) if len(others) == 1 else kind
     return kind
+
+
+def _shapes(kind: Any) -> dict[str, type[Any]]:  # noqa: ANN401  (as `_plain`)
+    """Give the classes of a union by what tells them apart, their `by`; none where it is no such union."""
+    given = [one for one in get_args(kind) if one is not NoneType] if isinstance(kind, UnionType) else []
+    is_tagged = given and all(attrs.has(one) and isinstance(getattr(one, "by", None), str) for one in given)
+    return {one.by: one for one in given} if is_tagged else {}
 
 
 def _example(name: str, kind: Any) -> str:  # noqa: ANN401  (as `_plain`)

@@ -136,7 +136,7 @@ def _event(
     if mail.is_passed_on:
         verdict = Verdict()
     kind = classify(mail)
-    report, reported = read_report(body.parts) if kind.name in REPORTED else ({}, ())
+    report, reported = read_report(body.parts, settings) if kind.name in REPORTED else ({}, ())
     detail = {
         "attested_by": verdict.by,
         "review": "" if problem else _REVIEWS.get(doubt, ""),
