@@ -36,6 +36,7 @@ NEVER = {
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
     "archive": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "reread": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "mailserver": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outbox": {"convsdk.channels", "convsdk.web"},
