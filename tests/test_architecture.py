@@ -38,6 +38,7 @@ NEVER = {
     "ingest": {"convsdk.channels", "convsdk.web"},
     "fetch": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "archive": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "reread": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "mailserver": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outbox": {"convsdk.channels", "convsdk.web"},

@@ -22,6 +22,7 @@ ALONE = (
     "outbox",
     "plugins",
     "rejects",
+    "reread",
     "scenarios",
     "store",
     "testing",

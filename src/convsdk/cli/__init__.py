@@ -25,6 +25,9 @@ _HOME = {
     "convsdk.cli.rejects": {
         "rejects": "List what could not be taken in, and run it again.",
     },
+    "convsdk.cli.reread": {
+        "reread": "Read archived requests again, with the code and the settings of today.",
+    },
     "convsdk.cli.records": {
         "contacts": "List contacts.",
         "contact": "Show one contact, given by id or as kind:value.",
