@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from attrs import evolve, frozen
 
+from convsdk.archive import Archive
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
 from convsdk.core.consent import (
     ConsentRecord,
@@ -21,12 +22,14 @@ from convsdk.core.consent import (
 )
 from convsdk.core.events import (
     Event,
+    MessageReceived,
     Notice,
 )
 from convsdk.core.explain import sentences
 from convsdk.core.fold import Evidence, Moment, Policy, Refusal, fold, weigh
 from convsdk.core.inbox import Filing
 from convsdk.core.model import (
+    Attachment,
     Claim,
     Contact,
     Decision,
@@ -134,8 +137,9 @@ class Hub:
         print(hub.contact(decision.contact).name)
 
     `store` is a URL or an open store, `channels` the configured channels, `policy` the rules of identity,
-    `amend_hint` what plugins add to a hint, `clock` the present moment. Create as many hubs as you like; several on
-    one store see the same data. Methods may be called from any thread.
+    `amend_hint` what plugins add to a hint, `archive` where attachments and raw requests are kept (None: nowhere),
+    `clock` the present moment. Create as many hubs as you like; several on one store see the same data. Methods may be
+    called from any thread.
     """
 
     def __init__(
@@ -146,8 +150,10 @@ class Hub:
         channels: Iterable[Channel] = (),
         policy: Policy | None = None,
         amend_hint: Callable[[IdentityHint], IdentityHint] = _unchanged,
+        archive: Archive | None = None,
         clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
+        self.archive = archive
         self.store = open_store(store) if isinstance(store, str) else store
         self.workspace = workspace
         self.channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
@@ -180,9 +186,39 @@ class Hub:
         adapter = self.channel(channel)
         if response := adapter.challenge(request):
             return Handled(received=(), response=response)
-        adapter.verify(request)
-        events = adapter.parse(request)
+        events = self.read(channel, request)
         return Handled(received=self.receive(channel, events), response=adapter.answer(events))
+
+    def read(self, channel: str, request: Request) -> tuple[Event, ...]:
+        """Give the events of an authentic request to `channel`, ready for `receive`; whatever takes one in calls this.
+
+        With an archive, the request is in it before it is parsed, if its channel `keeps_raw`, and stays there whatever
+        comes of it; a message's `detail["raw"]` names it. What the attachments hold is there as well, each under its
+        `url`. Raises `Forbidden` and `ParseError` as the channel does, and `TransientError` where the archive cannot
+        keep it.
+        """
+        adapter = self.channel(channel)
+        adapter.verify(request)
+        raw = self.archive.keep(channel, request) if self.archive and adapter.can.keeps_raw else ""
+        return tuple(self._placed(event, raw) for event in adapter.parse(request))
+
+    def waits_to_read(self, channel: str) -> bool:
+        """Say whether `read` can wait for a disk or the network, so that an event loop leaves it to a thread."""
+        can = self.channel(channel).can
+        return self.archive is not None and (can.keeps_raw or can.attachments)
+
+    def _placed(self, event: Event, raw: str) -> Event:
+        """Give an event with what its attachments hold in the archive, or nowhere."""
+        if not isinstance(event, MessageReceived):
+            return event
+        detail = event.detail | {"raw": raw} if raw else event.detail
+        return evolve(event, attachments=tuple(map(self._place, event.attachments)), detail=detail)
+
+    def _place(self, attachment: Attachment) -> Attachment:
+        if attachment.content is None:
+            return attachment
+        url = self.archive.put(attachment.content) if self.archive else attachment.url
+        return evolve(attachment, url=url, content=None)
 
     def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
         """Keep `events` of `channel`, all in one transaction, and give what became of each, in order.

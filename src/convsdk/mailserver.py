@@ -2,7 +2,7 @@
 
 ::
 
-    RCPT ──> a channel's address ──DATA──> parse ──> queue ──commit──> 250
+    RCPT ──> a channel's address ──DATA──> read ──> queue ──commit──> 250
      │ 550                          │ 552   │          │ 451
                                             └─> rejects ──────────────> 250
 
@@ -34,7 +34,6 @@ from aiosmtpd.smtp import Session as Client
 from attrs import field, frozen
 from attrs.validators import gt
 
-from convsdk.core.events import Event
 from convsdk.core.identifiers import EmailAddress
 from convsdk.core.ports import Channel, Clock, Envelope, Request
 from convsdk.errors import ConfigError, ConvsdkError, Forbidden, ParseError, PermanentError, TransientError
@@ -97,6 +96,7 @@ class MailLimits:
 
 @frozen
 class _Home:
+    hub: Hub
     channel: Channel
     queue: Ingest
 
@@ -133,7 +133,7 @@ class MailServer:
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
         self._queues = {hub: Ingest(hub) for hub in hubs}
-        self._homes = {address: _Home(one, self._queues[hub]) for address, (hub, one) in found.items()}
+        self._homes = {address: _Home(hub, one, self._queues[hub]) for address, (hub, one) in found.items()}
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,7 +222,7 @@ class MailServer:
     async def _keep(self, home: _Home, request: Request) -> tuple[Fate, str]:
         try:
             # In a thread: a mail that somebody made for it takes seconds to parse.
-            events = await asyncio.to_thread(_read, home.channel, request)
+            events = await asyncio.to_thread(home.hub.read, home.channel.name, request)
         except ParseError as error:
             return await self._set_aside(home.channel, request, error)
         try:
@@ -380,11 +380,6 @@ class _Refusal(asyncio.Protocol):
         if isinstance(transport, asyncio.WriteTransport):
             transport.write(_LATER.encode() + b"\r\n")
             transport.close()
-
-
-def _read(channel: Channel, request: Request) -> Sequence[Event]:
-    channel.verify(request)
-    return channel.parse(request)
 
 
 def _tell(fate: Fate, home: _Home | None, why: str, *, took_s: float) -> None:

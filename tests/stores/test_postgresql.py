@@ -29,7 +29,8 @@ from convsdk.store import open_store, postgresql
 from convsdk.testing.builders import NOON, FakeClock, hint
 
 PASSWORD = "s3cret"
-STEP = "0003_gone.post.sql"
+STEPS = ("0001_start.pre.sql", "0002_web.pre.sql", "0003_delivery.pre.sql")
+STEP = "0004_gone.post.sql"
 OF_THE_STORE = """from pg_stat_activity where pid <> pg_backend_pid()
   and application_name = current_setting('application_name')"""
 
@@ -240,7 +241,7 @@ def test_all_who_open_a_fresh_schema_at_once_get_a_store(url):
         contacts = set(pool.map(open_with_others, range(8)))
 
     assert len(contacts) == 1
-    assert sql(url, "select name from schema_step") == [("0001_start.pre.sql",), ("0002_web.pre.sql",)]
+    assert sql(url, "select name from schema_step") == [(name,) for name in STEPS]
 
 
 @pytest.mark.usefixtures("store")
@@ -268,11 +269,7 @@ def test_upgrade_is_finished_once(url, store):
         told = list(pool.map(finish, range(4)))
 
     assert sorted(told) == [[], [], [], [STEP]]
-    assert sql(url, "select name from schema_step order by name") == [
-        ("0001_start.pre.sql",),
-        ("0002_web.pre.sql",),
-        (STEP,),
-    ]
+    assert sql(url, "select name from schema_step order by name") == [(name,) for name in (*STEPS, STEP)]
     assert sql(url, "select count(*) from finished") == [(0,)]
 
 

@@ -15,7 +15,7 @@ from attrs.validators import ge, le, max_len
 from convsdk.core.events import DeliveryStatus, Event
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
-from convsdk.core.model import Identifier
+from convsdk.core.model import Identifier, IdentityHint
 from convsdk.core.texts import pieces_of
 from convsdk.errors import UnsupportedError
 
@@ -119,7 +119,8 @@ class Capabilities:
     hold messages (False for a channel that only identifies). `sends`: can answer. `attachments`, `reactions`,
     `statuses`, `echoes`: its requests can hold them. `max_text`: characters of one outbound text (None: no limit).
     `max_per_s`: how many messages a second the platform takes (None: any number). `is_idempotent`: a message that is
-    sent again with the same token arrives once, or is known by its recipient for the same.
+    sent again with the same token arrives once, or is known by its recipient for the same. `keeps_raw`: its requests
+    are archived as they arrived, before they are parsed, where there is an archive.
     """
 
     verifies: bool = False
@@ -133,6 +134,7 @@ class Capabilities:
     max_text: int | None = None
     max_per_s: float | None = None
     is_idempotent: bool = False
+    keeps_raw: bool = False
 
 
 def _are_origins(_: object, __: object, value: tuple[str, ...]) -> None:
@@ -174,12 +176,16 @@ class Widget:
 
 @frozen(kw_only=True)
 class File:
-    """A file to send: its bytes, and where the platform can fetch it, if it can."""
+    """A file to send: its bytes, and where the platform can fetch it, if it can.
+
+    `content_id` is the name by which the HTML of the message shows it (`cid:`), where it does.
+    """
 
     name: str
     media_type: str
     content: bytes = field(repr=False)
     url: str = ""
+    content_id: str = ""
 
 
 @frozen(kw_only=True)
@@ -215,6 +221,15 @@ class Receipt:
 
     external_id: str = ""
     status: DeliveryStatus = DeliveryStatus.SENT
+
+
+@frozen(kw_only=True)
+class Check:
+    """One thing that has to be right at a channel's platform: what it is, whether it is so, and what to do if not."""
+
+    what: str
+    is_right: bool
+    remedy: str = ""
 
 
 class Feed(ABC):
@@ -368,3 +383,36 @@ class Channel(ABC):
         and `PermanentError` where trying again is no use; what httpx raises is told apart by who calls this.
         """
         return self.interpret(await client.send(self.build(message)))
+
+    async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
+        """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""
+
+    def profile_request(self, who: Identifier) -> httpx.Request | None:  # noqa: ARG002  (for those who override it)
+        """Give the request that asks the platform who `who` is; None where it cannot tell of such an identifier."""
+        return None
+
+    def profile(
+        self,
+        who: Identifier,  # noqa: ARG002  (for those who override it)
+        response: httpx.Response,  # noqa: ARG002  (as above)
+        *,
+        at: datetime,  # noqa: ARG002  (as above)
+    ) -> IdentityHint | None:
+        """Read the answer to `profile_request`, of the moment `at`: traits at CHANNEL trust; None for no news.
+
+        A name that stands for nobody ("Facebook User") is none. Leave the hint's `id` empty. Raises `TransientError`
+        where it can be asked again, and `PermanentError` where somebody has to act first.
+        """
+        return None
+
+    def checks(self) -> Sequence[httpx.Request]:
+        """Give the requests that find out whether the platform is set up for this channel; none, where it cannot."""
+        return ()
+
+    def judge(self, responses: Sequence[httpx.Response]) -> Sequence[Check]:  # noqa: ARG002  (for those who override it)
+        """Give what is right and what is not, by the answers to `checks`; no secret is in it."""
+        return ()
+
+    def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:  # noqa: ARG002  (for those who override it)
+        """Give the requests that let the platform send its webhooks, to the address `callback` where that is given."""
+        return ()

@@ -93,9 +93,83 @@ class Memo:
     at: datetime
 
 
+@frozen(kw_only=True)
+class Delivery:
+    """An outbound message that is still to go; there is none of it once it went, or was given up.
+
+    It is due at `due_at`, which was decided at `put_off_at`. `owner` is the worker that has it (empty: nobody), and
+    `is_under_way` says that a request of its may have gone out. With `awaits_echo` nobody knows whether that one
+    arrived. `tries` counts those that failed, `waited_s` is how long it was put off in all, and `parts_done` how many
+    parts are there already.
+    """
+
+    message: int
+    conversation: int
+    channel: str
+    due_at: datetime
+    put_off_at: datetime
+    owner: str = ""
+    is_under_way: bool = False
+    awaits_echo: bool = False
+    tries: int = 0
+    waited_s: float = 0.0
+    parts_done: int = 0
+
+
+@frozen(kw_only=True)
+class Alias:
+    """A message of ours that a further external id means, and which part of it, counted from 0."""
+
+    conversation: int
+    message: int
+    part: int = 0
+
+
+@frozen(kw_only=True)
+class Found:
+    """A message that an external id means: its own, or an alias, which can be that of a part."""
+
+    message: Message
+    part: int = 0
+
+
+@frozen(kw_only=True)
+class Watermark:
+    """All that was sent in `thread` of `channel` up to a moment, and still has one of `statuses`."""
+
+    channel: str
+    thread: str
+    until: datetime
+    statuses: tuple[str, ...]
+
+
+@frozen(kw_only=True)
+class Outgoing:
+    """What a delivery needs: its message, the conversation, how its identifier is spelt, and what was said before.
+
+    `references` are the external ids of up to 20 messages before, the oldest first; `heard_at` is when the last
+    inbound one was written.
+    """
+
+    message: Message
+    filing: Filing
+    address: str = ""
+    references: tuple[str, ...] = ()
+    heard_at: datetime | None = None
+
+
+REFERENCES = 20
+"""How many messages before an outbound one it refers to at most."""
+
+
 @define
 class Batch:
-    """Everything that one transaction writes. `memos` are by kind and key."""
+    """Everything that one transaction writes. `memos` are by kind and key, `aliases` by channel and external id.
+
+    `revised` are messages that are stored: their text, html, attachments, status and detail become these.
+    `deliveries` are by message, those that are new and those that changed; `ended` says of which there is none any
+    more, and since when.
+    """
 
     changes: Changes = field(factory=Changes)
     hints: list[HintRecord] = field(factory=list)
@@ -109,6 +183,10 @@ class Batch:
     notices: list[Notice] = field(factory=list)
     checkpoints: dict[str, str] = field(factory=dict)
     memos: dict[tuple[str, str], Memo] = field(factory=dict)
+    revised: list[Message] = field(factory=list)
+    aliases: dict[tuple[str, str], Alias] = field(factory=dict)
+    deliveries: dict[int, Delivery] = field(factory=dict)
+    ended: dict[int, datetime] = field(factory=dict)
 
 
 @frozen(kw_only=True)
@@ -157,9 +235,48 @@ class Transaction(ABC):
     def candidates(self, queries: Sequence[ThreadQuery]) -> list[list[tuple[str, Filing]]]:
         """Give for each query the conversations that it could mean, the likeliest first.
 
-        Those that hold its references, in their order, each with the reference; then those of its thread, the newest
-        first, each with an empty string.
+        Those that hold its references, under their own id or an alias, in their order, each with the reference; then
+        those of its thread, the newest first, each with an empty string.
         """
+
+    @abstractmethod
+    def due(self, channel: str, *, owner: str, at: datetime, limit: int) -> list[Delivery]:
+        """Give up to `limit` deliveries that are due and nobody's, and make them `owner`'s; who waits longest first.
+
+        Of a conversation only the first, and the next once that has ended, when it becomes due anew: so each
+        conversation has its turn. Waits for no other worker.
+        """
+
+    @abstractmethod
+    def bring_forward(self, at: datetime) -> None:
+        """Make due now what was put off later than `at`, by a clock that has been set back since."""
+
+    @abstractmethod
+    def deliveries_of(self, owner: str) -> list[Delivery]:
+        """Give the deliveries of a worker, locked together with their conversations."""
+
+    @abstractmethod
+    def hold(self, deliveries: Sequence[Delivery]) -> dict[int, Delivery]:
+        """Give by message what `deliveries` are now, locked together with their conversations.
+
+        Those that have ended are missing. Who ends one asks this first, before memos and messages.
+        """
+
+    @abstractmethod
+    def deliveries(self, messages: Collection[int]) -> dict[int, Delivery]:
+        """Give by message the deliveries of `messages`, locked, where there are any; who asks ends none of them."""
+
+    @abstractmethod
+    def found(self, external_ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], Found]:
+        """Give by channel and external id the messages that these mean, their own ids and aliases, locked."""
+
+    @abstractmethod
+    def sent_until(self, watermarks: Sequence[Watermark]) -> list[list[Message]]:
+        """Give for each watermark its outbound messages, locked, in order of id."""
+
+    @abstractmethod
+    def memos(self, kind: str, keys: Collection[str]) -> dict[str, Memo]:
+        """Give by key the memos of that kind, as `memo` does."""
 
     @abstractmethod
     def memo(self, kind: str, key: str) -> Memo | None:
@@ -279,6 +396,18 @@ class Store(ABC):
 
         Of those with an id below `before` the newest `limit`; with `after`, of those above it the oldest.
         """
+
+    @abstractmethod
+    def message(self, workspace: str, channel: str, external_id: str) -> Message | None:
+        """Give the message of that channel and external id, its own or an alias, or None."""
+
+    @abstractmethod
+    def outgoing(self, workspace: str, deliveries: Sequence[Delivery]) -> list[Outgoing]:
+        """Give what each of `deliveries` needs, in order of message; one whose message is not there is left out."""
+
+    @abstractmethod
+    def owners(self, workspace: str) -> list[str]:
+        """Give the workers that have deliveries."""
 
     @abstractmethod
     def memo(self, workspace: str, kind: str, key: str) -> Memo | None:

@@ -14,21 +14,27 @@ from convsdk.core.consent import ConsentRecord, ConsentState, Membership
 from convsdk.core.events import Notice
 from convsdk.core.fold import Evidence, Moment
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Identifier, Message, Node, Ruling, RulingKind, Trust
+from convsdk.core.model import Direction, Identifier, Message, Node, Ruling, RulingKind, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding, Known, NewContact
 from convsdk.core.storage import (
+    REFERENCES,
+    Alias,
     Batch,
     ContactRecord,
+    Delivery,
+    Found,
     HintRecord,
     Memo,
     NamedTogether,
+    Outgoing,
     Result,
     RulingRecord,
     Store,
     ThreadQuery,
     Transaction,
     Visit,
+    Watermark,
     Withdrawal,
     cuts,
 )
@@ -57,6 +63,10 @@ class _Tables:
     notices: dict[int, Notice] = field(factory=dict)
     checkpoints: dict[str, str] = field(factory=dict)
     memos: dict[tuple[str, str], Memo] = field(factory=dict)
+    aliases: dict[tuple[str, str], Alias] = field(factory=dict)
+    deliveries: dict[int, Delivery] = field(factory=dict)
+    nexts: dict[int, int | None] = field(factory=dict)
+    """The message of each conversation that may go, if any."""
     ids: Iterator[int] = field(factory=lambda: itertools.count(1))
 
     def known(self, identifiers: Iterable[Identifier]) -> Known:
@@ -73,6 +83,12 @@ class _Tables:
                 known.holdings.setdefault(held.node, held)
                 if held.contact is not None:
                     known.roots.setdefault(held.contact, self.root(held.contact))
+
+    def found(self, key: tuple[str, str]) -> Found | None:
+        if key in self.by_external_id:
+            return Found(message=self.messages[self.by_external_id[key]])
+        alias = self.aliases.get(key)
+        return Found(message=self.messages[alias.message], part=alias.part) if alias else None
 
     def root(self, contact: int) -> int:
         # A resting contact redirects to one that may have been merged since.
@@ -165,16 +181,61 @@ class _MemoryTransaction(Transaction):
     def _candidates(self, query: ThreadQuery) -> list[tuple[str, Filing]]:
         tables = self._tables
         answered = [
-            (one, tables.filings[tables.messages[tables.by_external_id[query.channel, one]].conversation])
+            (one, tables.filings[found.message.conversation])
             for one in query.references
-            if (query.channel, one) in tables.by_external_id
+            if (found := tables.found((query.channel, one)))
         ]
         newest = sorted(tables.filings.values(), key=lambda one: one.id, reverse=True)
         threaded = [("", one) for one in newest if (one.channel, one.thread) == (query.channel, query.thread)]
         return answered + threaded
 
+    def due(self, channel: str, *, owner: str, at: datetime, limit: int) -> list[Delivery]:
+        tables = self._tables
+        free = [
+            one
+            for one in map(tables.deliveries.__getitem__, filter(None, tables.nexts.values()))
+            if one.channel == channel and not one.owner and one.due_at <= at
+        ]
+        claimed = [evolve(one, owner=owner) for one in sorted(free, key=lambda one: (one.due_at, one.message))[:limit]]
+        self._put_all(tables.deliveries, {one.message: one for one in claimed})
+        return claimed
+
+    def bring_forward(self, at: datetime) -> None:
+        late = [one for one in self._tables.deliveries.values() if one.put_off_at > at and one.due_at > at]
+        self._put_all(self._tables.deliveries, {one.message: evolve(one, due_at=at, put_off_at=at) for one in late})
+
+    def deliveries_of(self, owner: str) -> list[Delivery]:
+        return [one for one in self._tables.deliveries.values() if one.owner == owner]
+
+    def hold(self, deliveries: Sequence[Delivery]) -> dict[int, Delivery]:
+        return self.deliveries([one.message for one in deliveries])
+
+    def deliveries(self, messages: Collection[int]) -> dict[int, Delivery]:
+        return {one: self._tables.deliveries[one] for one in messages if one in self._tables.deliveries}
+
+    def found(self, external_ids: Collection[tuple[str, str]]) -> dict[tuple[str, str], Found]:
+        return {key: found for key in external_ids if (found := self._tables.found(key))}
+
+    def sent_until(self, watermarks: Sequence[Watermark]) -> list[list[Message]]:
+        return [self._sent_until(one) for one in watermarks]
+
+    def _sent_until(self, mark: Watermark) -> list[Message]:
+        filings = self._tables.filings.values()
+        threaded = {one.id for one in filings if (one.channel, one.thread) == (mark.channel, mark.thread)}
+        return [
+            one
+            for _, one in sorted(self._tables.messages.items())
+            if one.conversation in threaded
+            and one.direction is Direction.OUTBOUND
+            and one.status in mark.statuses
+            and one.at <= mark.until
+        ]
+
     def memo(self, kind: str, key: str) -> Memo | None:
         return self._tables.memos.get((kind, key))
+
+    def memos(self, kind: str, keys: Collection[str]) -> dict[str, Memo]:
+        return {key: memo for key in keys if (memo := self.memo(kind, key))}
 
     def forget_memos(self, kind: str, *, before: datetime) -> int:
         memos = self._tables.memos
@@ -208,11 +269,35 @@ class _MemoryTransaction(Transaction):
             (tables.memos, batch.memos),
         ):
             self._put_all(table, values)
+        self._put_all(tables.aliases, {key: one for key, one in batch.aliases.items() if key not in tables.aliases})
+        for message in batch.revised:
+            self._put(tables.messages, message.id, message)
+        self._write_deliveries(batch)
         for withdrawal in batch.withdrawals:
             self._withdraw(withdrawal)
         self._append(tables.traits, batch.traits)
         self._append(tables.consents, batch.consents)
         self._append(tables.memberships, batch.memberships)
+
+    def _write_deliveries(self, batch: Batch) -> None:
+        tables = self._tables
+        for delivery in batch.deliveries.values():
+            self._put(tables.deliveries, delivery.message, delivery)
+            if not tables.nexts.get(delivery.conversation):
+                self._put(tables.nexts, delivery.conversation, delivery.message)
+        for message, at in batch.ended.items():
+            if message in tables.deliveries:
+                conversation = self._take(tables.deliveries, message).conversation
+                if tables.nexts[conversation] == message:
+                    self._call_up(conversation, at)
+
+    def _call_up(self, conversation: int, at: datetime) -> None:
+        tables = self._tables
+        waiting = [one for one in tables.deliveries.values() if one.conversation == conversation]
+        following = min(waiting, key=lambda one: one.message, default=None)
+        self._put(tables.nexts, conversation, following.message if following else None)
+        if following:
+            self._put(tables.deliveries, following.message, evolve(following, due_at=max(following.due_at, at)))
 
     def _withdraw(self, withdrawal: Withdrawal) -> None:
         self._append(self._tables.withdrawals, [withdrawal])
@@ -239,6 +324,11 @@ class _MemoryTransaction(Transaction):
         else:
             self._undo.append(lambda: table.pop(key))
         table[key] = value
+
+    def _take(self, table: MutableMapping[Key, Value], key: Key) -> Value:
+        value = table.pop(key)
+        self._undo.append(lambda: table.__setitem__(key, value))
+        return value
 
     def roll_back(self) -> None:
         while self._undo:
@@ -416,6 +506,38 @@ class MemoryStore(Store):
                 reverse=True,
             )
             return found[:limit] if after is None else found[-limit:]
+
+    def message(self, workspace: str, channel: str, external_id: str) -> Message | None:
+        with self._lock:
+            found = self._workspaces[workspace].found((channel, external_id))
+            return found.message if found else None
+
+    def outgoing(self, workspace: str, deliveries: Sequence[Delivery]) -> list[Outgoing]:
+        with self._lock:
+            tables = self._workspaces[workspace]
+            asked = sorted(one.message for one in deliveries if one.message in tables.messages)
+            return [self._outgoing(tables, tables.messages[one]) for one in asked]
+
+    def _outgoing(self, tables: _Tables, message: Message) -> Outgoing:
+        filing = tables.filings[message.conversation]
+        talk = [one for _, one in sorted(tables.messages.items()) if one.conversation == filing.id]
+        before = [
+            one.external_id
+            for one in talk
+            if one.id < message.id and one.direction in {Direction.INBOUND, Direction.OUTBOUND}
+        ]
+        known = tables.known([filing.identifier] if filing.identifier else [])
+        return Outgoing(
+            message=message,
+            filing=filing,
+            address=max(known.holdings.values(), key=lambda one: one.node).spelling if known.holdings else "",
+            references=tuple(before[-REFERENCES:]),
+            heard_at=next((one.at for one in reversed(talk) if one.direction is Direction.INBOUND), None),
+        )
+
+    def owners(self, workspace: str) -> list[str]:
+        with self._lock:
+            return sorted({one.owner for one in self._workspaces[workspace].deliveries.values() if one.owner})
 
     def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
         with self._lock:

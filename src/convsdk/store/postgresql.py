@@ -31,6 +31,7 @@ from convsdk.errors import ConfigError, ConvsdkError, PermanentError, TransientE
 from convsdk.store.postgresql_transaction import (
     IDS,
     KEYS,
+    PAIRS,
     BeginAgain,
     PostgresqlTransaction,
     parameters,
@@ -114,6 +115,12 @@ class PostgresqlStore(SqlReads):
     KEYS = KEYS
     IDS = IDS
     AND_THEN = "join"
+    PAIRS = PAIRS
+    BEFORE = f"""select w.message, b.external_id from {PAIRS} w cross join lateral (
+        select m.id, m.external_id from message m where m.workspace_id = :workspace
+          and m.conversation_id = w.conversation and m.id < w.message and m.direction in ('inbound', 'outbound')
+        order by m.id desc limit :most) b
+      order by b.id"""
     writers = 3
 
     def __init__(self, url: str, *, connections: int = 8) -> None:

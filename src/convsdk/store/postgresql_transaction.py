@@ -25,10 +25,12 @@ from convsdk.core.model import Identifier
 from convsdk.core.resolver import Known
 from convsdk.core.storage import Batch, Memo, ThreadQuery
 from convsdk.store.rows import (
+    DELIVERY,
     FILING,
     FILING_FROM,
     HOLDING,
     MEMO,
+    MESSAGE,
     RULING,
     RULING_FROM,
     decode_decision,
@@ -36,6 +38,7 @@ from convsdk.store.rows import (
     keys_of,
     memo_of,
     text_of,
+    time_of,
 )
 from convsdk.store.sql_transaction import Row, SqlTransaction
 from convsdk.store.tables import COLUMNS, UPSERTS
@@ -45,6 +48,10 @@ _IDS_OF_A_HINT = 6  # about how many one needs
 
 KEYS = "(select r ->> 0 as kind, r ->> 1 as scope, r ->> 2 as value from jsonb_array_elements(:keys::jsonb) r)"
 IDS = "(select r::bigint as value from jsonb_array_elements_text(:ids::jsonb) r)"
+PAIRS = """(select (r ->> 0)::bigint as message, (r ->> 1)::bigint as conversation
+  from jsonb_array_elements(:pairs::jsonb) r)"""
+_NAMES = """(select r.ordinality - 1 as place, r.value ->> 0 as channel, r.value ->> 1 as name
+  from jsonb_array_elements(:names::jsonb) with ordinality r)"""
 
 _LOCK = f"""select i.id from identifier i where i.workspace_id = :workspace and i.id = any(array(
     select b.id from {KEYS} w join identifier b on b.workspace_id = :workspace and b.kind = w.kind
@@ -72,7 +79,12 @@ _REACH = f"""with recursive reach(id) as (
   ) select id from reach"""
 _ANSWERED = """(select r.ordinality as place, r.value ->> 0 as query, r.value ->> 1 as channel, r.value ->> 2 as name
   from jsonb_array_elements(:references::jsonb) with ordinality r) w
-  join message m on m.workspace_id = :workspace and m.channel = w.channel and m.external_id = w.name"""
+  cross join lateral (
+    select m.conversation_id from message m
+      where m.workspace_id = :workspace and m.channel = w.channel and m.external_id = w.name
+    union
+    select a.conversation_id from alias a
+      where a.workspace_id = :workspace and a.channel = w.channel and a.external_id = w.name) m"""
 _THREADED = """(select r.ordinality as place, r.value ->> 0 as query, r.value ->> 1 as channel, r.value ->> 2 as thread
   from jsonb_array_elements(:threads::jsonb) with ordinality r) w"""
 _LOCK_CONVERSATIONS = f"""select 1 from conversation c where c.workspace_id = :workspace and c.id = any(array(
@@ -90,6 +102,10 @@ _BLOCKS = "select nextval('row_id') from generate_series(1, :blocks)"
 _UPDATES = {
     "root": """update contact set root_id = (r ->> 1)::bigint from given, jsonb_array_elements(d -> 'root') r
       where workspace_id = :workspace and id = (r ->> 0)::bigint""",
+    "revised": """update message set text = r ->> 2, html = r ->> 3, attachments = r -> 4, status = r ->> 5,
+        detail = nullif(r -> 6, 'null')
+      from given, jsonb_array_elements(d -> 'revised') r
+      where workspace_id = :workspace and conversation_id = (r ->> 0)::bigint and id = (r ->> 1)::bigint""",
     "withdrawn hint": """update hint set is_withdrawn = (r ->> 1)::boolean
       from given, jsonb_array_elements(d -> 'withdrawn hint') r where workspace_id = :workspace and key = r ->> 0""",
     "withdrawn claim": """update claim set is_withdrawn = (r ->> 1)::boolean
@@ -181,6 +197,30 @@ class PostgresqlTransaction(SqlTransaction):
           and (a.at, a.key) >= (s.since, s.since_key) and (a.at, a.key) < (s.until, s.until_key)
         order by a.at, a.key limit 1) h"""
 
+    IDS = IDS
+    AMONG = "= any(array({}))"
+    AND_THEN = "join"
+    LOCKED = "for update of d"
+    DUE = f"""update delivery d set owner = :owner where d.workspace_id = :workspace and d.message_id = any(array(
+        select n.message_id from delivery n where n.workspace_id = :workspace and n.channel = :channel and n.is_next
+          and n.owner = '' and n.due_at <= :at order by n.due_at, n.message_id limit :most for update skip locked))
+      returning {DELIVERY}"""
+    FOUND = f"""select w.place, f.part, {MESSAGE} from {_NAMES} w cross join lateral (
+        select n.conversation_id, n.id, 0 as part, 0 as rank from message n
+          where n.workspace_id = :workspace and n.channel = w.channel and n.external_id = w.name
+        union all
+        select a.conversation_id, a.message_id, a.part, 1 from alias a
+          where a.workspace_id = :workspace and a.channel = w.channel and a.external_id = w.name) f
+      join message m on m.workspace_id = :workspace and m.conversation_id = f.conversation_id and m.id = f.id
+      order by m.id, f.rank for update of m"""
+    SENT_UNTIL = f"""select w.place, {MESSAGE} from (select (r ->> 0)::integer as place, r ->> 1 as channel,
+        r ->> 2 as thread, (r ->> 3)::bigint as until, r ->> 4 as status
+        from jsonb_array_elements(:marks::jsonb) r) w
+      join conversation c on c.workspace_id = :workspace and c.channel = w.channel and c.thread = w.thread
+      join message m on m.workspace_id = :workspace and m.conversation_id = c.id and m.status = w.status
+        and m.direction = 'outbound' and m.status in ('sent', 'delivered') and m.at <= w.until
+      order by m.id for update of m"""
+
     def __init__(self, connection: psycopg.Connection[Any], workspace: int, locks: Collection[int]) -> None:
         super().__init__(workspace)
         self._connection = connection
@@ -188,7 +228,6 @@ class PostgresqlTransaction(SqlTransaction):
         self._held: set[int] = set()
         self._ids = self._count()
         self._blocks: psycopg.Cursor[Any] | None = None
-        self.has_written = False
         connection.execute("begin isolation level read committed")
         self._opened = connection.execute("select pg_current_xact_id()::text")
 
@@ -260,6 +299,24 @@ class PostgresqlTransaction(SqlTransaction):
     def memo(self, kind: str, key: str) -> Memo | None:
         self._lock_names([f"memo\0{kind}\0{key}"])
         return memo_of(self._ask(MEMO, kind=kind, key=key).fetchone())
+
+    def memos(self, kind: str, keys: Collection[str]) -> dict[str, Memo]:
+        self._lock_names(f"memo\0{kind}\0{key}" for key in keys)
+        asked = {without_nul(key): key for key in keys}
+        rows = self._ask(
+            """select key, text, at from memo where workspace_id = :workspace and kind = :kind
+              and key = any(array(select jsonb_array_elements_text(:keys::jsonb)))""",
+            kind=kind,
+            keys=text_of(sorted(keys)),
+        )
+        return {asked[key]: Memo(text, time_of(at)) for key, text, at in rows}
+
+    def _lock_conversations(self, conversations: Collection[int]) -> None:
+        self._ask(
+            f"""select 1 from conversation c where c.workspace_id = :workspace
+              and c.id = any(array(select value from {IDS} w)) order by c.id for update""",
+            ids=text_of(sorted(conversations)),
+        )
 
     def _lock_names(self, names: Iterable[str]) -> None:
         """Lock what may not be there yet, by its name; a lock that others take as well by chance does no harm."""

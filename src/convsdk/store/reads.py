@@ -5,17 +5,28 @@ Statements name their values `:like_this`. What a database says in its own words
 
 import json
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, ClassVar
 
 from convsdk.core.consent import ConsentRecord, ConsentState, ListState, Membership
 from convsdk.core.fold import Moment
 from convsdk.core.inbox import Filing
-from convsdk.core.model import Direction, Identifier, Message, Node, Trust
+from convsdk.core.model import Identifier, Message, Node, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding
-from convsdk.core.storage import ContactRecord, HintRecord, Memo, NamedTogether, RulingRecord, Store, Visit
+from convsdk.core.storage import (
+    REFERENCES,
+    ContactRecord,
+    Delivery,
+    HintRecord,
+    Memo,
+    NamedTogether,
+    Outgoing,
+    RulingRecord,
+    Store,
+    Visit,
+)
 from convsdk.errors import PermanentError
 from convsdk.store.rows import (
     EPOCH_AT,
@@ -26,15 +37,15 @@ from convsdk.store.rows import (
     HOLDER_AT,
     HOLDING,
     MEMO,
+    MESSAGE,
     RULING,
     RULING_FROM,
-    decode_attachments,
-    decode_detail,
     filing_of,
     hint_of,
     holding_of,
     keys_of,
     memo_of,
+    message_of,
     ruling_of,
     stamp,
     time_of,
@@ -42,6 +53,13 @@ from convsdk.store.rows import (
 
 Row = tuple[Any, ...]
 ALWAYS = 2**62  # a moment, and an id, after all that there are
+
+# The message that an external id means, its own or an alias. Where it is both, its own counts.
+ALIASED = """(select m.conversation_id, m.id as message_id, 0 as rank from message m
+    where m.workspace_id = :workspace and m.channel = :channel and m.external_id = :name
+  union all select a.conversation_id, a.message_id, 1 from alias a
+    where a.workspace_id = :workspace and a.channel = :channel and a.external_id = :name
+  order by rank limit 1)"""
 
 
 class SqlReads(Store):
@@ -52,6 +70,12 @@ class SqlReads(Store):
 
     IDS: ClassVar[str]
     """Gives the ids of the JSON `:ids` as rows of (value)."""
+
+    PAIRS: ClassVar[str]
+    """Gives the JSON `:pairs` as rows of (message, conversation)."""
+
+    BEFORE: ClassVar[str]
+    """For each message of `:pairs`, the external ids of up to `:most` messages before it, the oldest first."""
 
     AND_THEN: ClassVar[str]
     """A join that begins with its left side."""
@@ -307,9 +331,8 @@ class SqlReads(Store):
         self, workspace: str, conversation: int, *, before: int | None = None, after: int | None = None, limit: int
     ) -> list[Message]:
         rows = self._all(
-            f"""select id, conversation_id, channel, external_id, direction, at, text, html, attachments, status, detail
-              from message where workspace_id = :workspace and conversation_id = :conversation
-              and id < :before and id > :after order by id {"desc" if after is None else "asc"} limit :most""",
+            f"""select {MESSAGE} from message m where m.workspace_id = :workspace and m.conversation_id = :conversation
+              and m.id < :before and m.id > :after order by m.id {"desc" if after is None else "asc"} limit :most""",
             {
                 "workspace": self._workspace(workspace),
                 "conversation": conversation,
@@ -319,22 +342,50 @@ class SqlReads(Store):
             },
         )
         rows.sort(key=itemgetter(0), reverse=True)
+        return [message_of(row) for row in rows]
+
+    def message(self, workspace: str, channel: str, external_id: str) -> Message | None:
+        row = self._one(
+            f"""select {MESSAGE} from {ALIASED} w {self.AND_THEN} message m
+              on m.workspace_id = :workspace and m.conversation_id = w.conversation_id and m.id = w.message_id""",
+            {"workspace": self._workspace(workspace), "channel": channel, "name": external_id},
+        )
+        return message_of(row) if row else None
+
+    def outgoing(self, workspace: str, deliveries: Sequence[Delivery]) -> list[Outgoing]:
+        asked = {
+            "workspace": self._workspace(workspace),
+            "pairs": json.dumps([(one.message, one.conversation) for one in deliveries]),
+        }
+        rows = self._all(
+            f"""select {MESSAGE}, {FILING},
+                (select i.spelling from identifier i where i.workspace_id = c.workspace_id and i.kind = n.kind
+                  and i.scope = n.scope and i.value = n.value order by i.epoch desc limit 1),
+                (select h.at from message h where h.workspace_id = c.workspace_id and h.conversation_id = c.id
+                  and h.direction = 'inbound' order by h.id desc limit 1)
+              from {self.PAIRS} w {self.AND_THEN} message m
+                on m.workspace_id = :workspace and m.conversation_id = w.conversation and m.id = w.message
+              cross join {FILING_FROM}
+              where c.workspace_id = :workspace and c.id = m.conversation_id order by m.id""",
+            asked,
+        )
+        before: dict[int, list[str]] = {}
+        for message, name in self._all(self.BEFORE, {**asked, "most": REFERENCES}):
+            before.setdefault(message, []).append(name)
         return [
-            Message(
-                id=row[0],
-                conversation=row[1],
-                channel=row[2],
-                external_id=row[3],
-                direction=Direction(row[4]),
-                at=time_of(row[5]),
-                text=row[6],
-                html=row[7],
-                attachments=decode_attachments(row[8]),
-                status=row[9],
-                detail=decode_detail(row[10]) if row[10] else None,
+            Outgoing(
+                message=message_of(row[:11]),
+                filing=filing_of(row[11:-2]),
+                address=row[-2] or "",
+                references=tuple(before.get(row[0], ())),
+                heard_at=None if row[-1] is None else time_of(row[-1]),
             )
             for row in rows
         ]
+
+    def owners(self, workspace: str) -> list[str]:
+        statement = "select distinct owner from delivery where workspace_id = :workspace and owner <> '' order by owner"
+        return [owner for (owner,) in self._all(statement, {"workspace": self._workspace(workspace)})]
 
     def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
         return memo_of(self._one(MEMO, {"workspace": self._workspace(workspace), "kind": kind, "key": key}))

@@ -13,7 +13,9 @@ from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import (
     Attachment,
     Decision,
+    Direction,
     Identifier,
+    Message,
     Node,
     Ruling,
     RulingKind,
@@ -21,6 +23,7 @@ from convsdk.core.model import (
 )
 from convsdk.core.resolver import Holding
 from convsdk.core.storage import (
+    Delivery,
     HintRecord,
     Memo,
     RulingRecord,
@@ -53,6 +56,10 @@ RULING = "r.id, r.kind, a.kind, a.scope, a.value, b.kind, b.scope, b.value, r.at
 RULING_FROM = """ruling r
   join identifier a on a.workspace_id = r.workspace_id and a.id = r.a_id
   join identifier b on b.workspace_id = r.workspace_id and b.id = r.b_id"""
+MESSAGE = """m.id, m.conversation_id, m.channel, m.external_id, m.direction, m.at, m.text, m.html, m.attachments,
+  m.status, m.detail"""
+DELIVERY = """d.message_id, d.conversation_id, d.channel, d.due_at, d.put_off_at, d.owner, d.is_under_way,
+  d.awaits_echo, d.tries, d.waited_s, d.parts_done"""
 
 MEMO = "select text, at from memo where workspace_id = :workspace and kind = :kind and key = :key"
 
@@ -145,6 +152,60 @@ def filing_of(row: Sequence[Any]) -> Filing:
         unread=unread,
         assignee=assignee,
         bot=bot,
+    )
+
+
+def message_of(row: Sequence[Any]) -> Message:
+    """Give the message in a row of `MESSAGE`."""
+    number, conversation, channel, external_id, direction, at, text, html, attachments, status, detail = row
+    return Message(
+        id=number,
+        conversation=conversation,
+        channel=channel,
+        external_id=external_id,
+        direction=Direction(direction),
+        at=time_of(at),
+        text=text,
+        html=html,
+        attachments=decode_attachments(attachments),
+        status=status,
+        detail=decode_detail(detail) if detail else None,
+    )
+
+
+def delivery_of(row: Sequence[Any]) -> Delivery:
+    """Give the delivery in a row of `DELIVERY`."""
+    message, conversation, channel, due_at, put_off_at, owner, is_under_way, awaits_echo, *counts = row
+    tries, waited_s, parts_done = counts
+    return Delivery(
+        message=message,
+        conversation=conversation,
+        channel=channel,
+        due_at=time_of(due_at),
+        put_off_at=time_of(put_off_at),
+        owner=owner,
+        is_under_way=bool(is_under_way),
+        awaits_echo=bool(awaits_echo),
+        tries=tries,
+        waited_s=waited_s,
+        parts_done=parts_done,
+    )
+
+
+def delivery_row(one: Delivery) -> tuple[Any, ...]:
+    """Give the row of a delivery, in the order of `DELIVERY`."""
+    return (
+        one.message,
+        one.conversation,
+        one.channel,
+        stamp(one.due_at),
+        stamp(one.put_off_at),
+        one.owner,
+        one.is_under_way,
+        one.awaits_echo,
+        one.tries,
+        one.waited_s,
+        one.parts_done,
     )
 
 

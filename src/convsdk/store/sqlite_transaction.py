@@ -10,10 +10,12 @@ from convsdk.core.model import Identifier
 from convsdk.core.resolver import Known
 from convsdk.core.storage import Batch, Memo, ThreadQuery
 from convsdk.store.rows import (
+    DELIVERY,
     FILING,
     FILING_FROM,
     HOLDING,
     MEMO,
+    MESSAGE,
     RULING,
     RULING_FROM,
     decode_decision,
@@ -21,10 +23,12 @@ from convsdk.store.rows import (
     keys_of,
     memo_of,
     text_of,
+    time_of,
 )
 from convsdk.store.sql_transaction import Row, SqlTransaction
 from convsdk.store.tables import COLUMNS, UPSERTS
 
+_NAMES = "(select key as place, value ->> 0 as channel, value ->> 1 as name from json_each(:names))"
 KEYS = "(select value ->> 0 as kind, value ->> 1 as scope, value ->> 2 as value from json_each(:keys))"
 
 _INSERT = {
@@ -32,6 +36,8 @@ _INSERT = {
     f" {UPSERTS.get(table, '')}"
     for table, names in ((table, [one.split()[0] for one in columns.split(", ")]) for table, columns in COLUMNS.items())
 }
+_REVISE = """update message set text = ?, html = ?, attachments = ?, status = ?, detail = ?
+  where workspace_id = ? and id = ?"""
 _GROW = """update conversation set last_at = ?, status = ?, messages = ?, unread = ?, assignee = ?,
   bot = ?
   where workspace_id = ? and id = ?"""
@@ -95,6 +101,24 @@ class SqliteTransaction(SqlTransaction):
           and a.trust = s.value ->> 1 and a.may_create = s.value ->> 2 and not a.is_withdrawn
           and (a.at, a.key) >= (s.value ->> 3, s.value ->> 4) and (a.at, a.key) < (s.value ->> 5, s.value ->> 6)
         order by a.at, a.key limit 1)"""
+
+    IDS = "json_each(:ids)"
+    AMONG = "in ({})"
+    AND_THEN = "cross join"
+    DUE = f"""update delivery as d set owner = :owner where workspace_id = :workspace and message_id in (
+        select n.message_id from delivery n where n.workspace_id = :workspace and n.channel = :channel and n.is_next
+          and n.owner = '' and n.due_at <= :at order by n.due_at, n.message_id limit :most)
+      returning {DELIVERY.replace("d.", "")}"""
+    FOUND = f"""select w.place, 0, {MESSAGE} from {_NAMES} w
+        cross join message m on m.workspace_id = :workspace and m.channel = w.channel and m.external_id = w.name
+      union all select w.place, a.part, {MESSAGE} from {_NAMES} w
+        cross join alias a on a.workspace_id = :workspace and a.channel = w.channel and a.external_id = w.name
+        cross join message m on m.workspace_id = :workspace and m.id = a.message_id"""
+    SENT_UNTIL = f"""select w.value ->> 0, {MESSAGE} from json_each(:marks) w
+      cross join conversation c
+        on c.workspace_id = :workspace and c.channel = w.value ->> 1 and c.thread = w.value ->> 2
+      cross join message m on m.workspace_id = :workspace and m.conversation_id = c.id and m.status = w.value ->> 4
+        and m.direction = 'outbound' and m.status in ('sent', 'delivered') and m.at <= w.value ->> 3"""
 
     def __init__(self, connection: sqlite3.Connection, workspace: int) -> None:
         super().__init__(workspace)
@@ -160,10 +184,12 @@ class SqliteTransaction(SqlTransaction):
         if references:
             for place, reference, *row in self._run(
                 f"""select w.value ->> 0, w.value ->> 2, {FILING} from json_each(:references) w
-                  cross join message m on m.workspace_id = :workspace and m.channel = w.value ->> 1
-                    and m.external_id = w.value ->> 2
                   cross join {FILING_FROM}
-                  where c.workspace_id = :workspace and c.id = m.conversation_id
+                  where c.workspace_id = :workspace and c.id = coalesce(
+                    (select m.conversation_id from message m where m.workspace_id = :workspace
+                      and m.channel = w.value ->> 1 and m.external_id = w.value ->> 2),
+                    (select a.conversation_id from alias a where a.workspace_id = :workspace
+                      and a.channel = w.value ->> 1 and a.external_id = w.value ->> 2))
                   order by w.key""",
                 {"workspace": self._workspace, "references": text_of(references)},
             ):
@@ -188,6 +214,15 @@ class SqliteTransaction(SqlTransaction):
     def memo(self, kind: str, key: str) -> Memo | None:
         return memo_of(self._ask(MEMO, kind=kind, key=key).fetchone())
 
+    def memos(self, kind: str, keys: Collection[str]) -> dict[str, Memo]:
+        rows = self._ask(
+            """select key, text, at from memo where workspace_id = :workspace and kind = :kind
+              and key in (select value from json_each(:keys))""",
+            kind=kind,
+            keys=text_of(sorted(keys)),
+        )
+        return {key: Memo(text, time_of(at)) for key, text, at in rows}
+
     def new_ids(self) -> Iterator[int]:
         if self._ids is None:
             (first,) = self._run("select next_id from workspace where id = ?", (self._workspace,)).fetchone()
@@ -203,7 +238,9 @@ class SqliteTransaction(SqlTransaction):
     def _write(self, rows: Mapping[str, Sequence[Row]], batch: Batch) -> None:
         for table, found in rows.items():
             left = self._grow(found, batch.filings) if table == "conversation" else found
-            if left:
+            if table == "revised":
+                self._run_many(_REVISE, [(*row[2:], self._workspace, row[1]) for row in left])
+            elif left:
                 self._run_many(_INSERT[table], [(self._workspace, *row) for row in left])
         if batch.changes.roots:
             self._run_many(

@@ -10,7 +10,7 @@ from convsdk.core.inbox import Filing
 from convsdk.core.model import Identifier, Message
 from convsdk.core.resolver import Changes
 from convsdk.core.storage import Batch, HintRecord
-from convsdk.store.rows import decision_text, encode, evidence_text, row_of, stamp
+from convsdk.store.rows import decision_text, delivery_row, encode, evidence_text, row_of, stamp
 
 Row = Sequence[Any]
 
@@ -36,6 +36,11 @@ COLUMNS = {
     "outbox": "id bigint, type text, version integer, at bigint, payload jsonb",
     "checkpoint": "name text, position text",
     "memo": "kind text, key text, text text, at bigint",
+    "alias": "channel text, external_id text, conversation_id bigint, message_id bigint, part integer",
+    "delivery": "message_id bigint, conversation_id bigint, channel text, due_at bigint, put_off_at bigint, "
+    "owner text, is_under_way boolean, awaits_echo boolean, tries integer, waited_s float8, parts_done integer",
+    # Not a table: the columns of a message that can change, after the key that finds it.
+    "revised": "conversation_id bigint, id bigint, text text, html text, attachments jsonb, status text, detail jsonb",
 }
 
 # What a row does that is there already.
@@ -49,6 +54,11 @@ UPSERTS = {
       assignee = excluded.assignee, bot = excluded.bot""",
     "checkpoint": "on conflict (workspace_id, name) do update set position = excluded.position",
     "memo": "on conflict (workspace_id, kind, key) do update set text = excluded.text, at = excluded.at",
+    "alias": "on conflict (workspace_id, channel, external_id) do nothing",
+    "delivery": """on conflict (workspace_id, message_id) do update set due_at = excluded.due_at,
+      put_off_at = excluded.put_off_at, owner = excluded.owner, is_under_way = excluded.is_under_way,
+      awaits_echo = excluded.awaits_echo, tries = excluded.tries, waited_s = excluded.waited_s,
+      parts_done = excluded.parts_done""",
 }
 
 
@@ -84,6 +94,8 @@ def rows_in(
     said = (batch.rulings, batch.traits, batch.consents, batch.memberships, batch.withdrawals, batch.checkpoints)
     if batch.memos or any(said):
         rows.update(_said(batch, base, new_ids()))
+    if batch.deliveries or batch.aliases or batch.revised:
+        rows.update(_outgoing(batch))
     return {table: found for table, found in rows.items() if found}
 
 
@@ -153,6 +165,16 @@ def _message(one: Message) -> Row:
         one.status,
         Raw(encode(one.detail)) if one.detail else None,
     )
+
+
+def _outgoing(batch: Batch) -> dict[str, Sequence[Row]]:
+    return {
+        "alias": [(*key, one.conversation, one.message, one.part) for key, one in sorted(batch.aliases.items())],
+        "delivery": [delivery_row(one) for _, one in sorted(batch.deliveries.items())],
+        "revised": [
+            (one.conversation, one.id, *_message(one)[6:]) for one in sorted(batch.revised, key=lambda one: one.id)
+        ],
+    }
 
 
 def _said(batch: Batch, base: Mapping[Identifier, int], ids: Iterator[int]) -> dict[str, Sequence[Row]]:

@@ -26,7 +26,18 @@ from convsdk.core.consent import ConsentState, ListState
 from convsdk.core.events import Event, MessageReceived, Notice
 from convsdk.core.model import Attachment, Claim, Decision, Direction, Identifier, IdentityHint, Message, Outcome, Trust
 from convsdk.core.resolver import Known
-from convsdk.core.storage import Batch, ContactRecord, Memo, Store, ThreadQuery, Transaction
+from convsdk.core.storage import (
+    REFERENCES,
+    Alias,
+    Batch,
+    ContactRecord,
+    Delivery,
+    Memo,
+    Store,
+    ThreadQuery,
+    Transaction,
+    Watermark,
+)
 from convsdk.errors import ConvsdkError
 from convsdk.hub import Hub
 from convsdk.store.memory import MemoryStore
@@ -460,6 +471,217 @@ class StoreContract:
             assert store.filing(_SHOP, filing.id) == evolve(filing, bot=_ODD_TEXT, messages=2)
             assert [one.detail for one in store.messages(_SHOP, filing.id, limit=5)] == [detail, None]
 
+    def test_a_revised_message_keeps_its_place(self) -> None:
+        """A message's words, files, status and detail can change, what it is and where it stands cannot."""
+        with self._store() as store:
+            (received,) = _hub(store).receive("chat", [_message("1", "ann")])
+            (before,) = store.messages(_SHOP, received.conversation or 0, limit=5)
+            files = (Attachment(name=_ODD_TEXT, url="https://x.example/1"),)
+            after = evolve(before, text=_ODD_TEXT, html="<p>", attachments=files, status="seen", detail={"a": [1]})
+
+            _write(store, Batch(revised=[after]))
+
+            assert store.messages(_SHOP, received.conversation or 0, limit=5) == [after]
+            _write(store, Batch(revised=[evolve(after, detail=None)]))
+            assert store.message(_SHOP, "chat", "1") == evolve(after, detail=None)
+            with _failing(store, after_writes=1), pytest.raises(_Failure):
+                _write(store, Batch(revised=[before]))
+            assert store.message(_SHOP, "chat", "1") == evolve(after, detail=None)
+
+    def test_an_alias_leads_to_its_message(self) -> None:
+        """A message is found by each of its external ids, the first that said what one means is right, and so later."""
+        with self._store() as store:
+            first, second = _queue(store, "ann", 1), _queue(store, "bob", 1)
+            alias = Alias(conversation=first[0].conversation, message=first[0].message, part=2)
+            rival = evolve(alias, conversation=second[0].conversation, message=second[0].message)
+
+            _write(store, Batch(aliases={("mail", _ODD_TEXT): alias}))
+            _write(store, Batch(aliases={("mail", _ODD_TEXT): rival, ("mail", "out/ann/0"): rival}))
+
+            asked = [("mail", _ODD_TEXT), ("mail", "out/ann/0"), ("mail", "none"), ("chat", _ODD_TEXT)]
+            found = store.transact(_SHOP, lambda one: one.found(asked))
+            assert {key: (one.message.id, one.part) for key, one in found.items()} == {
+                asked[0]: (first[0].message, 2),
+                asked[1]: (first[0].message, 0),
+            }
+            assert store.message(_SHOP, "mail", _ODD_TEXT) == found[asked[0]].message
+            assert store.message("another", "mail", _ODD_TEXT) is None
+            query = ThreadQuery(channel="mail", thread="none", references=("none", _ODD_TEXT))
+            (candidates,) = store.transact(_SHOP, lambda one: one.candidates([query]))
+            assert [(name, one.id) for name, one in candidates] == [(_ODD_TEXT, first[0].conversation)]
+
+    def test_what_a_watermark_moves_is_found(self) -> None:
+        """The outbound messages of a thread up to a moment are given, with the statuses that were asked for."""
+        with self._store() as store:
+            deliveries = _queue(store, "ann", 4)
+            _queue(store, "bob", 1)
+            sent = _said(store, deliveries)
+            statuses = ("sent", "delivered", "read", "sent")
+            _write(store, Batch(revised=[evolve(one, status=as_) for one, as_ in zip(sent, statuses, strict=True)]))
+            mark = Watermark(channel="mail", thread="ann", until=sent[2].at, statuses=("sent", "delivered"))
+            marks = [mark, evolve(mark, until=sent[3].at, statuses=("sent",)), evolve(mark, channel="chat")]
+
+            found = store.transact(_SHOP, lambda one: one.sent_until(marks))
+
+            assert [[one.external_id for one in each] for each in found] == [
+                ["out/ann/0", "out/ann/1"],
+                ["out/ann/0", "out/ann/3"],
+                [],
+            ]
+
+    def test_memos_are_read_together(self) -> None:
+        """Those that are there are given by key."""
+        with self._store() as store:
+            memo = Memo(_ODD_TEXT, NOON)
+            _remember(store, {("report", _ODD_TEXT): memo, ("report", "b"): memo, ("duty", "c"): memo})
+
+            found = store.transact(_SHOP, lambda one: one.memos("report", ["c", _ODD_TEXT]))
+
+            assert found == {_ODD_TEXT: memo}
+
+    # -- deliveries
+
+    def test_a_delivery_is_kept_until_it_ends(self) -> None:
+        """It comes back as it was last written, to nobody but its workspace, and is gone once it has ended."""
+        with self._store() as store:
+            (delivery,) = _queue(store, "ann", 1)
+            changed = Delivery(
+                message=delivery.message,
+                conversation=delivery.conversation,
+                channel="mail",
+                due_at=NOON + timedelta(hours=1),
+                put_off_at=NOON,
+                owner=_ODD_TEXT,
+                is_under_way=True,
+                awaits_echo=True,
+                tries=3,
+                waited_s=2.5,
+                parts_done=1,
+            )
+
+            _write(store, Batch(deliveries={changed.message: changed}))
+
+            for read in (
+                lambda one: one.deliveries([changed.message, _MANY]),
+                lambda one: one.hold([delivery]),
+                lambda one: {found.message: found for found in one.deliveries_of(_ODD_TEXT)},
+            ):
+                assert store.transact(_SHOP, read) == {changed.message: changed}
+            assert store.owners(_SHOP) == [_ODD_TEXT]
+            assert store.owners("another") == []
+            with _failing(store, after_writes=1), pytest.raises(_Failure):
+                _write(store, Batch(ended={changed.message: NOON}))
+            _write(store, Batch(ended={changed.message: NOON, _MANY: NOON}))
+            assert store.transact(_SHOP, lambda one: one.deliveries([changed.message])) == {}
+            assert store.owners(_SHOP) == []
+
+    def test_a_delivery_is_given_once(self) -> None:
+        """What one worker was given, no other is, however many ask at once; another channel's to nobody else."""
+        with self._store() as store:
+            queued = [one for number in range(30) for one in _queue(store, f"p{number}", 1)]
+            taken: dict[int, list[Delivery]] = {worker: [] for worker in range(4)}
+
+            def take(worker: int) -> None:
+                while due := _due(store, owner=f"worker {worker}", limit=3):
+                    taken[worker] += due
+
+            _at_once(4, take)
+
+            given_away = [one for each in taken.values() for one in each]
+            assert sorted(one.message for one in given_away) == [one.message for one in queued]
+            assert {one.owner for one in taken[0]} <= {"worker 0"}
+            assert _due(store, channel="chat") == []
+
+    def test_a_conversation_is_in_order_and_has_its_turn(self) -> None:
+        """Only the first of a conversation is due, and the next after all that others have waiting already."""
+        with self._store() as store:
+            ann = _queue(store, "ann", 3)
+            bob = _queue(store, "bob", 2, at=NOON + timedelta(seconds=1))
+            order: list[int] = []
+
+            for turn in range(5):
+                at = NOON + timedelta(minutes=1 + turn)
+                (one,) = _due(store, at=at, limit=1)
+                order.append(one.message)
+                assert one.message not in [other.message for other in _due(store, at=at, owner="late", limit=1)]
+                _write(store, Batch(deliveries={late.message: late for late in _freed(store, "late")}))
+                _write(store, Batch(ended={one.message: at}))
+
+            assert order == [one.message for one in (ann[0], bob[0], ann[1], bob[1], ann[2])]
+            assert _due(store) == []
+
+    def test_who_is_put_off_holds_up_its_conversation_alone(self) -> None:
+        """A delivery that is not due yet lets none of its conversation pass, and all others."""
+        with self._store() as store:
+            first, _ = _queue(store, "ann", 2)
+            (other,) = _queue(store, "bob", 1)
+            later = NOON + timedelta(minutes=1)
+            _write(store, Batch(deliveries={first.message: evolve(first, due_at=later)}))
+
+            assert [one.message for one in _due(store, at=NOON)] == [other.message]
+            assert [one.message for one in _due(store, at=later)] == [first.message]
+
+    def test_a_clock_that_is_set_back_holds_nothing_up(self) -> None:
+        """What was put off by a clock that was ahead becomes due; what the clock of now put off does not."""
+        with self._store() as store:
+            (ahead,), (right,) = _queue(store, "ann", 1), _queue(store, "bob", 1)
+            hour = timedelta(hours=1)
+            for one, at in ((ahead, NOON + hour), (right, NOON)):
+                _write(store, Batch(deliveries={one.message: evolve(one, put_off_at=at, due_at=NOON + 2 * hour)}))
+
+            store.transact(_SHOP, lambda one: one.bring_forward(NOON))
+
+            assert [one.message for one in _due(store, at=NOON)] == [ahead.message]
+
+    def test_no_delivery_is_forgotten_between_writers(self) -> None:
+        """While answers are queued and others end in one conversation, there is always one that may go."""
+        with self._store() as store:
+            hub = _hub(store)
+            (received,) = hub.receive("mail", [evolve(_message("ann", "ann"), thread="ann")])
+            conversation = received.conversation or 0
+
+            def work(worker: int) -> None:
+                for turn in range(20):
+                    if worker:
+                        _queue_one(store, "ann", conversation, f"{worker}/{turn}")
+                        continue
+                    _end_all(store)
+
+            _at_once(4, work)
+            while _end_all(store):
+                continue
+
+            assert store.transact(_SHOP, lambda one: one.deliveries(range(_MANY // 100))) == {}
+
+    def test_what_a_delivery_needs_is_given(self) -> None:
+        """Its message, conversation, the spelling of the address, up to 20 messages before, when the last came in."""
+        with self._store() as store:
+            hub = _hub(store)
+            claims = (Claim("email", "Ann@Shop.example", Trust.CHANNEL),)
+            events = [
+                MessageReceived(
+                    external_id=f"in/{turn}",
+                    hint=IdentityHint(at=NOON + timedelta(minutes=turn), identifiers=claims),
+                    at=NOON + timedelta(minutes=turn),
+                    thread="ann",
+                )
+                for turn in range(REFERENCES + 2)
+            ]
+            (*_, received) = hub.receive("mail", events)
+            hub.note(received.conversation or 0, "only for us", by="eve")
+            first, second = (_queue_one(store, "ann", received.conversation or 0, name) for name in ("1", "2"))
+            (other,) = _queue(store, "bob", 1)
+
+            found = store.outgoing(_SHOP, [second, evolve(first, message=_MANY), other])
+
+            assert [one.message.external_id for one in found] == ["out/ann/2", "out/bob/0"]
+            assert found[0].address == "Ann@Shop.example"
+            assert found[0].filing.identifier == _email("ann")
+            names = [*(f"in/{turn}" for turn in range(REFERENCES + 2)), "out/ann/1"]
+            assert found[0].references == tuple(names[-REFERENCES:])
+            assert found[0].heard_at == NOON + timedelta(minutes=REFERENCES + 1)
+            assert found[1].references == ("bob",)
+
     def test_a_thread_gives_its_conversations(self) -> None:
         """The conversations of one thread of one channel come newest first, and no more than asked for."""
         with self._store() as store:
@@ -644,6 +866,54 @@ def _proven(id: str, name: str, **fields: Any) -> IdentityHint:  # noqa: A002, A
 
 def _message(external_id: str, name: str) -> MessageReceived:
     return MessageReceived(external_id=external_id, hint=_hint("", name, trust=Trust.CHANNEL), at=NOON, text=name)
+
+
+def _write(store: Store, batch: Batch) -> None:
+    store.transact(_SHOP, lambda one: one.write(batch))
+
+
+def _queue(store: Store, name: str, count: int, *, at: datetime = NOON) -> list[Delivery]:
+    """Let somebody write by mail, and queue so many answers."""
+    (received,) = _hub(store).receive("mail", [evolve(_message(name, name), thread=name)])
+    return [_queue_one(store, name, received.conversation or 0, str(number), at=at) for number in range(count)]
+
+
+def _queue_one(store: Store, thread: str, conversation: int, name: str, *, at: datetime = NOON) -> Delivery:
+    def work(transaction: Transaction) -> Delivery:
+        transaction.candidates([ThreadQuery(channel="mail", thread=thread)])
+        number = next(transaction.new_ids())
+        said = evolve(_outbound(number, conversation, {}), channel="mail", external_id=f"out/{thread}/{name}")
+        delivery = Delivery(message=number, conversation=conversation, channel="mail", due_at=at, put_off_at=at)
+        transaction.write(Batch(messages=[evolve(said, at=at + timedelta(minutes=1) * number)]))
+        transaction.write(Batch(deliveries={number: delivery}))
+        return delivery
+
+    return store.transact(_SHOP, work)
+
+
+def _said(store: Store, deliveries: Sequence[Delivery]) -> list[Message]:
+    return [one.message for one in store.outgoing(_SHOP, deliveries)]
+
+
+def _due(
+    store: Store, *, channel: str = "mail", owner: str = "worker", at: datetime = NOON, limit: int = _MANY
+) -> list[Delivery]:
+    return store.transact(_SHOP, lambda one: one.due(channel, owner=owner, at=at, limit=limit))
+
+
+def _freed(store: Store, owner: str) -> list[Delivery]:
+    return [evolve(one, owner="") for one in store.transact(_SHOP, lambda one: one.deliveries_of(owner))]
+
+
+def _end_all(store: Store) -> int:
+    """End what is due, as a worker does; give how many there were."""
+
+    def end(transaction: Transaction, due: list[Delivery]) -> None:
+        transaction.write(Batch(ended=dict.fromkeys(transaction.hold(due), NOON)))
+
+    due = _due(store)
+    store.transact(_SHOP, lambda one: end(one, due))
+    return len(due)
 
 
 def _remember(store: Store, memos: dict[tuple[str, str], Memo]) -> None:

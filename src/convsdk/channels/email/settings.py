@@ -6,8 +6,10 @@ from ipaddress import ip_address
 from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
-from attrs.validators import and_, gt, le, min_len
+from attrs.validators import and_, gt, le, max_len, min_len
 
+from convsdk.channels.email.body import REPLY_LINE, is_own_line
+from convsdk.channels.email.sending import AutomaticAnswer, Sending
 from convsdk.core.identifiers import EmailAddress
 from convsdk.core.ports import Secret
 
@@ -29,6 +31,16 @@ def _is_address(_: object, attribute: "Attribute[Any]", value: str | tuple[str, 
             raise ValueError(
                 f"{attribute.name}: {address!r} is no e-mail address: write one such as 'help@shop.example'"
             )
+
+
+def _is_address_or_empty(_: object, attribute: "Attribute[Any]", value: str) -> None:
+    if value:
+        _is_address(_, attribute, value)
+
+
+def _is_reply_line(_: object, __: object, value: str) -> None:
+    if value and not is_own_line(value):
+        raise ValueError(f"reply_line: {value!r} would not be known again: write words between ##- and -##")
 
 
 def _is_loopback(host: str) -> bool:
@@ -98,18 +110,27 @@ class EmailSettings:
     `relays` are those of its own addresses that send for others (a contact form, a group that forwards): their mail
     is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
     server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
-    only asserted. `imap` is a mailbox to read: all mail in it is the channel's, whatever address it was sent to.
+    only asserted.
+
+    `sending` is how it answers; None: it does not. Mail goes out from `sender` (empty: `address`) under `name`, and
+    begins with `reply_line`, below which an answer is known to be quoted. `automatic_answer` is what people are told
+    at once. `imap` is a mailbox to read: all mail in it is the channel's, whatever address it was sent to.
     """
 
     address: str = field(validator=_is_address)
     own: tuple[str, ...] = field(default=(), validator=_is_address)
     relays: tuple[str, ...] = field(default=(), validator=_is_address)
     authserv_id: str = ""
+    name: str = field(default="", validator=max_len(100))
+    sender: str = field(default="", validator=_is_address_or_empty)
+    reply_line: str = field(default=REPLY_LINE, validator=_is_reply_line)
+    sending: Sending | None = None
+    automatic_answer: AutomaticAnswer | None = None
     imap: ImapSettings | None = None
 
     @cached_property
     def _own_keys(self) -> frozenset[str]:
-        return frozenset(map(key_of, (self.address, *self.own, *self.relays)))
+        return frozenset(map(key_of, (self.address, *filter(None, (self.sender,)), *self.own, *self.relays)))
 
     @cached_property
     def _relay_keys(self) -> frozenset[str]:
@@ -137,6 +158,15 @@ class EmailSettings:
     def is_relay(self, address: str) -> bool:
         """Say whether mail from `address` speaks for somebody else."""
         return key_of(address) in self._relay_keys
+
+    @property
+    def public_address(self) -> str:
+        """Give the address that its mail is from."""
+        return self.sender or self.address
+
+    def has_token(self, token: str) -> bool:
+        """Say whether `token` is one that an answer can be known by."""
+        return re.fullmatch(_TOKEN, token) is not None
 
     def reply_address(self, token: str) -> str:
         """Give the address at which an answer to the message with `token` arrives."""
