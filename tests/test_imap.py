@@ -1,10 +1,16 @@
 import asyncio
 import itertools
+import json
+import os
+import re
+import signal
 import subprocess
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +20,13 @@ from structlog.testing import capture_logs
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.settings import EmailSettings, ImapSettings
 from convsdk.core.ports import Secret
+from convsdk.core.storage import Batch, Memo
 from convsdk.errors import TransientError
 from convsdk.hub import Hub
 from convsdk.listening import Listening
 from convsdk.rejects import Rejects
 from convsdk.store.memory import MemoryStore
+from convsdk.testing.builders import NOON
 
 PATIENCE_S = 30
 
@@ -73,7 +81,7 @@ def listening(folder, *channels, store=None, rejects=None, **options):
 
 def texts(hub):
     """Give the texts of all messages in the store, in the order in which they were kept."""
-    found = [message for one in hub.conversations(limit=10_000) for message in hub.messages(one.id).items]
+    found = [message for one in hub.conversations(limit=10_000) for message in hub.messages(one.id, limit=10_000).items]
     return [one.text.strip() for one in sorted(found, key=lambda one: one.id)]
 
 
@@ -359,11 +367,11 @@ def test_new_uids_lose_and_double_nothing(tmp_path):
         time.sleep(1)  # or its UIDVALIDITY, a time in seconds, could be the same
         dovecot.start()
         dovecot.deliver(letter("after"))
-        until(lambda: len(texts(found.hub)) == 6)
+        until(lambda: sum(one["event"] == "heard" for one in logs) == 11)
         after = position_of(found.hub)
 
     assert before.split()[0] != after.split()[0]
-    assert texts(found.hub) == [*(f"mail {number}" for number in range(5)), "after"]
+    assert sorted(texts(found.hub)) == ["after", *(f"mail {number}" for number in range(5))]
 
 
 def test_garbage_goes_to_the_rejects_and_the_next_one_arrives(tmp_path):
@@ -441,3 +449,149 @@ def test_mail_waits_for_the_store(shared, tmp_path):
         until(lambda: not shared.mails(user))
 
     assert left == 2
+
+
+# -- as a program
+
+CONFIG = """store = "sqlite:///shop.db"
+[channels.mail]
+type = "email"
+address = "help@shop.example"
+[channels.mail.imap]
+host = "127.0.0.1"
+port = {port}
+user = "help"
+password = {{ env = "MAILBOX" }}
+tls = "none"
+start = "beginning"
+"""
+PROGRAM = "from convsdk.cli import main; main()"
+# The log's line is written after the commit and before the move.
+DYING = (
+    "import os, structlog; structlog.configure = lambda **_: None;"
+    "structlog.configure_once(processors=[lambda *_: os.kill(os.getpid(), 9)]);"
+)
+
+
+@contextmanager
+def reading(folder, port, *more, program=PROGRAM, command="mail"):
+    """Run a command as a user does, once it is ready; give the process."""
+    (folder / "convsdk.toml").write_text("\n".join((CONFIG.format(port=port), *more)), encoding="utf-8")
+    environ = os.environ | {"MAILBOX": PASSWORD}
+    arguments = ["--port=0"] if command == "serve" else []
+    with (
+        (folder / "log").open("a") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", program, command, "--json", *arguments],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environ,
+        ) as process,
+    ):
+        try:
+            assert json.loads(process.stdout.readline())
+            yield process
+        finally:
+            process.kill()
+
+
+def kept(folder):
+    """Give the texts of all messages in the store of a folder, sorted."""
+    with closing(Hub(f"sqlite:///{folder}/shop.db")) as hub:
+        return sorted(texts(hub))
+
+
+def give_lease_back(folder):
+    """Do what a process that was killed did not: the next one would wait for half a minute."""
+    batch = Batch(memos={("listening/mail", "lease"): Memo("", NOON)})
+    with closing(Hub(f"sqlite:///{folder}/shop.db")) as hub:
+        hub.store.transact("default", lambda transaction: transaction.write(batch))
+
+
+def high_water_kib(process):
+    """Give how much memory a process has had at most."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def heard(folder):
+    """Give how many mails the log tells of."""
+    return (folder / "log").read_text().count("event=heard")
+
+
+@pytest.mark.parametrize("command", ["mail", "serve"])
+def test_command_reads_the_mailbox_until_a_signal(tmp_path, command):
+    """Both programs read it, SIGTERM ends them well and at once, and the log has nothing of mail or password."""
+    with Dovecot() as dovecot, reading(tmp_path, dovecot.imap, command=command) as process:
+        dovecot.deliver(letter("one"))
+        until(lambda: heard(tmp_path) == 1)
+        process.terminate()
+        status = process.wait(PATIENCE_S)
+
+    log = (tmp_path / "log").read_text()
+    assert status == 0
+    assert kept(tmp_path) == ["one"]
+    assert "channel=mail outcome=taken" in log
+    assert not any(word in log for word in (PASSWORD, "ann@", "Traceback"))
+    assert not list(tmp_path.glob("shop.db-*")), "the store was not closed"
+
+
+def test_mail_that_was_kept_and_not_moved_is_moved_later(tmp_path):
+    """A kill between commit and move leaves the mail where it was: the next start moves it, and reads it no more."""
+    move = 'done = "move"', 'move_to = "Done"'
+    with Dovecot() as dovecot:
+        dovecot.deliver(letter("one"), letter("two"))
+        with reading(tmp_path, dovecot.imap, *move, program=DYING + PROGRAM) as process:
+            status = process.wait(PATIENCE_S)
+        after_kill = kept(tmp_path), len(dovecot.mails()), len(dovecot.mails(folder="Done"))
+        give_lease_back(tmp_path)
+        with reading(tmp_path, dovecot.imap, *move):
+            until(lambda: len(dovecot.mails(folder="Done")) == 2)
+
+    assert status == -signal.SIGKILL
+    assert after_kill == (["one"], 2, 0)
+    assert kept(tmp_path) == ["one", "two"]
+    assert heard(tmp_path) == 1
+
+
+def test_two_processes_read_one_mailbox_once(tmp_path):
+    """Of two processes one reads; the other goes on where it ended, and each mail is read once."""
+    with (
+        Dovecot() as dovecot,
+        reading(tmp_path, dovecot.imap, 'done = "delete"') as one,
+        reading(tmp_path, dovecot.imap, 'done = "delete"') as two,
+    ):
+        dovecot.deliver(*(letter(f"{number:03}") for number in range(40)))
+        until(lambda: heard(tmp_path) > 5)
+        one.terminate()
+        statuses = [one.wait(PATIENCE_S)]
+        dovecot.deliver(*(letter(f"{number:03}") for number in range(40, 60)))
+        until(lambda: not dovecot.mails())
+        two.terminate()
+        statuses.append(two.wait(PATIENCE_S))
+
+    assert statuses == [0, 0]
+    assert kept(tmp_path) == [f"{number:03}" for number in range(60)]
+    assert heard(tmp_path) == 60
+
+
+def test_memory_does_not_grow_with_the_mailbox(tmp_path):
+    """5,000 mails of 20 KB are read with what a few of them take."""
+    with Dovecot() as dovecot:
+        dovecot.put(letter("0"))
+        (first,) = dovecot.mails()
+        for number in range(5000):
+            file = first.with_name(f"{number + 1}.many")
+            # As attachments: texts are in the store, whose own cache may grow to 64 MB.
+            file.write_bytes(letter(f"{number}", "twenty kilobytes" * 1250, **{"Content-Type": "application/pdf"}))
+            os.chown(file, first.stat().st_uid, first.stat().st_gid)
+        first.unlink()
+        with reading(tmp_path, dovecot.imap) as process:
+            until(lambda: heard(tmp_path) >= 500)
+            early = high_water_kib(process.pid)
+            until(lambda: heard(tmp_path) == 5000)
+            late = high_water_kib(process.pid)
+
+    assert late - early < 20 * 1024

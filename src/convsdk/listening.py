@@ -176,7 +176,7 @@ class _Feed(Feed):
     async def _take(self, request: Request, checkpoints: Mapping[str, str]) -> tuple[str, str]:
         try:
             # In a thread: what somebody made for it takes seconds to parse.
-            events = await asyncio.to_thread(_read, self._channel, request)
+            events = await asyncio.to_thread(_read, self._hub, self._channel, request)
         except Forbidden as error:
             await self._keep((), checkpoints)
             return "forbidden", str(error)
@@ -291,10 +291,9 @@ class _Listener:
             await asyncio.wait({task}, timeout=self._look_s)
 
 
-def _read(channel: Channel, request: Request) -> Sequence[Event]:
+def _read(hub: Hub, channel: Channel, request: Request) -> Sequence[Event]:
     try:
-        channel.verify(request)
-        return channel.parse(request)
+        return hub.read(channel.name, request)
     except ConvsdkError:
         raise
     except Exception as error:
