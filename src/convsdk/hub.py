@@ -22,6 +22,8 @@ from convsdk.core.consent import (
 )
 from convsdk.core.events import (
     Event,
+    MessageReceived,
+    Noted,
     Notice,
 )
 from convsdk.core.explain import sentences
