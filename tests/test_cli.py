@@ -107,12 +107,13 @@ def shop(run, tmp_path):
     return tmp_path
 
 
-def mail(sender, number=1, text="Hello"):
-    """Build a mail."""
+def mail(sender, number=1, text="Hello", *, answered="", result="pass"):
+    """Build a mail, which answers the one with the number `answered`."""
     domain = sender.partition("@")[2]
+    references = f"In-Reply-To: <{answered}@{domain}>\r\n" if answered != "" else ""
     return (
-        f"Authentication-Results: mx.shop.example; dmarc=pass header.from={domain}\r\n"
-        f"From: <{sender}>\r\nTo: help@shop.example\r\nMessage-ID: <{number}@{domain}>\r\n\r\n{text}\r\n"
+        f"Authentication-Results: mx.shop.example; dmarc={result} header.from={domain}\r\n"
+        f"From: <{sender}>\r\nTo: help@shop.example\r\nMessage-ID: <{number}@{domain}>\r\n{references}\r\n{text}\r\n"
     ).encode()
 
 
@@ -710,7 +711,9 @@ def test_ruling_on_an_unknown_identifier_is_refused(run, two, command):
 
 def test_messages_of_a_conversation_are_read_in_order(run, shop):
     """The newest messages are shown, the oldest of them first, and the cursor leads back."""
-    (shop / "box.mbox").write_bytes(mbox(*(mail("ann@a.example", each, f"text {each}") for each in range(3))))
+    (shop / "box.mbox").write_bytes(
+        mbox(*(mail("ann@a.example", each, f"text {each}", answered=0 if each else "") for each in range(3)))
+    )
     run("ingest", "mail", "box.mbox")
     conversation = lines(run("conversations", "--json"))[0]["id"]
 
@@ -748,6 +751,35 @@ def test_unknown_target_cannot_be_told_again(run, two):
     assert (
         "nobody called 'webhook/crn' was told anything yet" in run("events", "--again", "webhook/crn", status=2).stderr
     )
+
+
+def test_mail_in_doubt_is_listed_and_decided_about(run, shop):
+    """The queue says why; staff say whose it is, or dismiss it."""
+    (shop / "box.mbox").write_bytes(mbox(*(mail("ann@a.example", each, result="fail") for each in range(2))))
+    run("ingest", "mail", "box.mbox")
+    queue = lines(run("review", "--json"))
+
+    kept = lines(run("review", queue[0]["conversation"], "--sender", "Ann@a.example", "--by", "kim", "--json"))
+    dismissed = lines(run("review", queue[1]["conversation"], "--dismiss", "--by", "kim", "--json"))
+
+    assert [(one["from"], "DMARC failed" in one["why"]) for one in queue] == [("ann@a.example", True)] * 2
+    assert kept == [{"conversation": queue[0]["conversation"], "contact": kept[0]["contact"], "by": "kim"}]
+    assert lines(run("contact", "email:ann@a.example", "--json"))[0]["id"] == kept[0]["contact"]
+    assert dismissed[0]["contact"] is None
+    assert "nothing in doubt" in run("review").output
+
+
+def test_decision_about_a_mail_in_doubt_must_be_one(run, shop):
+    """One of --sender and --dismiss is needed, an address must be usable, and a conversation in review."""
+    (shop / "box.mbox").write_bytes(mail("ann@a.example", result="fail"))
+    run("ingest", "mail", "box.mbox")
+    number = lines(run("review", "--json"))[0]["conversation"]
+
+    assert "--dismiss" in run("review", number, status=2).output
+    assert "--dismiss" in run("review", number, "--sender", "a@x.example", "--dismiss", status=2).output
+    assert "no usable e-mail address" in run("review", number, "--sender", "nobody", status=2).output
+    run("review", number, "--dismiss")
+    assert "is in no review" in run("review", number, "--dismiss", status=2).output
 
 
 def test_consent_and_membership_are_told_apart(run, two):

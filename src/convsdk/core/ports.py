@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, field, frozen
-from attrs.validators import ge, le, max_len
+from attrs.validators import ge, le, max_len, min_len
 
-from convsdk.core.events import DeliveryStatus, Event
+from convsdk.core.events import DeliveryStatus, Event, MessageReceived
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
 from convsdk.core.model import Identifier, IdentityHint
@@ -178,6 +178,18 @@ class Widget:
 
 
 @frozen(kw_only=True)
+class AutomaticAnswer:
+    """What people are told at once when they write; not a second time before `again_after_days` have passed.
+
+    An empty `subject` is that of what they wrote.
+    """
+
+    text: str = field(validator=min_len(1))
+    subject: str = field(default="", validator=max_len(200))
+    again_after_days: int = field(default=7, validator=ge(1))
+
+
+@frozen(kw_only=True)
 class File:
     """A file to send: its bytes, and where the platform can fetch it, if it can.
 
@@ -340,6 +352,13 @@ class Channel(ABC):
     def parse(self, request: Request) -> Sequence[Event]:
         """Give the events that the request holds, in order; raise `ParseError`, and nothing else, on garbage."""
 
+    def trim(self, event: MessageReceived, answered: str) -> MessageReceived:  # noqa: ARG002  (for those who override it)
+        """Give `event`, which answers a message of ours with the text `answered`, without what it repeats of that.
+
+        Pure, in linear time; what is left out stays in `detail`, and a message never becomes empty by it.
+        """
+        return event
+
     def challenge(self, request: Request) -> Response | None:  # noqa: ARG002  (for those who override it)
         """Answer the platform's set-up handshake, or give None where the request is none."""
         return None
@@ -347,6 +366,13 @@ class Channel(ABC):
     def answer(self, events: Sequence[Event]) -> Response:  # noqa: ARG002  (for those who override it)
         """Give what the sender is told once `events` are committed: an empty 200, unless the platform wants more."""
         return Response()
+
+    def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:  # noqa: ARG002  (as above)
+        """Give what whoever wrote `event` is told at once, or None where nobody may be, as mostly.
+
+        Pure: how often somebody is told is kept elsewhere.
+        """
+        return None
 
     async def listen(self, feed: Feed) -> None:  # noqa: ARG002  (for those who override it)
         """Hand what comes in from a source that sends no requests, such as a mailbox, to `feed`, until cancelled.

@@ -15,12 +15,12 @@ from convsdk.channels.email.outgoing import Provider
 from convsdk.channels.email.outgoing.mailgun import Mailgun
 from convsdk.channels.email.outgoing.postmark import Postmark
 from convsdk.channels.email.outgoing.ses import Ses
-from convsdk.channels.email.parse import parse_mail
-from convsdk.channels.email.report import status_of
+from convsdk.channels.email.parse import parse_mail, trimmed
 from convsdk.channels.email.sending import MailgunSending, PostmarkSending, Sending, SesSending, SmtpSending
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.core.events import Event
-from convsdk.core.ports import Capabilities, Channel, Feed, Outbound, Receipt, Request
+from convsdk.core.events import Event, MessageReceived
+from convsdk.core.model import Direction
+from convsdk.core.ports import AutomaticAnswer, Capabilities, Channel, Feed, Outbound, Receipt, Request
 from convsdk.errors import ConfigError, Forbidden, UnsupportedError
 from convsdk.hookspecs import Context, hookimpl
 
@@ -95,13 +95,21 @@ class EmailChannel(Channel):
     def _events(self, found: Found, request: Request) -> Sequence[Event]:
         if not isinstance(found, RawMail):
             return (found,)
-        mail = parse_mail(found.raw, settings=self.config, received_at=request.received_at, envelope=found.envelope)
-        status = status_of(mail, self.config)
-        return (mail, status) if status else (mail,)
+        return parse_mail(found.raw, settings=self.config, received_at=request.received_at, envelope=found.envelope)
 
     @property
     def listens(self) -> bool:
         return self.config.imap is not None
+
+    def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:
+        is_from_a_person = event.detail.get("class") == "human" and not event.is_automatic and event.hint.identifiers
+        if event.direction is not Direction.INBOUND or not is_from_a_person or event.detail.get("no_automatic_answer"):
+            return None
+        answer: AutomaticAnswer | None = self.config.automatic_answer
+        return answer
+
+    def trim(self, event: MessageReceived, answered: str) -> MessageReceived:
+        return trimmed(event, answered)
 
     def outbound_id(self, token: str) -> str:
         return str(self.config.message_id(token))
