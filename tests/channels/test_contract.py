@@ -85,7 +85,7 @@ def to_ann_by_mail(text, **fields):
 
 
 class TestEmail(ChannelContract):
-    """Mail in, and out by a provider."""
+    """Mail, read and sent."""
 
     settings_cases = (
         ({"address": "nobody"}, "address"),
@@ -104,6 +104,7 @@ class TestEmail(ChannelContract):
         GoldenAnswer(name="taken", response=httpx.Response(200, json={"ErrorCode": 0}), gives=Receipt()),
         GoldenAnswer(name="maintenance", response=httpx.Response(422, json={"ErrorCode": 100}), gives=TransientError),
         GoldenAnswer(name="inactive", response=httpx.Response(422, json={"ErrorCode": 406}), gives=PermanentError),
+        GoldenAnswer(name="too many", response=httpx.Response(429), gives=TransientError),
         GoldenAnswer(name="gateway", response=httpx.Response(504), gives=UncertainError),
     )
     golden = (
