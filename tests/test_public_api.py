@@ -23,6 +23,7 @@ ALONE = (
     "outbox",
     "plugins",
     "rejects",
+    "reread",
     "scenarios",
     "store",
     "testing",
