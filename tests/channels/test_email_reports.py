@@ -128,6 +128,15 @@ def test_failure_counts_more_than_a_delivery():
     assert (found.status, found.unreachable.value) == (DeliveryStatus.FAILED, "ann@mail.example")
 
 
+def test_first_of_several_failures_is_told():
+    """A list or a forwarder can have several recipients behind our one: the first that failed is named."""
+    other = ("Final-Recipient: rfc822; b@mail.example", "Action: failed", "Status: 5.2.2")
+
+    _, found = parse(report(*failure("5.1.1"), "", *other))
+
+    assert found.error == "5.1.1"
+
+
 @pytest.mark.parametrize(
     ("disposition", "statuses"),
     [
