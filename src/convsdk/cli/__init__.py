@@ -10,7 +10,7 @@ from convsdk.errors import ConvsdkError
 _HOME = {
     "convsdk.cli.demo": {"demo": "Show the whole way on bundled raw inputs, from bytes to contacts."},
     "convsdk.cli.intake": {
-        "parse": "Show what an adapter makes of the bytes in FILE, as JSON lines.",
+        "parse": "Show what an adapter makes of the bytes in FILE; - is standard input.",
         "ingest": "Take FILES in through a channel, into the store.",
     },
     "convsdk.cli.serve": {
@@ -36,6 +36,7 @@ _HOME = {
     },
     "convsdk.cli.staff": {
         "reply": "Answer a conversation that the chat widget shows.",
+        "review": "List the mails whose sender is in doubt, or decide about one.",
         "duty": "Say who is there to answer, or with --hours that you are.",
         "merge": "Join two contacts, given by id or as kind:value.",
         "cannot-link": "Record that two identifiers belong to two people.",

@@ -8,6 +8,7 @@ from attrs import Attribute, field, frozen
 from attrs.validators import and_, gt, le, max_len, min_len
 
 from convsdk.channels.email.body import REPLY_LINE, is_own_line
+from convsdk.channels.email.incoming import Source
 from convsdk.channels.email.sending import Sending, is_loopback
 from convsdk.core.identifiers import EmailAddress
 from convsdk.core.ports import AutomaticAnswer, Secret
@@ -30,6 +31,12 @@ def _is_address(_: object, attribute: "Attribute[Any]", value: str | tuple[str, 
             raise ValueError(
                 f"{attribute.name}: {address!r} is no e-mail address: write one such as 'help@shop.example'"
             )
+
+
+def _are_domains(_: object, attribute: "Attribute[Any]", value: tuple[str, ...]) -> None:
+    for domain in value:
+        if _email.canonical(f"x@{domain}") is None:
+            raise ValueError(f"{attribute.name}: {domain!r} is no domain: write one such as 'lists.shop.example'")
 
 
 def _is_address_or_empty(_: object, attribute: "Attribute[Any]", value: str) -> None:
@@ -102,17 +109,21 @@ class EmailSettings:
     `relays` are those of its own addresses that send for others (a contact form, a group that forwards): their mail
     is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
     server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
-    only asserted.
+    only asserted. `trusted_sealers` are the domains of forwarders that are believed in what they saw of a mail before
+    they changed it (ARC, RFC 8617). `source` is who posts mail over HTTP; None: it comes by SMTP, LMTP, IMAP or from
+    a file.
 
     `sending` is how it answers; None: it does not. Mail goes out from `sender` (empty: `address`) under `name`, and
     begins with `reply_line`, below which an answer is known to be quoted. `automatic_answer` is what people are told
     at once. `imap` is a mailbox to read: all mail in it is the channel's, whatever address it was sent to.
     """
 
-    address: str = field(validator=_is_address)
+    address: str = field(validator=_is_address, metadata={"example": "inbound@channel.example"})
     own: tuple[str, ...] = field(default=(), validator=_is_address)
     relays: tuple[str, ...] = field(default=(), validator=_is_address)
     authserv_id: str = ""
+    trusted_sealers: tuple[str, ...] = field(default=(), validator=_are_domains)
+    source: Source | None = None
     name: str = field(default="", validator=max_len(100))
     sender: str = field(default="", validator=_is_address_or_empty)
     reply_line: str = field(default=REPLY_LINE, validator=_is_reply_line)
@@ -146,6 +157,10 @@ class EmailSettings:
         """Say whether `address` is the business's: the inbound one, with a reply token or without, or another."""
         key = key_of(address)
         return key in self._own_keys or self._reply_address.fullmatch(key) is not None
+
+    def trusts_sealer(self, domain: str) -> bool:
+        """Say whether what the ARC sealer `domain` saw of a mail is believed."""
+        return f"x@{domain}" in {_email.canonical(f"x@{one}") for one in self.trusted_sealers}
 
     def is_relay(self, address: str) -> bool:
         """Say whether mail from `address` speaks for somebody else."""
