@@ -4,7 +4,7 @@ import pytest
 
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
+from convsdk.core.events import DeliveryStatus, Noted, StatusChanged
 from convsdk.core.model import Claim, Trust
 from convsdk.core.ports import Envelope, Request
 
@@ -54,10 +54,10 @@ def failure(status, *more):
 
 
 def test_bounce_fails_its_message():
-    """A bounce is a mail of its own, and says what became of ours, in the words of who refused it."""
+    """A bounce is a note of its own, and says what became of ours, in the words of who refused it."""
     mail, status = parse(report(*failure("5.1.1", "Diagnostic-Code: smtp; 550 5.1.1 No such user")))
 
-    assert isinstance(mail, MessageReceived)
+    assert isinstance(mail, Noted)
     assert (mail.external_id, mail.detail["class"]) == ("<bounce@mx.mail.example>", "bounce")
     assert status == StatusChanged(
         external_id="<bounce@mx.mail.example>/status",
