@@ -333,7 +333,8 @@ def _content_name(digest: str) -> str:
 
 
 def _envelope(envelope: Envelope) -> Envelope:
-    return Envelope(sender=_text(envelope.sender), recipients=tuple(map(_text, envelope.recipients)))
+    sender = None if envelope.sender is None else _text(envelope.sender)
+    return Envelope(sender=sender, recipients=tuple(map(_text, envelope.recipients)))
 
 
 def _text(text: str) -> str:

@@ -10,7 +10,7 @@ from convsdk.errors import ConvsdkError
 _HOME = {
     "convsdk.cli.demo": {"demo": "Show the whole way on bundled raw inputs, from bytes to contacts."},
     "convsdk.cli.intake": {
-        "parse": "Show what an adapter makes of the bytes in FILE, as JSON lines.",
+        "parse": "Show what an adapter makes of the bytes in FILE; - is standard input.",
         "ingest": "Take FILES in through a channel, into the store.",
     },
     "convsdk.cli.serve": {

@@ -88,7 +88,8 @@ class DeliveryStatus(Enum):
 class StatusChanged:
     """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`.
 
-    `unreachable` is an identifier that can no longer be written to.
+    `error` is why in the platform's own words. `unreachable` is an identifier that can no longer be written to: it
+    does not exist any more, or its owner complained.
     """
 
     external_id: str

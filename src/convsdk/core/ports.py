@@ -74,9 +74,12 @@ class Headers(Mapping[str, str]):
 
 @frozen(kw_only=True)
 class Envelope:
-    """What the mail server knew of a mail beside its content (RFC 5321): `MAIL FROM` and `RCPT TO`."""
+    """What the mail server knew of a mail beside its content (RFC 5321): `MAIL FROM` and `RCPT TO`.
 
-    sender: str = ""
+    An empty `sender` is the null return path of a program; None: nobody knows it, and the mail's Return-Path counts.
+    """
+
+    sender: str | None = ""
     recipients: tuple[str, ...] = ()
 
 
@@ -276,7 +279,7 @@ class Channel(ABC):
 
     type: ClassVar[str]
     settings: ClassVar[builtins.type]
-    can: ClassVar[Capabilities] = Capabilities()
+    can: ClassVar[Capabilities] = Capabilities()  # an instance may have its own, where its settings decide
 
     def __init__(self, name: str, config: Any) -> None:  # noqa: ANN401  (an instance of `settings`)
         self.name = name
@@ -289,6 +292,11 @@ class Channel(ABC):
     def is_webhook(self) -> bool:
         """Say whether it takes requests over HTTP by itself; where not, it is left to the chat widget."""
         return True
+
+    @property
+    def body_bytes(self) -> int:
+        """Give how large a request may be, where it may be larger than the app takes by default; else 0."""
+        return 0
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -319,7 +327,9 @@ class Channel(ABC):
         """Give the addresses of what `verify` and `parse` need besides, such as a certificate or a stored mail.
 
         Those of one place that the settings or the platform's documentation name, and of no other: the request is not
-        verified yet. They are fetched before, and stand in `request.fetched`.
+        verified yet. They are fetched before, and stand in `request.fetched`. It is asked again with what was fetched
+        until it wants nothing more, so that what only an authentic request may lead to can wait for the certificate.
+        Raises nothing: of what cannot be read, it wants nothing.
         """
         return ()
 

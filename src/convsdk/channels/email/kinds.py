@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
-from convsdk.channels.email.mime import Part, one_line, parameter, plain
+from convsdk.channels.email.mime import Part, message_ids, one_line, parameter, plain
 from convsdk.channels.email.sender import Sender
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.channels.email.threads import message_ids
 from convsdk.core.ports import Envelope
 
 _REPORTS = {"delivery-status": "bounce", "disposition-notification": "disposition", "feedback-report": "feedback"}
@@ -91,8 +90,8 @@ def _sign_of_bounce(mail: Mail) -> str:
     # A null return path is what an automatic answer should have as well (RFC 3834, 3.3), and what some forms have.
     if mail.is_passed_on or _sign_of_program(mail):
         return ""
-    envelope = mail.envelope
-    is_null = not envelope.sender.strip("<> ") if envelope else mail.head.first("return-path").split() == ["<>"]
+    sender = mail.envelope.sender if mail.envelope else None
+    is_null = mail.head.first("return-path").split() == ["<>"] if sender is None else not sender.strip("<> ")
     return "its return path is empty" if is_null else ""
 
 

@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from convsdk.channels.email.mime import Part, PastLimitError, one_line, plain, read_head
+from convsdk.channels.email.mime import Part, PastLimitError, message_ids, one_line, plain, read_head
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.channels.email.threads import message_ids
 from convsdk.core.events import DeliveryStatus, Noted, StatusChanged
 from convsdk.core.model import Claim, Trust
 

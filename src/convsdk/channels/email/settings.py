@@ -9,6 +9,7 @@ from attrs import Attribute, field, frozen
 from attrs.validators import and_, gt, le, max_len, min_len
 
 from convsdk.channels.email.body import REPLY_LINE, is_own_line
+from convsdk.channels.email.incoming import Source
 from convsdk.channels.email.sending import AutomaticAnswer, Sending
 from convsdk.core.identifiers import EmailAddress
 from convsdk.core.ports import Secret
@@ -117,18 +118,20 @@ class EmailSettings:
     is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
     server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
     only asserted. `trusted_sealers` are the domains of forwarders that are believed in what they saw of a mail before
-    they changed it (ARC, RFC 8617).
+    they changed it (ARC, RFC 8617). `source` is who posts mail over HTTP; None: it comes by SMTP, LMTP, IMAP or from a
+    file.
 
     `sending` is how it answers; None: it does not. Mail goes out from `sender` (empty: `address`) under `name`, and
     begins with `reply_line`, below which an answer is known to be quoted. `automatic_answer` is what people are told
     at once. `imap` is a mailbox to read: all mail in it is the channel's, whatever address it was sent to.
     """
 
-    address: str = field(validator=_is_address)
+    address: str = field(validator=_is_address, metadata={"example": "inbound@channel.example"})
     own: tuple[str, ...] = field(default=(), validator=_is_address)
     relays: tuple[str, ...] = field(default=(), validator=_is_address)
     authserv_id: str = ""
     trusted_sealers: tuple[str, ...] = field(default=(), validator=_are_domains)
+    source: Source | None = None
     name: str = field(default="", validator=max_len(100))
     sender: str = field(default="", validator=_is_address_or_empty)
     reply_line: str = field(default=REPLY_LINE, validator=_is_reply_line)
