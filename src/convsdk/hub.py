@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from attrs import evolve, frozen
 
-from convsdk.archive import Archive
+from convsdk.archive import Archive, filed
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
 from convsdk.core.consent import (
     ConsentRecord,
@@ -30,7 +30,6 @@ from convsdk.core.explain import sentences
 from convsdk.core.fold import Evidence, Moment, Policy, Refusal, fold, weigh
 from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import (
-    Attachment,
     Claim,
     Contact,
     Decision,
@@ -232,27 +231,13 @@ class Hub:
         adapter = self.channel(channel)
         adapter.verify(request)
         raw = self.archive.keep(channel, request) if self.archive and adapter.can.keeps_raw else ""
-        return tuple(self._placed(event, raw) for event in adapter.parse(request))
+        put = self.archive.put if self.archive else None
+        return tuple(filed(event, raw=raw, put=put) for event in adapter.parse(request))
 
     def waits_to_read(self, channel: str) -> bool:
         """Say whether `read` can wait for a disk or the network, so that an event loop leaves it to a thread."""
         can = self.channel(channel).can
         return self.archive is not None and (can.keeps_raw or can.attachments)
-
-    def _placed(self, event: Event, raw: str) -> Event:
-        """Give an event with what its attachments hold in the archive, or nowhere."""
-        if not isinstance(event, MessageReceived | Noted):
-            return event
-        detail = event.detail | {"raw": raw} if raw else event.detail
-        if isinstance(event, Noted):
-            return evolve(event, detail=detail)
-        return evolve(event, attachments=tuple(map(self._place, event.attachments)), detail=detail)
-
-    def _place(self, attachment: Attachment) -> Attachment:
-        if attachment.content is None:
-            return attachment
-        url = self.archive.put(attachment.content) if self.archive else attachment.url
-        return evolve(attachment, url=url, content=None)
 
     def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
         """Keep `events` of `channel`, all in one transaction, and give what became of each, in order.

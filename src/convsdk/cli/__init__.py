@@ -25,6 +25,9 @@ _HOME = {
     "convsdk.cli.rejects": {
         "rejects": "List what could not be taken in, and run it again.",
     },
+    "convsdk.cli.reread": {
+        "reread": "Read archived requests again, with the code and the settings of today.",
+    },
     "convsdk.cli.records": {
         "contacts": "List contacts.",
         "contact": "Show one contact, given by id or as kind:value.",
@@ -46,9 +49,11 @@ _HOME = {
         "consent": "Say whether an identifier may be written to for a purpose, or record it.",
         "membership": "Say whether a contact is on a list, or record it.",
     },
+    "convsdk.cli.channels": {
+        "channels": "List the configured channels, and with 'connect' check them at their platforms.",
+    },
     "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",
-        "channels": "List the configured channels.",
         "check": "Check the configuration, and tell all its mistakes at once.",
         "scenarios": "Run the identity scenarios in FILE.",
         "migrate": "Bring the store's schema up to date.",

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, field, frozen
-from attrs.validators import ge, le, max_len
+from attrs.validators import ge, le, max_len, min_len
 
 from convsdk.core.events import DeliveryStatus, Event, MessageReceived
 from convsdk.core.flow import Flow
@@ -175,6 +175,18 @@ class Widget:
         "application/pdf",
         "text/plain",
     )
+
+
+@frozen(kw_only=True)
+class AutomaticAnswer:
+    """What people are told at once when they write; not a second time before `again_after_days` have passed.
+
+    An empty `subject` is that of what they wrote.
+    """
+
+    text: str = field(validator=min_len(1))
+    subject: str = field(default="", validator=max_len(200))
+    again_after_days: int = field(default=7, validator=ge(1))
 
 
 @frozen(kw_only=True)
@@ -354,6 +366,13 @@ class Channel(ABC):
     def answer(self, events: Sequence[Event]) -> Response:  # noqa: ARG002  (for those who override it)
         """Give what the sender is told once `events` are committed: an empty 200, unless the platform wants more."""
         return Response()
+
+    def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:  # noqa: ARG002  (as above)
+        """Give what whoever wrote `event` is told at once, or None where nobody may be, as mostly.
+
+        Pure: how often somebody is told is kept elsewhere.
+        """
+        return None
 
     async def listen(self, feed: Feed) -> None:  # noqa: ARG002  (for those who override it)
         """Hand what comes in from a source that sends no requests, such as a mailbox, to `feed`, until cancelled.

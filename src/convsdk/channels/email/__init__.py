@@ -19,7 +19,8 @@ from convsdk.channels.email.parse import parse_mail, trimmed
 from convsdk.channels.email.sending import MailgunSending, PostmarkSending, Sending, SesSending, SmtpSending
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import Event, MessageReceived
-from convsdk.core.ports import Capabilities, Channel, Feed, Outbound, Receipt, Request
+from convsdk.core.model import Direction
+from convsdk.core.ports import AutomaticAnswer, Capabilities, Channel, Feed, Outbound, Receipt, Request
 from convsdk.errors import ConfigError, Forbidden, UnsupportedError
 from convsdk.hookspecs import Context, hookimpl
 
@@ -82,7 +83,7 @@ class EmailChannel(Channel):
             )
 
     def parse(self, request: Request) -> Sequence[Event]:
-        """Give each mail, or where it is a report on a message of ours, what it says, and other reports."""
+        """Give each mail, with what it says of a message of ours where it is a report on one, and other reports."""
         source = self._source(request)
         found = source.read(request) if source else (RawMail(raw=request.body, envelope=request.envelope),)
         return tuple(event for one in found for event in self._events(one, request))
@@ -99,6 +100,13 @@ class EmailChannel(Channel):
     @property
     def listens(self) -> bool:
         return self.config.imap is not None
+
+    def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:
+        is_from_a_person = event.detail.get("class") == "human" and not event.is_automatic and event.hint.identifiers
+        if event.direction is not Direction.INBOUND or not is_from_a_person or event.detail.get("no_automatic_answer"):
+            return None
+        answer: AutomaticAnswer | None = self.config.automatic_answer
+        return answer
 
     def trim(self, event: MessageReceived, answered: str) -> MessageReceived:
         return trimmed(event, answered)

@@ -20,7 +20,7 @@ from convsdk.channels.email.body import (
     unrepeated,
     words_of,
 )
-from convsdk.channels.email.kinds import NAMELESS, REPORTED, Kind, Mail, classify, confirmation
+from convsdk.channels.email.kinds import NAMELESS, REPORTED, Kind, Mail, classify, confirmation, sign_against_answer
 from convsdk.channels.email.markup import written
 from convsdk.channels.email.mime import (
     MAX_BYTES,
@@ -196,6 +196,7 @@ def _noted(
 
 def _told(mail: Mail, kind: Kind) -> dict[str, Any]:
     """Give what the header tells beside the fields of a message."""
+    is_asked = mail.settings.automatic_answer is not None and kind.name == "human"
     return {
         "class": kind.name,
         "why": kind.why,
@@ -203,6 +204,7 @@ def _told(mail: Mail, kind: Kind) -> dict[str, Any]:
         "passed_on_for": mail.author.address if mail.author and mail.is_passed_on else "",
         "participants": participants(mail.head, mail.settings),
         "date": readable(mail.head.first("date"))[:100],
+        "no_automatic_answer": sign_against_answer(mail) if is_asked else "",
         "confirmation": confirmation(mail) if kind.name == "confirmation" else {},
     }
 

@@ -6,7 +6,7 @@ read two different senders, there is none.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 
@@ -75,10 +75,18 @@ def find_original(head: Part, settings: EmailSettings) -> Sender | None:
 
 def participants(head: Part, settings: EmailSettings) -> list[str]:
     """Give who else a mail went to, without the business's own addresses; at most a hundred."""
-    pieces = (piece for name in ("to", "cc") for value in head.all(name) for piece in _pieces(value))
-    mailboxes = map(read_mailbox, islice(pieces, _MOST_READ))
-    others = {one.key: one.address for one in mailboxes if one and not settings.is_own(one.address)}
+    others = {one.key: one.address for one in _addressed(head) if not settings.is_own(one.address)}
     return list(islice(others.values(), _MAX_PARTICIPANTS))
+
+
+def is_addressed(head: Part, settings: EmailSettings) -> bool:
+    """Say whether a mail names an address of the business in To or Cc."""
+    return any(settings.is_own(one.address) for one in _addressed(head))
+
+
+def _addressed(head: Part) -> Iterator[Sender]:
+    pieces = (piece for name in ("to", "cc") for value in head.all(name) for piece in _pieces(value))
+    return filter(None, map(read_mailbox, islice(pieces, _MOST_READ)))
 
 
 def _pieces(value: str) -> list[str]:

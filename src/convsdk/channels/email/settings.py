@@ -2,7 +2,6 @@
 
 import re
 from functools import cached_property
-from ipaddress import ip_address
 from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
@@ -10,9 +9,9 @@ from attrs.validators import and_, gt, le, max_len, min_len
 
 from convsdk.channels.email.body import REPLY_LINE, is_own_line
 from convsdk.channels.email.incoming import Source
-from convsdk.channels.email.sending import AutomaticAnswer, Sending
+from convsdk.channels.email.sending import Sending, is_loopback
 from convsdk.core.identifiers import EmailAddress
-from convsdk.core.ports import Secret
+from convsdk.core.ports import AutomaticAnswer, Secret
 
 # A server may log out who says nothing for half an hour.
 _MOST_S = 29 * 60.0
@@ -48,13 +47,6 @@ def _is_address_or_empty(_: object, attribute: "Attribute[Any]", value: str) -> 
 def _is_reply_line(_: object, __: object, value: str) -> None:
     if value and not is_own_line(value):
         raise ValueError(f"reply_line: {value!r} would not be known again: write words between ##- and -##")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _has_no_line_end(_: object, attribute: "Attribute[Any]", value: str | Secret) -> None:
@@ -98,7 +90,7 @@ class ImapSettings:
     def __attrs_post_init__(self) -> None:
         if sum(map(bool, (self.password, self.token, self.token_file))) != 1:
             raise ValueError("imap: give one of password, token and token_file")
-        if self.tls == "none" and not _is_loopback(self.host):
+        if self.tls == "none" and not is_loopback(self.host):
             raise ValueError('imap: without TLS, anybody on the way reads the password: tls = "none" is for 127.0.0.1')
         if (self.done == "move") != bool(self.move_to) or self.move_to == self.folder:
             raise ValueError('imap: done = "move" and move_to, another folder than folder, go together')
@@ -118,8 +110,8 @@ class EmailSettings:
     is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
     server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
     only asserted. `trusted_sealers` are the domains of forwarders that are believed in what they saw of a mail before
-    they changed it (ARC, RFC 8617). `source` is who posts mail over HTTP; None: it comes by SMTP, LMTP, IMAP or from a
-    file.
+    they changed it (ARC, RFC 8617). `source` is who posts mail over HTTP; None: it comes by SMTP, LMTP, IMAP or from
+    a file.
 
     `sending` is how it answers; None: it does not. Mail goes out from `sender` (empty: `address`) under `name`, and
     begins with `reply_line`, below which an answer is known to be quoted. `automatic_answer` is what people are told
