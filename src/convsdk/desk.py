@@ -362,8 +362,14 @@ def _first_status(event: Event) -> ConversationStatus:
 def _detail(event: MessageReceived | FormRejected | Noted, related: Sequence[int]) -> dict[str, Any] | None:
     if isinstance(event, FormRejected):
         return None
-    fingerprint = event.fingerprint if isinstance(event, MessageReceived) else ""
-    more = {"fingerprint": fingerprint, "related": list(related)}
+    if isinstance(event, Noted):
+        return event.detail or None
+    return detail_of(event, related=related)
+
+
+def detail_of(event: MessageReceived, *, related: Sequence[int]) -> dict[str, Any] | None:
+    """Give the detail that a message is stored with: what its channel told, and what became of it here."""
+    more = {"fingerprint": event.fingerprint, "related": list(related)}
     return event.detail | {key: value for key, value in more.items() if value} or None
 
 

@@ -16,11 +16,11 @@ from attrs import evolve, frozen
 
 from convsdk.archive import Archive, filed
 from convsdk.core.events import Event, MessageReceived
-from convsdk.core.model import Message
+from convsdk.core.model import Direction, Message
 from convsdk.core.storage import Batch, Transaction
-from convsdk.desk import hint_of
+from convsdk.desk import detail_of, hint_of, is_another, told_apart
 from convsdk.errors import ConfigError, ParseError, PermanentError
-from convsdk.hub import Hub
+from convsdk.hub import MOST_ANSWERED, Hub
 
 _FIELDS = ("text", "html", "attachments", "detail")
 
@@ -70,8 +70,12 @@ def reread(hub: Hub, channel: str, *, since: date | None = None, is_dry: bool = 
 
 def _settle(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> Reread:
     stored = hub.store.message(hub.workspace, channel, event.external_id)
+    if isinstance(event, MessageReceived) and stored and _raw(stored) != name and is_another(event, stored):
+        event = told_apart(event)
+        stored = hub.store.message(hub.workspace, channel, event.external_id)
     if stored is None or not isinstance(event, MessageReceived):
         return _take(hub, channel, name, event, is_dry=is_dry)
+    event = _trimmed(hub, channel, event)
     told = Reread(name=name, external_id=event.external_id, fate=Fate.UNCHANGED)
     if stored.direction is not event.direction or _raw(stored) not in {"", name}:
         return evolve(told, fate=Fate.COPY)
@@ -102,10 +106,15 @@ def _write(hub: Hub, channel: str, event: MessageReceived) -> None:
     hub.store.transact(hub.workspace, work)
 
 
+def _trimmed(hub: Hub, channel: str, event: MessageReceived) -> MessageReceived:
+    answered = (hub.store.message(hub.workspace, channel, one) for one in event.references[:MOST_ANSWERED])
+    ours = next((one for one in answered if one and one.direction is Direction.OUTBOUND), None)
+    return hub.channel(channel).trim(event, ours.text) if ours else event
+
+
 def _renewed(stored: Message, event: MessageReceived) -> Message:
-    return evolve(
-        stored, text=event.text, html=event.html, attachments=event.attachments, detail=dict(event.detail) or None
-    )
+    detail = detail_of(event, related=(stored.detail or {}).get("related", ()))
+    return evolve(stored, text=event.text, html=event.html, attachments=event.attachments, detail=detail)
 
 
 def _raw(message: Message) -> str:
