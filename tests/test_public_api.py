@@ -19,6 +19,7 @@ ALONE = (
     "hookspecs",
     "hub",
     "ingest",
+    "listening",
     "outbox",
     "plugins",
     "rejects",

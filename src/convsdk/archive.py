@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import msgspec
 from attrs import evolve, frozen
 
-from convsdk.core.events import Event, MessageReceived
+from convsdk.core.events import Event, MessageReceived, Noted
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Envelope, Headers, Request
 from convsdk.disk import sync, write_whole
@@ -191,15 +191,17 @@ def filed(event: Event, *, raw: str, put: Callable[[bytes], str] | None) -> Even
 
     Where nothing keeps them (None), what they hold is dropped.
     """
-    if not isinstance(event, MessageReceived):
+    if not isinstance(event, MessageReceived | Noted):
         return event
+    detail = event.detail | {"raw": raw} if raw else event.detail
+    if isinstance(event, Noted):
+        return evolve(event, detail=detail)
 
     def place(attachment: Attachment) -> Attachment:
         if attachment.content is None:
             return attachment
         return evolve(attachment, url=put(attachment.content) if put else attachment.url, content=None)
 
-    detail = event.detail | {"raw": raw} if raw else event.detail
     return evolve(event, attachments=tuple(map(place, event.attachments)), detail=detail)
 
 
@@ -357,7 +359,8 @@ def _content_name(digest: str) -> str:
 
 
 def _envelope(envelope: Envelope) -> Envelope:
-    return Envelope(sender=_text(envelope.sender), recipients=tuple(map(_text, envelope.recipients)))
+    sender = None if envelope.sender is None else _text(envelope.sender)
+    return Envelope(sender=sender, recipients=tuple(map(_text, envelope.recipients)))
 
 
 def _text(text: str) -> str:
