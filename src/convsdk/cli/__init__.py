@@ -45,6 +45,9 @@ _HOME = {
         "consent": "Say whether an identifier may be written to for a purpose, or record it.",
         "membership": "Say whether a contact is on a list, or record it.",
     },
+    "convsdk.cli.authoring": {
+        "new-channel": "Write the distribution of a channel: adapter, golden payloads, tests.",
+    },
     "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",
         "channels": "List the configured channels.",
