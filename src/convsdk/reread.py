@@ -89,8 +89,9 @@ def _settle(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) ->
 def _stored(hub: Hub, channel: str, name: str, event: MessageReceived | Noted) -> Message | None:
     """Give the message that an event is, under its id or the one by which it was told apart."""
     first = hub.store.message(hub.workspace, channel, event.external_id)
-    is_it = first is None or _raw(first) == name or isinstance(event, Noted) or not is_another(event, first)
-    return first if is_it else hub.store.message(hub.workspace, channel, told_apart(event).external_id)
+    if isinstance(event, Noted) or first is None or _raw(first) == name or not is_another(event, first):
+        return first
+    return hub.store.message(hub.workspace, channel, told_apart(event).external_id)
 
 
 def _take(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> Reread:
