@@ -52,6 +52,9 @@ _HOME = {
     "convsdk.cli.channels": {
         "channels": "List the configured channels, and with 'connect' check them at their platforms.",
     },
+    "convsdk.cli.authoring": {
+        "new-channel": "Write the distribution of a channel: adapter, golden payloads, tests.",
+    },
     "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",
         "check": "Check the configuration, and tell all its mistakes at once.",
