@@ -387,3 +387,15 @@ def test_widget_refuses_what_no_browser_would_match(setting, told):
 def test_widget_takes_origins_as_browsers_send_them(origin):
     """An origin is a scheme, a host and perhaps a port."""
     assert Widget(origins=(origin,)).origins == (origin,)
+
+
+def test_channel_that_says_nothing_takes_what_the_app_takes():
+    """A channel has no limit of its own for the size of a request, unless it says so."""
+
+    class Plain(Channel):
+        type = "plain"
+
+        def parse(self, request):
+            return []
+
+    assert Plain("plain", None).body_bytes == 0
