@@ -490,17 +490,34 @@ def test_group_that_has_moved_is_written_to_where_it_is():
     assert (receipt.external_id, len(called)) == ("-100777/2", 2)
 
 
+async def _answer(reader, writer):
+    """Answer one call as Telegram does, over HTTP."""
+    await reader.readuntil(b"\r\n\r\n")
+    body = json.dumps(SAID).encode()
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(body), body))
+    await writer.drain()
+    writer.close()
+
+
 def test_bot_token_is_in_no_log_error_or_repr(caplog):
-    """The token is in the URL, and what httpx logs and raises shows the URL: it shows stars there."""
+    """The token is in the URL, and what httpx and its transport log and raise shows the URL: it shows stars there."""
     caplog.set_level(logging.DEBUG)
     call = channel().build(outbound())
 
-    deliver(httpx.Response(200, json=SAID))
+    async def run():
+        server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, httpx.AsyncClient() as client:
+            return await channel(api=f"http://127.0.0.1:{port}").send(outbound(), client)
+
+    receipt = asyncio.run(run())
     with pytest.raises(httpx.HTTPStatusError) as caught:
         httpx.Response(403, request=call).raise_for_status()
 
     shown = [caplog.text, str(caught.value), repr(call), repr(call.url), f"{call.url}"]
+    assert receipt.external_id == "7001/1366"
     assert "/bot***/sendMessage" in caplog.text
+    assert "httpcore" in caplog.text
     assert not [text for text in shown if TOKEN in text or TOKEN.partition(":")[2] in text]
 
 
