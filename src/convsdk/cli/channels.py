@@ -82,6 +82,7 @@ def _checked(channel: Channel, client: httpx.Client, callback: str, *, is_subscr
 
 
 def _answer(channel: Channel, client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    request.extensions = {"timeout": client.timeout.as_dict()}  # what the client did not make has none
     try:
         return client.send(request)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
