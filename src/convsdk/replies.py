@@ -12,7 +12,7 @@ from convsdk.core.bot import BotState, Turn, advance
 from convsdk.core.events import AUTOMATION_ENTERED, Event, Identified, MessageReceived, Noted, Notice
 from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
 from convsdk.core.fold import Evidence
-from convsdk.core.inbox import Filing
+from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import Contact, Direction, IdentityHint, Message, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.storage import Batch, Memo
@@ -64,6 +64,22 @@ def answer(filing: Filing, text: str, *, by: str, at: datetime, external_id: str
     talk.filing = evolve(talk.filing, unread=0)
     if not filing.assignee:
         talk.assign(by)
+    return talk.end()
+
+
+def reviewed(batch: Batch, filing: Filing, evidence: Evidence, *, by: str, ids: Iterator[int]) -> Batch:
+    """Give `batch` with what is written when `by` has said whose a conversation in review is, or nobody's."""
+    anchor = evidence.anchor
+    filing = evolve(
+        filing,
+        identifier=anchor,
+        trust=evidence.trust if anchor else None,
+        status=ConversationStatus.OPEN if anchor else ConversationStatus.COMPLETE,
+    )
+    talk = _Talk(batch, filing, at=evidence.at, ids=ids)
+    said = f"attributed to {anchor.value}" if anchor else "dismissed"
+    talk.note(f"{said} by {by}", external_id=f"review/{filing.id}")
+    talk.notify("conversation.reviewed", by=by)
     return talk.end()
 
 

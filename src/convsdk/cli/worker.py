@@ -12,6 +12,7 @@ from convsdk.cli.session import Session, common_options
 from convsdk.errors import ConfigError
 from convsdk.hub import Hub
 from convsdk.outbox import Outbox, Target, hook_targets
+from convsdk.profiles import profile_targets
 from convsdk.webhook import Webhook
 
 
@@ -20,8 +21,9 @@ from convsdk.webhook import Webhook
 def worker(session: Session) -> None:
     """Tell plugins and webhooks what happened, until SIGTERM or SIGINT.
 
-    Those of all workspaces, or of the one that --workspace names. 'convsdk serve' does that as well. Of several
-    processes with one store, one tells; another takes over when it ends.
+    It also looks up who the people of a channel are, where its platform tells. Those of all workspaces, or of the one
+    that --workspace names. 'convsdk serve' does that as well. Of several processes with one store, one tells; another
+    takes over when it ends.
     """
     asyncio.run(_work(session))
 
@@ -62,4 +64,4 @@ def _targets(session: Session, hub: Hub, client: httpx.AsyncClient) -> list[Targ
         for name, webhook in config.webhooks.items()
         if config.webhook_workspaces[name] == hub.workspace
     ]
-    return [*hook_targets(session.plugins), *webhooks]
+    return [*hook_targets(session.plugins), *webhooks, *profile_targets(hub, client)]
