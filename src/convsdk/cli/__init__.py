@@ -17,7 +17,7 @@ _HOME = {
         "serve": "Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.",
     },
     "convsdk.cli.mail": {
-        "mail": "Take mail in by SMTP and LMTP, until SIGTERM or SIGINT.",
+        "mail": "Take mail in by SMTP and LMTP, and from mailboxes by IMAP, until SIGTERM or SIGINT.",
     },
     "convsdk.cli.worker": {
         "worker": "Tell plugins and webhooks what happened, until SIGTERM or SIGINT.",
@@ -49,11 +49,11 @@ _HOME = {
         "consent": "Say whether an identifier may be written to for a purpose, or record it.",
         "membership": "Say whether a contact is on a list, or record it.",
     },
-    "convsdk.cli.authoring": {
-        "new-channel": "Write the distribution of a channel: adapter, golden payloads, tests.",
-    },
     "convsdk.cli.channels": {
         "channels": "List the configured channels, and with 'connect' check them at their platforms.",
+    },
+    "convsdk.cli.authoring": {
+        "new-channel": "Write the distribution of a channel: adapter, golden payloads, tests.",
     },
     "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",
