@@ -521,6 +521,42 @@ def test_bot_token_is_in_no_log_error_or_repr(caplog):
     assert not [text for text in shown if TOKEN in text or TOKEN.partition(":")[2] in text]
 
 
+# -- whether it is set up
+
+
+def test_webhook_is_set_with_its_secret_and_updates():
+    """Telegram is told the address, the secret token and what to send; without an address there is nothing to say."""
+    (call,) = channel().subscribe("https://help.shop.example/channels/shop-bot")
+
+    told = json.loads(call.read())
+    assert call.url.path.endswith("/setWebhook")
+    assert (told["url"], told["secret_token"]) == ("https://help.shop.example/channels/shop-bot", SECRET_TOKEN)
+    assert {"callback_query", "message_reaction"} < set(told["allowed_updates"])
+    assert channel().subscribe() == []
+    done = httpx.Response(200, json={"ok": True, "result": True, "description": "Webhook was set"})
+    assert channel().interpret(done) == Receipt()
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ({"ok": True, "result": {"url": "https://a.example", "pending_update_count": 0}}, [True, True, True]),
+        ({"ok": True, "result": {"url": ""}}, [True, False, True]),
+        ({"ok": True, "result": {"url": "https://a.example", "last_error_message": "refused"}}, [True, True, False]),
+        ({"ok": False, "error_code": 401, "description": "Unauthorized"}, [False, False, True]),
+    ],
+)
+def test_check_says_what_is_missing(said, right):
+    """The check tells whether the token is accepted, the webhook set, and the program reached there."""
+    (call,) = channel().checks()
+
+    checks = channel().judge([httpx.Response(200, json=said)])
+
+    assert call.url.path.endswith("/getWebhookInfo")
+    assert [one.is_right for one in checks] == right
+    assert all(one.remedy for one in checks if not one.is_right)
+
+
 def test_settings_of_another_api_are_used():
     """A Bot API server of one's own is called where the settings name it."""
     assert str(channel(api="http://127.0.0.1:8081").build(outbound()).url).startswith("http://127.0.0.1:8081/bot***/")
