@@ -13,6 +13,7 @@ from convsdk.core.consent import (
 )
 from convsdk.core.events import (
     ConsentSignalled,
+    DeliveryStatus,
     Event,
     FormRejected,
     Identified,
@@ -34,6 +35,7 @@ from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Known, decide
 from convsdk.core.storage import Batch, HintRecord, ThreadQuery, Transaction
 from convsdk.replies import Bots, run_bot
+from convsdk.reports import Reports
 
 # A hint's id takes 512 characters, the channel's name among them; a Message-ID can have more.
 _LONGEST_EXTERNAL_ID = 255
@@ -111,8 +113,16 @@ def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery 
 class Desk:
     """Takes the events of one transaction, one after the other, and gathers what is to be written."""
 
-    def __init__(self, transaction: Transaction, policy: Policy, known: Known, bots: Bots | None = None) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        policy: Policy,
+        known: Known,
+        bots: Bots | None = None,
+        reports: Reports | None = None,
+    ) -> None:
         self.batch = Batch()
+        self._reports = reports
         self._policy = policy
         self._bots = bots or Bots()
         self._known = known
@@ -124,6 +134,11 @@ class Desk:
         event, evidence = arrival.event, arrival.evidence
         if evidence.hint in self._known.decisions:
             return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
+        if self._reports and isinstance(event, MessageReceived):
+            echoed = self._reports.echo(arrival.channel, event, self.batch, self._ids)
+            if echoed is not None:
+                decision = self.decide(arrival.hint, evidence, arrival.channel, echoed.conversation)
+                return Received(event=event, decision=decision, conversation=echoed.conversation)
         filing = self._file(arrival, candidates)
         decision = self.decide(arrival.hint, evidence, arrival.channel, filing.id if filing else None)
         if filing and isinstance(event, MessageReceived):
@@ -202,8 +217,8 @@ class Desk:
     def _file(self, arrival: Arrival, candidates: Sequence[tuple[str, Filing]]) -> Filing | None:
         event, evidence, query = arrival.event, arrival.evidence, arrival.query
         if isinstance(event, StatusChanged):
-            told = {"status": event.status.value, "messages": list(event.messages), "thread": event.thread}
-            self._notify("status.reported", event.at, channel=arrival.channel, **told)
+            if self._reports:
+                self._reports.take(arrival.channel, event, self.batch, self._ids)
             return None
         if query is None or isinstance(event, ConsentSignalled):
             return None
@@ -249,7 +264,6 @@ class Desk:
     def _write_message(
         self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing
     ) -> Filing:
-        is_message = isinstance(event, MessageReceived)
         direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
         filing = filing.with_message(
             evidence,
@@ -270,11 +284,23 @@ class Desk:
                 text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
-                status="received" if is_message else "",
+                status=self._status(event, filing.channel) if isinstance(event, MessageReceived) else "",
                 detail=(event.detail or None) if isinstance(event, MessageReceived) else None,
             )
         )
         return filing
+
+    def _status(self, event: MessageReceived, channel: str) -> str:
+        if event.direction is not Direction.OUTBOUND:
+            return "received"
+        report = self._reports.overtook(channel, event) if self._reports else None
+        return (report.status if report else DeliveryStatus.SENT).value
+
+    def end(self) -> Batch:
+        """Give all that is to be written."""
+        if self._reports:
+            self._reports.end(self.batch)
+        return self.batch
 
     def _notify(self, kind: str, at: datetime, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
         self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=at, payload=payload))

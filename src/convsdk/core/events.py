@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from convsdk.core.model import Attachment, ConsentSignal, Direction, IdentityHint
+from convsdk.core.model import Attachment, Claim, ConsentSignal, Direction, IdentityHint
 
 
 @frozen(kw_only=True)
@@ -80,7 +80,10 @@ class DeliveryStatus(Enum):
 
 @frozen(kw_only=True)
 class StatusChanged:
-    """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`."""
+    """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`.
+
+    `unreachable` is an identifier that takes no messages any more, such as an address whose mail came back.
+    """
 
     external_id: str
     status: DeliveryStatus
@@ -89,6 +92,7 @@ class StatusChanged:
     thread: str = ""
     watermark: datetime | None = None
     error: str = ""
+    unreachable: Claim | None = None
 
 
 @frozen(kw_only=True)

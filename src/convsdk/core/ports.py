@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from attrs import evolve, field, frozen
 from attrs.validators import ge, le, max_len
@@ -46,6 +46,18 @@ class Secret:
         return "Secret('***')"
 
     __str__ = __repr__
+
+
+class Archive(Protocol):
+    """Where the bytes of attachments are kept, outside the store."""
+
+    def put(self, content: bytes) -> str:
+        """Keep `content`, and give the URL that leads to it."""
+        ...
+
+    def get(self, url: str) -> bytes:
+        """Give what stands at a URL that `put` gave; raise `NotFound` where there is nothing any more."""
+        ...
 
 
 class Headers(Mapping[str, str]):
