@@ -10,7 +10,19 @@ import convsdk
 
 ROOT = Path(convsdk.__file__).parent
 PURE = {"attr", "attrs", "email_validator", "phonenumbers", "idna", "convsdk.core", "convsdk.errors"}
-CHANNEL = {"attr", "attrs", "msgspec", "jwt", "dkim", "structlog", "httpx", "convsdk.core", "convsdk.errors"}
+CHANNEL = {
+    "attr",
+    "attrs",
+    "msgspec",
+    "jwt",
+    "dkim",
+    "aiosmtplib",
+    "structlog",
+    "httpx",
+    "imap_tools",
+    "convsdk.core",
+    "convsdk.errors",
+}
 ONLY = {
     "core": PURE,
     "errors": PURE,
@@ -25,9 +37,12 @@ NEVER = {
     "delivery": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
+    "archive": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "mailserver": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outbox": {"convsdk.channels", "convsdk.web"},
+    "lease": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "listening": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "webhook": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "web": {"convsdk.channels", "convsdk.store", "convsdk.outbox"},
 }
@@ -97,9 +112,12 @@ def test_module_keeps_to_the_import_table(path):
         ("ingest.py", "from . import channels"),
         ("mailserver.py", "from convsdk.channels.email import EmailChannel"),
         ("outbox.py", "import convsdk.web.app"),
+        ("lease.py", "from convsdk.store import open_store"),
+        ("listening.py", "from convsdk.channels.email import EmailChannel"),
         ("webhook.py", "from convsdk.store import open_store"),
         ("store/sqlite.py", "from convsdk.hub import Hub"),
         ("rejects.py", "from convsdk.hub import Hub"),
+        ("archive.py", "from convsdk.hub import Hub"),
         ("web/app.py", "from convsdk.store import open_store"),
         ("config.py", "import pluggy"),
     ],

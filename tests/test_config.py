@@ -1,5 +1,5 @@
 import textwrap
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from attrs import evolve, field, frozen
@@ -52,6 +52,34 @@ class PageSettings:
     greeting: str = field(default="hello", validator=min_len(2))
 
 
+@frozen(kw_only=True)
+class PigeonWay:
+    by: ClassVar[str] = "pigeon"
+
+    loft: str
+    birds: int = 1
+
+
+@frozen(kw_only=True)
+class DrumWay:
+    by: ClassVar[str] = "drum"
+
+    key: Secret
+
+
+@frozen(kw_only=True)
+class PostSettings:
+    sending: PigeonWay | DrumWay | None = None
+
+
+class Post(Channel):
+    type = "post"
+    settings = PostSettings
+
+    def parse(self, request):
+        return []
+
+
 class Chat(Channel):
     type = "chat"
     settings = ChatSettings
@@ -86,7 +114,7 @@ def load(tmp_path):
     def load(text, environ=None, broken=()):
         path = tmp_path / "convsdk.toml"
         path.write_text(textwrap.dedent(text), encoding="utf-8")
-        types = {"chat": Chat, "page": Page}
+        types = {"chat": Chat, "page": Page, "post": Post}
         plugins = Plugins(channel_types=types, block_types=BLOCKS | {"voucher": Voucher}, broken=broken)
         return load_config(path, plugins, environ=environ or {})
 
@@ -618,3 +646,41 @@ def test_widget_is_read_with_its_mistakes(tmp_path):
         "write one such as '#0b57d0'"
     )
     assert config.channels["chat"].widget.origins == ("https://shop.example",)
+
+
+POST = '[channels.post]\ntype = "post"\n[channels.post.sending]\n'
+
+
+def test_table_is_read_by_the_class_that_it_names(load):
+    """Of several shapes that a setting can have, `by` says which it is; without the setting there is none."""
+    found = [
+        load(POST + text, environ={"DRUM": "boom"}).channels["post"].config.sending
+        for text in ('by = "pigeon"\nloft = "roof"\nbirds = 2\n', 'by = "drum"\nkey = { env = "DRUM" }\n')
+    ]
+
+    assert found == [PigeonWay(loft="roof", birds=2), DrumWay(key=Secret("boom"))]
+    assert load('[channels.post]\ntype = "post"\n').channels["post"].config.sending is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('loft = "roof"\n', "3: channel 'post': sending says not by what: set by to one of: drum, pigeon"),
+        ('by = "pidgeon"\n', "4: channel 'post': sending has a wrong value for by, 'pidgeon': did you mean 'pigeon'?"),
+        ("by = 7\n", "4: channel 'post': sending has a wrong value for by, 7: set by to one of: drum, pigeon"),
+        ('by = "pigeon"\n', "3: channel 'post': sending: loft is missing: add loft = ..."),
+        (
+            'by = "pigeon"\nloft = "roof"\nkey = "x"\n',
+            "6: channel 'post': sending has no key 'key': remove it, or take one of by, loft, birds",
+        ),
+    ],
+)
+def test_mistake_in_a_table_of_several_shapes_is_told(problems, text, told):
+    """Each mistake in such a table gets its line and a remedy."""
+    assert problems(POST + text) == [f"convsdk.toml:{told}"]
+
+
+def test_setting_of_several_shapes_is_a_table(load):
+    """A plain value in its place is told."""
+    with pytest.raises(ConfigError, match="sending is a text: write it as a table"):
+        load('[channels.post]\ntype = "post"\nsending = "pigeon"\n')

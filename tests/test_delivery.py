@@ -3,19 +3,15 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager, closing
-from datetime import timedelta
 
 import httpx
 import pytest
-from attrs import evolve
-from posts import EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
-from receiver import TAKEN, Receiver
+from posts import PostChannel, PostSettings, message
+from receiver import Receiver
 from servers import STORES, fresh_store
 
-from convsdk.core.events import DeliveryStatus
-from convsdk.core.model import Attachment, Claim, Direction, Identifier, Trust
-from convsdk.delivery import Deliverer, backoff_s
-from convsdk.errors import Conflict, UnsupportedError
+from convsdk.core.model import Direction, Identifier
+from convsdk.delivery import Deliverer
 from convsdk.hub import Hub
 from convsdk.store import open_store
 from convsdk.testing.builders import NOON, FakeClock
@@ -50,6 +46,11 @@ def shop(store, url="http://127.0.0.1:9/", channel=PostChannel, **options):
     return Hub(store, channels=[channel("post", PostSettings(url=url))], clock=FakeClock(), **options)
 
 
+def later(hub, **time):
+    """Move the hub's clock on."""
+    hub._clock.advance(**time)  # noqa: SLF001  (the hub's own clock)
+
+
 def asked(hub, who="ann"):
     """Let somebody write; give the conversation."""
     (received,) = hub.receive("post", [message(f"in/{who}", who)])
@@ -77,7 +78,7 @@ async def delivering(hub, **options):
 async def until(condition, most_s=10):
     """Wait until `condition` holds."""
     async with asyncio.timeout(most_s):
-        while not (found := await asyncio.to_thread(condition)):
+        while not (found := await asyncio.to_thread(condition)):  # noqa: ASYNC110  (in a store, nothing tells us)
             await asyncio.sleep(0.01)
     return found
 
@@ -146,7 +147,7 @@ def test_a_long_answer_goes_on_where_it_stopped(store):
         hub.reply(conversation, words, by="kim")
 
         deliver(hub, lambda: len(receiver.deliveries) == 2)
-        hub._clock.advance(seconds=61)
+        later(hub, seconds=61)
         deliver(hub, is_now(hub, conversation, "failed"))
         failed = last(hub, conversation)
         assert (failed.detail["error"], failed.detail["error_code"]) == ("the server answered 400", "400")

@@ -44,7 +44,7 @@ class WatchedHub(Hub):
     def hold(self, name):
         return self.holds.setdefault(name, Hold())
 
-    def commit(self, arrivals):
+    def commit(self, arrivals, **given):
         names = [one.event.external_id for one in arrivals]
         began = next(self.ticks)
         self.tried.append(names)
@@ -54,7 +54,7 @@ class WatchedHub(Hub):
             assert hold.go.wait(PATIENCE_S), f"nobody let {names} go"
         if failing := [name for name in names if name in self.errors]:
             raise self.errors[failing[0]]
-        received = super().commit(arrivals)
+        received = super().commit(arrivals, **given)
         self.spans.append((began, next(self.ticks), names))
         return received
 
@@ -601,9 +601,9 @@ def test_refusal_says_how_long_the_queue_takes(one_s, writers, retry_after_s):
     clock = FakeClock()
 
     class SlowHub(WatchedHub):
-        def commit(self, arrivals):
+        def commit(self, arrivals, **given):
             clock.advance(seconds=one_s * len(arrivals))
-            return super().commit(arrivals)
+            return super().commit(arrivals, **given)
 
     hub = SlowHub()
     with Ingest(hub, writers=writers, capacity=3, timer=lambda: clock().timestamp()) as ingest:
@@ -773,9 +773,9 @@ class RestlessHub(WatchedHub):
         super().__init__()
         self.random = random.Random(seed)  # noqa: S311  (no secret)
 
-    def commit(self, arrivals):
+    def commit(self, arrivals, **given):
         time.sleep(self.random.random() / 500)
-        return super().commit(arrivals)
+        return super().commit(arrivals, **given)
 
 
 def _out_of_order(events, spans):

@@ -12,6 +12,7 @@ import convsdk.core
 
 PINNED = Path(__file__).with_name("public_api.txt")
 ALONE = (
+    "archive",
     "backfill",
     "config",
     "errors",

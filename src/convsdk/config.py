@@ -30,6 +30,7 @@ from convsdk.toml_lines import Key, lines_of
 
 DEFAULT_WORKSPACE = "default"
 DEFAULT_STORE = "sqlite:///convsdk.db"
+DEFAULT_ARCHIVE = "archive"
 
 _NAME = re.compile(r"[a-z0-9-]+")
 _SOURCES = ("env", "file")
@@ -110,9 +111,13 @@ class WebhookConfig:
 
 @frozen(kw_only=True)
 class Config:
-    """What `convsdk.toml` says. `channel_workspaces`, `webhook_workspaces` name the workspace of each."""
+    """What `convsdk.toml` says. `channel_workspaces`, `webhook_workspaces` name the workspace of each.
+
+    `archive` is the place of the archive; empty: there is none.
+    """
 
     store: str = field(default=DEFAULT_STORE, repr=False)  # the URL can hold a password
+    archive: str = field(default=DEFAULT_ARCHIVE, repr=False)  # as above
     workspaces: dict[str, WorkspaceConfig] = field(factory=dict)
     channels: dict[str, Channel] = field(factory=dict)
     channel_workspaces: dict[str, str] = field(factory=dict)
@@ -176,8 +181,9 @@ class _Reader:
 
     def read(self, document: dict[str, Any]) -> Config:
         """Give the configuration; it is of use only where `problems` stays empty."""
-        self._require_known(document, ("store", "workspaces", "channels", "webhooks"), (), "the file")
+        self._require_known(document, ("store", "archive", "workspaces", "channels", "webhooks"), (), "the file")
         store = self._store(document.get("store", DEFAULT_STORE))
+        archive = self._archive(document.get("archive", DEFAULT_ARCHIVE))
         workspaces = {
             name: self._structure(WorkspaceConfig, table, ("workspaces", name), f"workspace {name!r}")
             for name, table in self._tables(document, "workspaces")
@@ -197,6 +203,7 @@ class _Reader:
             webhooks[name] = self._webhook(name, table)
         return Config(
             store=store,
+            archive=archive,
             workspaces={name: workspace for name, workspace in workspaces.items() if workspace is not None},
             channels=channels,
             channel_workspaces=homes,
@@ -247,6 +254,17 @@ class _Reader:
         if not isinstance(given, str) or not given:
             self._add(("store",), f'store is {_called(given)}: give a URL, such as "{DEFAULT_STORE}"')
             return DEFAULT_STORE
+        return given
+
+    def _archive(self, given: object) -> str:
+        if isinstance(given, dict):
+            return self._secret(given, ("archive",), "archive").reveal()
+        if not isinstance(given, str):
+            self._add(
+                ("archive",),
+                f'archive is {_called(given)}: give a folder or a URL, such as "{DEFAULT_ARCHIVE}", or "" for none',
+            )
+            return DEFAULT_ARCHIVE
         return given
 
     def _home(self, what: str, name: str, table: dict[str, Any], workspaces: Mapping[str, object]) -> str:
@@ -368,6 +386,8 @@ class _Reader:
         plain = _plain(kind)
         if plain is Secret:
             return self._secret(value, key, place)
+        if shapes := _shapes(plain):
+            return self._chosen(shapes, value, key, place)
         if isinstance(plain, type) and attrs.has(plain):
             if isinstance(value, dict):
                 return self._structure(plain, value, key, place)
@@ -384,6 +404,19 @@ class _Reader:
                 name: self._value(arguments[1], item, (*key, name), f"{place}.{name}") for name, item in value.items()
             }
         return self._converted(kind, value, key, place)
+
+    def _chosen(self, shapes: Mapping[str, type[Any]], value: object, key: Key, place: str) -> Any:  # noqa: ANN401  (as `_structure`)
+        if not isinstance(value, dict):
+            self._add(key, f"{place} is {_called(value)}: write it as a table")
+            return None
+        wanted = value.get("by")
+        if isinstance(wanted, str) and wanted in shapes:
+            return self._structure(shapes[wanted], value, key, place, reserved=("by",))
+        near = get_close_matches(wanted, shapes, n=1) if isinstance(wanted, str) else []
+        remedy = f"did you mean {near[0]!r}?" if near else f"set by to one of: {', '.join(sorted(shapes))}"
+        what = "says not by what" if wanted is None else f"has a wrong value for by, {wanted!r}"
+        self._add((*key, "by"), f"{place} {what}: {remedy}")
+        return None
 
     def _flow(self, value: object, forms: Mapping[str, Form], key: Key, place: str) -> Flow | None:
         told = len(self.problems)
@@ -561,6 +594,13 @@ def _plain(kind: Any) -> Any:  # noqa: ANN401  (an annotation can be any object)
         others = [one for one in get_args(kind) if one is not NoneType]
         return _plain(others[0]) if len(others) == 1 else kind
     return kind
+
+
+def _shapes(kind: Any) -> dict[str, type[Any]]:  # noqa: ANN401  (as `_plain`)
+    """Give the classes of a union by what tells them apart, their `by`; none where it is no such union."""
+    given = [one for one in get_args(kind) if one is not NoneType] if isinstance(kind, UnionType) else []
+    is_tagged = given and all(attrs.has(one) and isinstance(getattr(one, "by", None), str) for one in given)
+    return {one.by: one for one in given} if is_tagged else {}
 
 
 def _example(name: str, kind: Any) -> str:  # noqa: ANN401  (as `_plain`)

@@ -360,6 +360,7 @@ class _Route:
         jobs = list(self._jobs)
         self._jobs.clear()
         await asyncio.gather(*self._running, *(self._means.ledger.write(_freed(job)) for job in jobs))
+        await self._channel.close()
 
     @property
     def _is_busy(self) -> bool:
@@ -483,13 +484,12 @@ class _Route:
         except NotFound as error:
             if not is_public:
                 raise PermanentError(f"the file {attachment.name!r} is not there any more: {error}") from error
-        except OSError as error:
-            raise TransientError(f"the file {attachment.name!r} cannot be read ({type(error).__name__})") from error
         return File(
             name=attachment.name,
             media_type=attachment.media_type,
             content=content,
             url=attachment.url if is_public else "",
+            content_id=attachment.content_id,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from attrs import evolve, frozen
 
+from convsdk.archive import Archive
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
 from convsdk.core.consent import (
     ConsentRecord,
@@ -20,7 +21,7 @@ from convsdk.core.consent import (
     may_write,
     membership,
 )
-from convsdk.core.events import Event, Notice, StatusChanged
+from convsdk.core.events import Event, MessageReceived, Notice, StatusChanged
 from convsdk.core.explain import sentences
 from convsdk.core.fold import Evidence, Moment, Policy, Refusal, fold, weigh
 from convsdk.core.inbox import Filing
@@ -41,7 +42,7 @@ from convsdk.core.model import (
     Suggestion,
     Trust,
 )
-from convsdk.core.ports import Archive, Channel, Clock, Request, Response
+from convsdk.core.ports import Channel, Clock, Request, Response
 from convsdk.core.profile import Reach, TraitClaim, reach, shown_traits
 from convsdk.core.resolver import Known, NewContact, cookie_contact, needs_history, refold
 from convsdk.core.storage import (
@@ -140,9 +141,9 @@ class Hub:
         print(hub.contact(decision.contact).name)
 
     `store` is a URL or an open store, `channels` the configured channels, `policy` the rules of identity,
-    `amend_hint` what plugins add to a hint, `archive` where the bytes of attachments are kept, `clock` the present
-    moment. Create as many hubs as you like; several on
-    one store see the same data. Methods may be called from any thread.
+    `amend_hint` what plugins add to a hint, `archive` where attachments and raw requests are kept (None: nowhere),
+    `clock` the present moment. Create as many hubs as you like; several on one store see the same data. Methods may be
+    called from any thread.
     """
 
     def __init__(
@@ -190,9 +191,39 @@ class Hub:
         adapter = self.channel(channel)
         if response := adapter.challenge(request):
             return Handled(received=(), response=response)
-        adapter.verify(request)
-        events = adapter.parse(request)
+        events = self.read(channel, request)
         return Handled(received=self.receive(channel, events), response=adapter.answer(events))
+
+    def read(self, channel: str, request: Request) -> tuple[Event, ...]:
+        """Give the events of an authentic request to `channel`, ready for `receive`; whatever takes one in calls this.
+
+        With an archive, the request is in it before it is parsed, if its channel `keeps_raw`, and stays there whatever
+        comes of it; a message's `detail["raw"]` names it. What the attachments hold is there as well, each under its
+        `url`. Raises `Forbidden` and `ParseError` as the channel does, and `TransientError` where the archive cannot
+        keep it.
+        """
+        adapter = self.channel(channel)
+        adapter.verify(request)
+        raw = self.archive.keep(channel, request) if self.archive and adapter.can.keeps_raw else ""
+        return tuple(self._placed(event, raw) for event in adapter.parse(request))
+
+    def waits_to_read(self, channel: str) -> bool:
+        """Say whether `read` can wait for a disk or the network, so that an event loop leaves it to a thread."""
+        can = self.channel(channel).can
+        return self.archive is not None and (can.keeps_raw or can.attachments)
+
+    def _placed(self, event: Event, raw: str) -> Event:
+        """Give an event with what its attachments hold in the archive, or nowhere."""
+        if not isinstance(event, MessageReceived):
+            return event
+        detail = event.detail | {"raw": raw} if raw else event.detail
+        return evolve(event, attachments=tuple(map(self._place, event.attachments)), detail=detail)
+
+    def _place(self, attachment: Attachment) -> Attachment:
+        if attachment.content is None:
+            return attachment
+        url = self.archive.put(attachment.content) if self.archive else attachment.url
+        return evolve(attachment, url=url, content=None)
 
     def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
         """Keep `events` of `channel`, all in one transaction, and give what became of each, in order.
@@ -776,12 +807,7 @@ class Hub:
         """Give `attachments` with their bytes in the archive."""
         if self.archive is None and any(one.content is not None for one in attachments):
             raise UnsupportedError("there is no archive to keep attachments in: give the hub one, or their URLs")
-        return tuple(
-            evolve(one, content=None, url=self.archive.put(one.content), size=len(one.content))
-            if self.archive is not None and one.content is not None
-            else one
-            for one in attachments
-        )
+        return tuple(map(self._place, attachments))
 
     def retry(self, message: Message) -> None:
         """Send an outbound message once more that failed. Raises `Conflict` where it has not."""

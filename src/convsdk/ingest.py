@@ -16,12 +16,12 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Self
 
-from attrs import define
+from attrs import define, field
 
 from convsdk.core.events import Event
 from convsdk.desk import Arrival, Received
@@ -55,6 +55,7 @@ class _Item:
     arrivals: tuple[Arrival, ...]
     touched: frozenset[Hashable]
     waiter: "threading.Lock | asyncio.Future[None]"  # quoted: before Python 3.13, Lock is a function
+    checkpoints: Mapping[str, str] = field(factory=dict)
     received: tuple[Received, ...] = ()
     error: BaseException | None = None
 
@@ -184,16 +185,20 @@ class Ingest:
             self._leave(item)
         return item.result()
 
-    async def receive_async(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
+    async def receive_async(
+        self, channel: str, events: Sequence[Event], *, checkpoints: Mapping[str, str] | None = None
+    ) -> tuple[Received, ...]:
         """Keep `events` as `receive` does, and let the event loop go on meanwhile.
 
+        `checkpoints` are written in their transaction, as by `Hub.commit`, and in the order in which they come here.
         A task that is cancelled while its events wait takes them back; once a transaction has begun they are kept.
         """
         arrivals = self._hub.prepare(channel, events)
-        if not arrivals:
+        told = dict(checkpoints or {})
+        if not arrivals and not told:
             return ()
         woken = asyncio.get_running_loop().create_future()
-        item = _Item(arrivals, _touched(arrivals), woken)
+        item = _Item(arrivals, _touched(arrivals) | {("checkpoint", name) for name in told}, woken, told)
         try:
             self._admit(item, may_start=False)
             await woken
@@ -301,7 +306,9 @@ class Ingest:
         while parts:
             part = parts.pop()
             try:
-                received = iter(self._hub.commit([arrival for one in part for arrival in one.arrivals]))
+                arrivals = [arrival for one in part for arrival in one.arrivals]
+                checkpoints = {name: value for one in part for name, value in one.checkpoints.items()}
+                received = iter(self._hub.commit(arrivals, checkpoints=checkpoints))
                 for one in part:
                     one.received = tuple(islice(received, len(one.arrivals)))
             except TransientError as error:  # no item's fault, and the store has enough to do

@@ -2,7 +2,7 @@
 
 ::
 
-    RCPT ──> a channel's address ──DATA──> parse ──> queue ──commit──> 250
+    RCPT ──> a channel's address ──DATA──> read ──> queue ──commit──> 250
      │ 550                          │ 552   │          │ 451
                                             └─> rejects ──────────────> 250
 
@@ -14,12 +14,15 @@ and LMTP would want an answer for each.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from time import perf_counter
 from typing import Self
 
@@ -31,7 +34,6 @@ from aiosmtpd.smtp import Session as Client
 from attrs import field, frozen
 from attrs.validators import gt
 
-from convsdk.core.events import Event
 from convsdk.core.identifiers import EmailAddress
 from convsdk.core.ports import Channel, Clock, Envelope, Request
 from convsdk.errors import ConfigError, ConvsdkError, Forbidden, ParseError, PermanentError, TransientError
@@ -94,6 +96,7 @@ class MailLimits:
 
 @frozen
 class _Home:
+    hub: Hub
     channel: Channel
     queue: Ingest
 
@@ -105,6 +108,7 @@ class MailServer:
 
         async with MailServer(hub, rejects=Rejects(folder)) as server:
             port = await server.listen("127.0.0.1", 2525)
+            await server.listen_at(Path("/run/convsdk/lmtp"))
 
     `tls` is what STARTTLS is offered with; `clock` gives the time at which a mail arrived. Raises `ConfigError` where
     no channel has an address, or two have the same. At the end what is under way is kept and answered; the hubs stay
@@ -127,8 +131,9 @@ class MailServer:
         self._rejects = rejects
         self._clock = clock
         self._servers: list[asyncio.Server] = []
+        self._paths: list[Path] = []
         self._queues = {hub: Ingest(hub) for hub in hubs}
-        self._homes = {address: _Home(one, self._queues[hub]) for address, (hub, one) in found.items()}
+        self._homes = {address: _Home(hub, one, self._queues[hub]) for address, (hub, one) in found.items()}
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,6 +142,8 @@ class MailServer:
         self.is_draining = True
         for server in self._servers:
             server.close()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
         for one in tuple(self.open):
             one.part()
         if busy := [one.task for one in self.open if one.task]:
@@ -152,16 +159,30 @@ class MailServer:
 
     async def listen(self, host: str, port: int, *, is_lmtp: bool = False) -> int:
         """Listen at an address, and give the port: a free one for 0. Raises `OSError` where it cannot be had."""
+        server = await asyncio.get_running_loop().create_server(self._connector(is_lmtp=is_lmtp), host, port)
+        self._servers.append(server)
+        found: int = server.sockets[0].getsockname()[1]
+        return found
+
+    def _connector(self, *, is_lmtp: bool) -> Callable[[], asyncio.Protocol]:
         protocol = _LmtpConnection if is_lmtp else _Connection
 
         def connect() -> asyncio.Protocol:
             is_full = self.is_draining or len(self.open) >= self.limits.connections
             return _Refusal() if is_full else protocol(self)
 
-        server = await asyncio.get_running_loop().create_server(connect, host, port)
-        self._servers.append(server)
-        found: int = server.sockets[0].getsockname()[1]
-        return found
+        return connect
+
+    async def listen_at(self, path: Path, *, mode: int = 0o660, is_lmtp: bool = True) -> None:
+        """Listen at a Unix socket, which those may connect to whom `mode` lets write; it is removed at the end.
+
+        Raises `OSError` where it cannot be had, such as where another server listens there.
+        """
+        listening = await asyncio.to_thread(_unix_socket, path, mode)
+        self._servers.append(
+            await asyncio.get_running_loop().create_unix_server(self._connector(is_lmtp=is_lmtp), sock=listening)
+        )
+        self._paths.append(path)
 
     def home(self, recipient: str) -> _Home | None:
         """Give where mail to `recipient` goes, which may have a subaddress (RFC 5233)."""
@@ -201,7 +222,7 @@ class MailServer:
     async def _keep(self, home: _Home, request: Request) -> tuple[Fate, str]:
         try:
             # In a thread: a mail that somebody made for it takes seconds to parse.
-            events = await asyncio.to_thread(_read, home.channel, request)
+            events = await asyncio.to_thread(home.hub.read, home.channel.name, request)
         except ParseError as error:
             return await self._set_aside(home.channel, request, error)
         try:
@@ -361,15 +382,32 @@ class _Refusal(asyncio.Protocol):
             transport.close()
 
 
-def _read(channel: Channel, request: Request) -> Sequence[Event]:
-    channel.verify(request)
-    return channel.parse(request)
-
-
 def _tell(fate: Fate, home: _Home | None, why: str, *, took_s: float) -> None:
     label = home.channel.name if home else "(none)"
     log = _log.error if fate is Fate.FAILED else _log.info
     log("mail", channel=label, outcome=fate.value, duration_ms=round(took_s * 1000, 1), **({"why": why} if why else {}))
+
+
+def _unix_socket(path: Path, mode: int) -> socket.socket:
+    """Give a socket at `path`, in the place of one that nobody listens at any more."""
+    with socket.socket(socket.AF_UNIX) as caller, suppress(FileNotFoundError, ConnectionRefusedError):
+        caller.connect(str(path))
+        raise OSError(errno.EADDRINUSE, "address already in use")
+    if path.exists() and not path.is_socket():
+        raise OSError(errno.EEXIST, "there is a file in its place")
+    # Under another name until it has its mode: between the two, anybody could connect.
+    unready = path.with_name(f"{path.name}.new")
+    unready.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.bind(str(unready))
+        unready.chmod(mode)
+        listening.listen()
+        unready.replace(path)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def _by_address(hubs: Sequence[Hub]) -> Mapping[str, tuple[Hub, Channel]]:

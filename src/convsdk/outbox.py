@@ -12,7 +12,6 @@ least once, and in order. What one target does not take, or takes long for, hold
 import asyncio
 import concurrent.futures
 import math
-import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -27,9 +26,10 @@ from attrs import evolve, frozen
 
 from convsdk.core.events import AUTOMATION_ENTERED, Notice
 from convsdk.core.ports import Clock
-from convsdk.core.storage import Batch, Memo, Transaction
+from convsdk.core.storage import Batch, Transaction
 from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError
 from convsdk.hub import Hub
+from convsdk.lease import Lease
 from convsdk.plugins import Plugins
 
 STARTED = "outbox.started"
@@ -274,53 +274,6 @@ class _Courier:
         self._save([] if own else [Notice(type=GIVEN_UP, at=self._clock(), payload=payload)])
 
 
-class _Lease:
-    """Lets one process at a time tell what happened in a workspace: the one whose mark stands in the store.
-
-    Its holder renews the mark. Who has seen the same one for `length_s` puts its own there: no clocks are compared.
-    """
-
-    KEY = ("outbox", "lease")
-
-    def __init__(self, hub: Hub, *, clock: Clock, length_s: float) -> None:
-        self._hub = hub
-        self._clock = clock
-        self._length_s = length_s
-        self._mark = ""
-        self._seen: str | None = None
-        self._seen_at = 0.0
-
-    def hold(self) -> bool:
-        """Take the lease if it is free, renew it if it is ours; say whether it is."""
-        memo = self._hub.store.memo(self._hub.workspace, *self.KEY)
-        mark, now = memo.text if memo else "", time.monotonic()
-        if mark != self._seen:
-            self._seen, self._seen_at = mark, now
-        is_ours = bool(mark) and mark == self._mark
-        is_fresh = now - self._seen_at < (self._length_s / 3 if is_ours else self._length_s)
-        return is_ours if mark and is_fresh else self._replace(mark, secrets.token_hex(8))
-
-    def release(self) -> None:
-        """Let another process take over at once."""
-        if self._mark:
-            self._replace(self._mark, "")
-
-    def _replace(self, before: str, mark: str) -> bool:
-        """Put `mark` in the place of `before`, if that still stands there."""
-
-        def work(transaction: Transaction) -> bool:
-            memo = transaction.memo(*self.KEY)
-            if (memo.text if memo else "") != before:
-                return False
-            transaction.write(Batch(memos={self.KEY: Memo(mark, self._clock())}))
-            return True
-
-        is_replaced = self._hub.store.transact(self._hub.workspace, work)
-        if is_replaced:
-            self._mark = mark
-        return is_replaced
-
-
 class Outbox:
     """Tells `targets` about the notices of `hub`, from its start to its end.
 
@@ -348,7 +301,7 @@ class Outbox:
         self._couriers = [_Courier(hub, target, clock=clock, random=random) for target in targets]
         self._poll_s = poll_s
         self._grace_s = grace_s
-        self._lease = _Lease(hub, clock=clock, length_s=lease_s)
+        self._lease = Lease(hub, "outbox", clock=clock, length_s=lease_s)
         self._woken = {courier: asyncio.Event() for courier in self._couriers}
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -8,6 +8,7 @@ import jwt
 
 from convsdk.channels.chat import ChatChannel, ChatSettings, Form
 from convsdk.channels.email import EmailChannel
+from convsdk.channels.email.sending import PostmarkSending
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.channels.messenger import MessengerChannel, MessengerSettings
@@ -15,6 +16,7 @@ from convsdk.core.ports import Envelope, Secret
 from convsdk.testing import NOON, ChannelContract, Golden, request
 
 FOLDER = Path(__file__).parent
+MAILS = FOLDER.parent / "mail"
 SECRET = "a-secret-of-the-tests-that-is-long-enough"
 OTHER_SECRET = "another-secret-of-the-tests-of-good-length"
 
@@ -75,11 +77,21 @@ class TestEmail(ChannelContract):
         ({"address": "a@shop.example", "own": ("sales@shop.example", "x")}, "own"),
         ({"address": "a@shop.example", "relays": ("x",)}, "relays"),
         ({}, "address"),
+        ({"address": "a@shop.example", "sender": "x"}, "sender"),
+        ({"address": "a@shop.example", "reply_line": "write above"}, "reply_line"),
     )
-    golden = tuple(map(mail, ("human", "bounce", "newsletter", "no_message_id", "gb2312", "boundary_never_used")))
+    secrets = (SECRET,)
+    golden = (
+        *map(mail, ("human", "bounce", "newsletter", "no_message_id", "gb2312", "boundary_never_used")),
+        Golden(name="bounce of ours", request=request((MAILS / "class-bounce.eml").read_bytes()), events=2),
+    )
 
     def channel(self):
-        settings = EmailSettings(address="in-7f3a@shop.example", authserv_id="mx.shop.example")
+        settings = EmailSettings(
+            address="in-7f3a@shop.example",
+            authserv_id="mx.shop.example",
+            sending=PostmarkSending(token=Secret(SECRET)),
+        )
         return EmailChannel("support", settings)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convsdk.channels.email import EmailChannel, convsdk_channels
-from convsdk.channels.email.parse import contents, safe_name, told_apart
+from convsdk.channels.email.parse import safe_name, told_apart
 from convsdk.channels.email.sender import read_mailbox
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import MessageReceived
@@ -28,7 +28,7 @@ NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 def _parse(raw, envelope=None, **changed):
     wanted = {"address": "in-7f3a@shop.example", "own": ("sales@shop.example",), "authserv_id": "mx.shop.example"}
     channel = EmailChannel("support", EmailSettings(**wanted | changed))
-    (event,) = channel.parse(Request(received_at=NOW, body=raw, envelope=envelope))
+    event, *_ = channel.parse(Request(received_at=NOW, body=raw, envelope=envelope))
     return event
 
 
@@ -347,12 +347,14 @@ def test_mail_without_message_id_keeps_its_id_on_another_way():
     assert _parse(raw + b"!").external_id != event.external_id
 
 
-def test_contents_of_attachments_are_given_in_their_order():
-    """Whoever stores the attachments gets what each of them holds; past a limit, the whole mail."""
-    read, unreadable = MAILS["human"], _parts(101, "image/png")
+def test_attachments_bring_what_they_hold():
+    """Each attachment has its bytes; past a limit, the one there is has the whole mail."""
+    unreadable = _parts(101, "image/png")
 
-    assert [len(content) for content in contents(read)] == [one.size for one in _parse(read).attachments]
-    assert list(contents(unreadable)) == [unreadable]
+    assert [(len(one.content), one.content[:4]) for one in _parse(MAILS["human"]).attachments] == [
+        (one.size, start) for one, start in zip(_parse(MAILS["human"]).attachments, (b"%PDF", b"\x89PNG"), strict=True)
+    ]
+    assert [one.content for one in _parse(unreadable).attachments] == [unreadable]
 
 
 def test_two_copies_of_a_mail_have_one_fingerprint():

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convsdk.channels.messenger import (
+    InstagramChannel,
     MessengerChannel,
     MessengerSettings,
     convsdk_channels,
@@ -98,13 +99,13 @@ def test_secrets_are_not_shown():
 
 
 def test_plugin_brings_channel_and_identifier_kind():
-    """The hooks give the channel, and the page-scoped id as a kind of its own."""
+    """The hooks give both channels, and the ids of their people as kinds of their own."""
     context = Context(version="0")
 
     kinds = list(convsdk_identifier_kinds(context))
 
-    assert list(convsdk_channels(context)) == [MessengerChannel]
-    assert [kind.name for kind in kinds] == ["messenger_psid"]
+    assert list(convsdk_channels(context)) == [MessengerChannel, InstagramChannel]
+    assert [kind.name for kind in kinds] == ["messenger_psid", "instagram_igsid"]
 
 
 # -- handshake
@@ -316,11 +317,11 @@ def test_every_entry_and_item_is_read():
 
 def test_unknown_kinds_are_noted():
     """What is not known here is noted with its content instead of being lost."""
-    edit, policy, change = parse(golden("unknown"))
+    unheard, nobody, change = parse(golden("unknown"))
 
-    assert {event.kind for event in (edit, policy, change)} == {"unknown"}
-    assert (edit.thread, edit.detail["item"]["message_edit"]["text"]) == ("1001/7001", "Hello!")
-    assert (policy.hint, policy.thread) == (None, "1001")
+    assert {event.kind for event in (unheard, nobody, change)} == {"unknown"}
+    assert (unheard.thread, unheard.detail["item"]["messaging_dream"]["text"]) == ("1001/7001", "Hello!")
+    assert (nobody.hint, nobody.thread) == (None, "1001")
     assert change.detail["item"]["changes"][0]["field"] == "feed"
 
 

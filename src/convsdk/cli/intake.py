@@ -200,8 +200,7 @@ class _Intake:
             return ()
         request = self._request(piece, piece.body)
         try:
-            self._channel.verify(request)
-            return tuple(self._channel.parse(request))
+            return self._hub.read(self._channel.name, request)
         except (ParseError, Forbidden) as error:
             self._keep(piece, request, error)
             return ()

@@ -88,9 +88,7 @@ class _Retry:
     def _problem(self, reject: Reject, outcomes: Counter[str]) -> str:
         try:
             hub = self._hub(reject.channel)
-            channel = hub.channel(reject.channel)
-            channel.verify(reject.request())
-            events = channel.parse(reject.request())
+            events = hub.read(reject.channel, reject.request())
         except (ConfigError, Forbidden, ParseError) as error:
             return str(error)
         problems = []

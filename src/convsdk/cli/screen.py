@@ -23,9 +23,11 @@ _FOLDED = 12
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  (any value of the core becomes JSON)
-    """Give `value` as JSON has it: identifiers and times as text, trust by name, a secret as stars."""
+    """Give `value` as JSON has it: identifiers and times as text, trust by name, a secret as stars, bytes as null."""
     if isinstance(value, Secret):
         return "***"
+    if isinstance(value, bytes):
+        return None
     if isinstance(value, Identifier | Node):
         return str(value)
     if isinstance(value, Enum):

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, closing, contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,11 +16,14 @@ from convsdk.cli.session import Session, common_options, rejects_option
 from convsdk.cli.worker import telling
 from convsdk.core.ports import Secret
 from convsdk.errors import ConfigError
+from convsdk.listening import Listening
+from convsdk.rejects import Rejects
 
 if TYPE_CHECKING:
     from convsdk.web.server import Server
 
 _BACKLOG = 2048  # uvicorn's own
+_REJECTS = 1000
 _DEMO_SECRET = "CONVSDK_DEMO_SITE_SECRET"  # noqa: S105  (the name of the variable)
 
 
@@ -30,18 +33,22 @@ _DEMO_SECRET = "CONVSDK_DEMO_SITE_SECRET"  # noqa: S105  (the name of the variab
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
 )
 @click.option("--outbox/--no-outbox", "tells", default=True, help="Whether it also does what 'convsdk worker' does.")
+@click.option("--listen/--no-listen", "listens", default=True, help="Whether it also reads mailboxes and the like.")
 @rejects_option
 @click.option(
     "--files", type=click.Path(path_type=Path), default=Path("files"), show_default=True, help="Folder for attachments."
 )
 @click.option("--demo", "is_demo", is_flag=True, help="A shop with the chat widget, on a store of its own.")
 @common_options
-def serve(session: Session, *, host: str, port: int, tells: bool, rejects: Path, files: Path, is_demo: bool) -> None:
+def serve(
+    session: Session, *, host: str, port: int, tells: bool, listens: bool, rejects: Path, files: Path, is_demo: bool
+) -> None:
     """Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.
 
     Each configured channel has its address, /channels/NAME, and /widget/NAME where a widget shows it: those of all
     workspaces, or of the one that --workspace names. What is under way at the signal is kept and answered. What cannot
     be taken in goes to the folder for rejects: see 'convsdk rejects'. Plugins and webhooks are told what happened.
+    Channels that listen, such as to a mailbox, do so in one process with the store at a time.
     """
     try:
         from convsdk.web import create_app  # noqa: PLC0415  (the extra may be missing)
@@ -71,11 +78,23 @@ def serve(session: Session, *, host: str, port: int, tells: bool, rejects: Path,
                 "rejects": str(rejects),
             }
         )
-        asyncio.run(_serve(Server(app), listening, telling(session) if tells else nullcontext()))
+        kept = Rejects(rejects, capacity=_REJECTS)
+        asyncio.run(
+            _serve(
+                Server(app),
+                listening,
+                lambda: telling(session) if tells else nullcontext(),
+                lambda: Listening(*hubs, rejects=kept) if listens else nullcontext(),
+            )
+        )
 
 
-async def _serve(server: "Server", listening: socket.socket, beside: AbstractAsyncContextManager[object]) -> None:
-    async with beside:  # it ends last; what it was too late for is told at the next start
+async def _serve(
+    server: "Server", listening: socket.socket, *besides: Callable[[], AbstractAsyncContextManager[object]]
+) -> None:
+    async with AsyncExitStack() as running:  # they end last, the first of them after the others: it tells of them
+        for beside in besides:
+            await running.enter_async_context(beside())
         await server.serve(sockets=[listening])
 
 

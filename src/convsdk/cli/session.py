@@ -13,6 +13,7 @@ from typing import Any
 import click
 import structlog
 
+from convsdk.archive import Archive
 from convsdk.cli.screen import Screen
 from convsdk.config import DEFAULT_WORKSPACE, Config, WorkspaceConfig, load_config
 from convsdk.core.fold import Policy
@@ -89,6 +90,11 @@ class Session:
         """Give the URL of the store, which may hold a password."""
         return self.config.store if self.asked_store is None else self.asked_store
 
+    @cached_property
+    def archive(self) -> Archive | None:
+        """Give the archive; None where the configuration wants none."""
+        return Archive(self.config.archive) if self.config.archive else None
+
     def open(self, url: str) -> Store:
         """Open a store, once for all who ask; it is closed with the session."""
         if url not in self._stores:
@@ -115,6 +121,7 @@ class Session:
             channels=[one for one in self.config.channels.values() if homes[one.name] == name],
             policy=policy_of(self.config.workspaces.get(name, WorkspaceConfig()), self.plugins.kinds),
             amend_hint=self.plugins.hints,
+            archive=self.archive,
             **options,
         )
 

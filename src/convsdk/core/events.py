@@ -82,7 +82,7 @@ class DeliveryStatus(Enum):
 class StatusChanged:
     """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`.
 
-    `unreachable` is an identifier that takes no messages any more, such as an address whose mail came back.
+    `unreachable` is an identifier that can no longer be written to.
     """
 
     external_id: str

@@ -275,6 +275,13 @@ class Attachment:
     content: bytes | None = field(default=None, repr=False)
 
 
+def _described(attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
+    """Give attachments without what they hold, which goes into no store."""
+    if not any(one.content is not None for one in attachments):
+        return attachments
+    return tuple(evolve(one, content=None) for one in attachments)
+
+
 @frozen(kw_only=True)
 class Message:
     """One inbound or outbound message, unique by channel and external id.
@@ -291,7 +298,7 @@ class Message:
     at: datetime
     text: str
     html: str = ""
-    attachments: tuple[Attachment, ...] = ()
+    attachments: tuple[Attachment, ...] = field(default=(), converter=_described)
     status: str = ""
     detail: dict[str, Any] | None = None
 

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, field, frozen
 from attrs.validators import ge, le, max_len
@@ -15,7 +15,7 @@ from attrs.validators import ge, le, max_len
 from convsdk.core.events import DeliveryStatus, Event
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
-from convsdk.core.model import Identifier
+from convsdk.core.model import Identifier, IdentityHint
 from convsdk.core.texts import pieces_of
 from convsdk.errors import UnsupportedError
 
@@ -46,18 +46,6 @@ class Secret:
         return "Secret('***')"
 
     __str__ = __repr__
-
-
-class Archive(Protocol):
-    """Where the bytes of attachments are kept, outside the store."""
-
-    def put(self, content: bytes) -> str:
-        """Keep `content`, and give the URL that leads to it."""
-        ...
-
-    def get(self, url: str) -> bytes:
-        """Give what stands at a URL that `put` gave; raise `NotFound` where there is nothing any more."""
-        ...
 
 
 class Headers(Mapping[str, str]):
@@ -131,7 +119,8 @@ class Capabilities:
     hold messages (False for a channel that only identifies). `sends`: can answer. `attachments`, `reactions`,
     `statuses`, `echoes`: its requests can hold them. `max_text`: characters of one outbound text (None: no limit).
     `max_per_s`: how many messages a second the platform takes (None: any number). `is_idempotent`: a message that is
-    sent again with the same token arrives once, or is known by its recipient for the same.
+    sent again with the same token arrives once, or is known by its recipient for the same. `keeps_raw`: its requests
+    are archived as they arrived, before they are parsed, where there is an archive.
     """
 
     verifies: bool = False
@@ -145,6 +134,7 @@ class Capabilities:
     max_text: int | None = None
     max_per_s: float | None = None
     is_idempotent: bool = False
+    keeps_raw: bool = False
 
 
 def _are_origins(_: object, __: object, value: tuple[str, ...]) -> None:
@@ -186,12 +176,16 @@ class Widget:
 
 @frozen(kw_only=True)
 class File:
-    """A file to send: its bytes, and where the platform can fetch it, if it can."""
+    """A file to send: its bytes, and where the platform can fetch it, if it can.
+
+    `content_id` is the name by which the HTML of the message shows it (`cid:`), where it does.
+    """
 
     name: str
     media_type: str
     content: bytes = field(repr=False)
     url: str = ""
+    content_id: str = ""
 
 
 @frozen(kw_only=True)
@@ -229,6 +223,48 @@ class Receipt:
     status: DeliveryStatus = DeliveryStatus.SENT
 
 
+@frozen(kw_only=True)
+class Check:
+    """One thing that has to be right at a channel's platform: what it is, whether it is so, and what to do if not."""
+
+    what: str
+    is_right: bool
+    remedy: str = ""
+
+
+class Feed(ABC):
+    """Where a channel that listens hands in what it hears, as the shell supplies it to `Channel.listen`.
+
+    A position is a name and a value of the channel's own: how far it has come in a source, such as a mailbox. Names
+    of other channels are others.
+    """
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """Give the present moment, aware: the `received_at` of what names no time of its own."""
+
+    @abstractmethod
+    async def position(self, name: str) -> str | None:
+        """Give the value that was kept last under `name`; None before the first."""
+
+    @abstractmethod
+    async def deliver(self, request: Request, *, position: tuple[str, str] | None = None) -> None:
+        """Take `request` in, as `verify` and `parse` read it, and keep `position` in the transaction of its events.
+
+        When this returns, both are on disk. What cannot be read is kept aside, what is not authentic is dropped, and
+        the position moves on all the same. Where the store is away, this waits until it is back, however long; it
+        raises `TransientError` only where the program ends meanwhile, and nothing is kept then.
+        """
+
+    @abstractmethod
+    async def set_aside(self, request: Request, why: str, *, position: tuple[str, str] | None = None) -> None:
+        """Keep `request` among the rejects for the reason `why`, as something that cannot be read, and `position`."""
+
+    @abstractmethod
+    async def move(self, position: tuple[str, str]) -> None:
+        """Keep `position` alone."""
+
+
 class Channel(ABC):
     """One conversational surface. Subclass it, set the class attributes, write `parse`; add `build` if it can answer.
 
@@ -258,6 +294,11 @@ class Channel(ABC):
     def addresses(self) -> tuple[str, ...]:
         """Give the addresses that it takes mail at; none, as mostly, where it takes none."""
         return ()
+
+    @property
+    def listens(self) -> bool:
+        """Say whether it fetches requests by itself, with `listen`, instead of being sent them."""
+        return False
 
     @property
     def widget(self) -> Widget | None:
@@ -297,6 +338,15 @@ class Channel(ABC):
         """Give what the sender is told once `events` are committed: an empty 200, unless the platform wants more."""
         return Response()
 
+    async def listen(self, feed: Feed) -> None:  # noqa: ARG002  (for those who override it)
+        """Hand what comes in from a source that sends no requests, such as a mailbox, to `feed`, until cancelled.
+
+        It runs in one process at a time, mostly: what two hear is told apart by external ids. It raises
+        `TransientError` where it is to be started again soon, and `ConfigError` or `PermanentError` where somebody
+        has to act first, so that it is started again seldom. Whatever blocks belongs in a thread.
+        """
+        raise UnsupportedError(f"channel {self.name!r} of type {self.type!r} does not listen: it is sent its requests")
+
     def outbound_id(self, token: str) -> str:
         """Give the external id of a message that is to be sent, before it is; the platform's own comes as well."""
         return f"out/{token}"
@@ -333,3 +383,36 @@ class Channel(ABC):
         and `PermanentError` where trying again is no use; what httpx raises is told apart by who calls this.
         """
         return self.interpret(await client.send(self.build(message)))
+
+    async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
+        """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""
+
+    def profile_request(self, who: Identifier) -> httpx.Request | None:  # noqa: ARG002  (for those who override it)
+        """Give the request that asks the platform who `who` is; None where it cannot tell of such an identifier."""
+        return None
+
+    def profile(
+        self,
+        who: Identifier,  # noqa: ARG002  (for those who override it)
+        response: httpx.Response,  # noqa: ARG002  (as above)
+        *,
+        at: datetime,  # noqa: ARG002  (as above)
+    ) -> IdentityHint | None:
+        """Read the answer to `profile_request`, of the moment `at`: traits at CHANNEL trust; None for no news.
+
+        A name that stands for nobody ("Facebook User") is none. Leave the hint's `id` empty. Raises `TransientError`
+        where it can be asked again, and `PermanentError` where somebody has to act first.
+        """
+        return None
+
+    def checks(self) -> Sequence[httpx.Request]:
+        """Give the requests that find out whether the platform is set up for this channel; none, where it cannot."""
+        return ()
+
+    def judge(self, responses: Sequence[httpx.Response]) -> Sequence[Check]:  # noqa: ARG002  (for those who override it)
+        """Give what is right and what is not, by the answers to `checks`; no secret is in it."""
+        return ()
+
+    def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:  # noqa: ARG002  (for those who override it)
+        """Give the requests that let the platform send its webhooks, to the address `callback` where that is given."""
+        return ()

@@ -6,6 +6,18 @@ test file under a name that begins with `Test`, and its laws become your tests.
 
 from convsdk.testing.builders import NOON, FakeClock, hint, request
 from convsdk.testing.channel_contract import ChannelContract, Golden
+from convsdk.testing.sending_contract import GoldenAnswer, GoldenSend
 from convsdk.testing.store_contract import DurableStoreContract, StoreContract
 
-__all__ = ["NOON", "ChannelContract", "DurableStoreContract", "FakeClock", "Golden", "StoreContract", "hint", "request"]
+__all__ = [
+    "NOON",
+    "ChannelContract",
+    "DurableStoreContract",
+    "FakeClock",
+    "Golden",
+    "GoldenAnswer",
+    "GoldenSend",
+    "StoreContract",
+    "hint",
+    "request",
+]

@@ -14,44 +14,51 @@ A failure says what is wrong, why it matters and how to mend it.
 """
 
 import base64
-import contextlib
 import hashlib
 import hmac
-import io
-import logging
 import math
 import re
-import socket
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
-from typing import Any, ClassVar, NoReturn, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, get_args
 
 import attrs
 import msgspec
-import pytest
-import structlog
 from attrs import evolve, frozen
 from hypothesis import HealthCheck, given, settings
 
 from convsdk.core.events import Event, MessageReceived, Noted, StatusChanged
 from convsdk.core.model import Direction
-from convsdk.core.ports import Channel, Request, Secret
+from convsdk.core.ports import Channel, Request
 from convsdk.errors import ConvsdkError, Forbidden, ParseError
 from convsdk.testing.builders import NOON
+from convsdk.testing.observing import (
+    SHORTEST_LEAK,
+    captured,
+    clock_call,
+    fail,
+    guarded_sockets,
+    leaves,
+    logged,
+    network_call,
+    packages_of,
+    refuse_leaks,
+    secret_forms,
+    secrets_in,
+    texts_of,
+    watched,
+    years_later,
+)
 from convsdk.testing.odd_requests import GARBAGE, forgeries, search, variations
+from convsdk.testing.sending_contract import SendingContract
 
 _EVENT_TYPES = get_args(Event)
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LONGEST_ID = 400
-_SHORTEST_LEAK = 6
 _WINDOW = 24
 _NUL = "\0"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime"}
-_NETWORK = {"_socket", "_ssl", "_sqlite3"}
 
 
 @frozen(kw_only=True)
@@ -70,23 +77,18 @@ class Golden:
     is_redelivery: bool = False
 
 
-class ChannelContract:
+class ChannelContract(SendingContract):
     """The laws. Give `channel()`, `golden`, and where there are any `settings_cases` and `secrets`.
 
     `settings_cases` are pairs: keyword arguments for the settings class that are wrong, and the field that is to
     blame. `secrets` are the plain secrets of the channel under test. `signs_body` is False for a platform whose
-    signature does not cover the body (a token in a header). `examples` is how much garbage each channel is fed.
+    signature does not cover the body (a token in a header). `examples` is how much garbage each channel is fed. For a
+    channel that answers, give what `SendingContract` names besides.
     """
 
     golden: ClassVar[Sequence[Golden]] = ()
     settings_cases: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
-    secrets: ClassVar[Sequence[str]] = ()
     signs_body: ClassVar[bool] = True
-    examples: ClassVar[int] = 150
-
-    def channel(self) -> Channel:
-        """Give the configured channel under test, a new one at every call."""
-        raise NotImplementedError(f"{type(self).__name__} has no channel(): return a configured channel from it")
 
     # -- the class itself
 
@@ -94,7 +96,7 @@ class ChannelContract:
         """`type` is the word that a configuration calls the channel by."""
         name = getattr(self.channel(), "type", None)
         if not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):
-            _fail(
+            fail(
                 f"the channel's type is {name!r}",
                 "a configuration file names it, and it becomes part of table rows and log lines",
                 "use lower-case ASCII letters, digits and '_', beginning with a letter: type = 'sms'",
@@ -104,7 +106,7 @@ class ChannelContract:
         """Whoever wrote a wrong setting is told which one."""
         channel = self.channel()
         if attrs.fields(channel.settings) and not self.settings_cases:
-            _fail(
+            fail(
                 f"no settings_cases are given, and {channel.settings.__name__} has settings",
                 "a setting that nobody checks fails at the first request and not at the start",
                 "give pairs of wrong settings and the field to blame: settings_cases = (({'number': 'x'}, 'number'),)",
@@ -120,21 +122,21 @@ class ChannelContract:
         except (ValueError, TypeError, ConvsdkError) as error:
             told = str(error)
             if not re.search(rf"\b{re.escape(name)}\b", told):
-                _fail(
+                fail(
                     f"wrong settings are refused with {told!r}, which does not name {name!r}",
                     "whoever edits the configuration must find the line",
                     f"begin the text with the field: raise ValueError('{name}: ... is no ...: write ...')",
                 )
-            secrets = (*self._secrets(), *_secrets_in(wrong))
-            self._refuse_leaks({"the error about a wrong setting": told}, _secret_forms(secrets))
+            secrets = (*self._secrets(), *secrets_in(wrong))
+            refuse_leaks({"the error about a wrong setting": told}, secret_forms(secrets))
         except Exception as error:  # noqa: BLE001  (whatever it is, the law is broken)
-            _fail(
+            fail(
                 f"wrong settings raise {error!r}",
                 "the configuration gathers ValueError, TypeError and ConvsdkError, and stops at anything else",
                 f"raise ValueError('{name}: ...') in a validator of the settings class",
             )
         else:
-            _fail(
+            fail(
                 f"the wrong settings for {name!r} are accepted: {sorted(wrong)}",
                 "the mistake would show at the first request and not at the start",
                 f"give the field {name!r} of {shape.__name__} a validator",
@@ -145,7 +147,7 @@ class ChannelContract:
     def test_golden_requests_give_their_events(self) -> None:
         """Each golden request gives the events that it stands for."""
         if not self.golden:
-            _fail(
+            fail(
                 "there are no golden requests",
                 "every other law is shown on them",
                 "give requests from the platform's documentation: golden = (Golden(name=..., request=..., events=1),)",
@@ -153,7 +155,7 @@ class ChannelContract:
         for one in self._parsed():
             events: Any = self.channel().parse(one.request)
             if not isinstance(events, Sequence) or not all(isinstance(event, _EVENT_TYPES) for event in events):
-                _fail(
+                fail(
                     f"{one.name!r} gives {type(events).__name__} of {sorted({type(e).__name__ for e in events})}",
                     "the hub walks over the events more than once and knows only the types of core.events",
                     "return a tuple or list of MessageReceived, Identified, StatusChanged and the like",
@@ -161,7 +163,7 @@ class ChannelContract:
             got = len(events) if isinstance(one.events, int) else tuple(events)
             expected = one.events if isinstance(one.events, int) else tuple(one.events)
             if got != expected:
-                _fail(
+                fail(
                     f"{one.name!r} gives {got!r}, expected is {expected!r}",
                     "a message that is dropped or made up is what users notice first",
                     "correct parse, or what the golden request expects",
@@ -177,13 +179,13 @@ class ChannelContract:
         for one in self._parsed():
             first, again, elsewhere = (each.parse(one.request) for each in (channel, channel, self.channel()))
             if list(first) != list(again) or list(first) != list(elsewhere):
-                _fail(
+                fail(
                     f"{one.name!r} gives other events the second time",
                     "a redelivery that looks new is stored twice",
                     "let parse look at the request and the settings only: no counter, no random id, no clock, no state",
                 )
         if called := self._own_calls(lambda called: "hash()" if called is hash else ""):
-            _fail(
+            fail(
                 f"parse or verify calls {', '.join(called)}",
                 "each process gives another number, so that a redelivery to the next one is stored twice",
                 "take hashlib.sha256(...).hexdigest() for what has to be the same everywhere",
@@ -191,8 +193,8 @@ class ChannelContract:
 
     def test_parse_and_verify_use_no_network(self) -> None:
         """Neither parse nor verify opens a connection: look-ups are jobs that run after the commit."""
-        if touched := sorted(self._touched(_is_network)):
-            _fail(
+        if touched := sorted(self._touched(network_call)):
+            fail(
                 f"parse or verify uses the network: {', '.join(touched)}",
                 "a slow platform would hold up every message, inside the transaction",
                 "leave out what needs a look-up, or put what it needs into the event's detail",
@@ -201,14 +203,14 @@ class ChannelContract:
     def test_parse_and_verify_use_no_clock(self) -> None:
         """The only clock is `request.received_at`: what arrived can be read again later with the same result."""
         channel = self.channel()
-        if called := self._own_calls(_is_clock):
-            _fail(f"parse or verify reads the clock: {', '.join(called)}", *_CLOCK_REMEDY)
+        if called := self._own_calls(clock_call):
+            fail(f"parse or verify reads the clock: {', '.join(called)}", *_CLOCK_REMEDY)
         for one in self._parsed():
             first = _read(channel, one.request)
-            with _years_later():
+            with years_later():
                 later = _read(channel, one.request)
             if first != later:
-                _fail(f"{one.name!r} gives other events when the clock shows another time", *_CLOCK_REMEDY)
+                fail(f"{one.name!r} gives other events when the clock shows another time", *_CLOCK_REMEDY)
 
     # -- events
 
@@ -221,7 +223,7 @@ class ChannelContract:
                 moved = evolve(one.request, received_at=one.request.received_at + later)
                 again = [event.external_id for event in channel.parse(moved)]
                 if first != again:
-                    _fail(
+                    fail(
                         f"{one.name!r} gives the external ids {first}, and {again} when it is delivered {later} later",
                         "external ids are how a redelivery is recognised: the message would be stored twice",
                         "take the platform's id, or a hash of what identifies the message; never received_at",
@@ -239,7 +241,7 @@ class ChannelContract:
         doubled = [one for one, times in Counter(one for one, _ in found).items() if times > 1]
         if doubled:
             names = [name for one, name in found if one == doubled[0]]
-            _fail(
+            fail(
                 f"the external id {doubled[0]!r} is given {len(names)} times: by {', '.join(map(repr, names))}",
                 "the second event counts as a redelivery of the first and is lost",
                 "make ids that tell apart what one request holds (message id and kind of event), or mark a golden "
@@ -255,7 +257,7 @@ class ChannelContract:
         for name, event in self._events():
             given_id = getattr(getattr(event, "hint", None), "id", "")
             if given_id:
-                _fail(
+                fail(
                     f"{name!r} gives a hint with the id {given_id!r}",
                     "the hub would overwrite it, and two channels could choose the same",
                     "leave IdentityHint.id empty",
@@ -264,9 +266,9 @@ class ChannelContract:
     def test_times_are_aware(self) -> None:
         """Every time says its zone."""
         for name, event in self._events():
-            for path, value in _leaves(event):
+            for path, value in leaves(event):
                 if isinstance(value, datetime) and value.utcoffset() is None:
-                    _fail(
+                    fail(
                         f"{name!r} gives {path} without a time zone: {value!r}",
                         "times of several channels are compared, and a naive one cannot be",
                         "read the platform's zone, or UTC: datetime.fromtimestamp(seconds, UTC)",
@@ -284,13 +286,13 @@ class ChannelContract:
         for name, shown in self._shown().items():
             declared = bool(getattr(can, name))
             if declared and not shown:
-                _fail(
+                fail(
                     f"can declares {name!r}, and no golden request shows it",
                     "the runtime offers what a channel declares",
                     f"add a golden request that shows it, or set {name}=False",
                 )
             if shown and not declared:
-                _fail(
+                fail(
                     f"the channel shows {name!r}, and can does not declare it",
                     "the runtime leaves out what a channel does not declare",
                     f"set {name}=True in its Capabilities",
@@ -308,7 +310,7 @@ class ChannelContract:
             "echoes": any(message.direction is Direction.OUTBOUND for message in messages),
             "challenges": any(channel.challenge(one.request) is not None for one in self.golden),
             "verifies": any(_verdict(channel, forged) is not None for _, forged in self._forgeries()),
-            "sends": type(channel).build is not Channel.build,
+            "sends": self._is_http() or type(channel).send is not Channel.send,
         }
 
     # -- verify
@@ -317,7 +319,7 @@ class ChannelContract:
         """What the platform sends is let in."""
         for one in self._parsed():
             if error := _verdict(self.channel(), one.request):
-                _fail(
+                fail(
                     f"{one.name!r} is refused: {error!r}",
                     "a platform stops sending after some refusals",
                     "correct verify, or sign the golden request with the secret of the channel under test",
@@ -329,7 +331,7 @@ class ChannelContract:
         if not channel.can.verifies:
             return
         if not any(one.signed_by for one in self.golden):
-            _fail(
+            fail(
                 "can declares verifies=True, and no golden request says what it is signed by",
                 "the law breaks the signature to see whether it is looked at",
                 "name its header fields or query parameters: Golden(..., signed_by=('X-Hub-Signature-256',))",
@@ -337,13 +339,13 @@ class ChannelContract:
         for how, forged in self._forgeries():
             error = _verdict(channel, forged)
             if error is None:
-                _fail(
+                fail(
                     f"verify lets a request in with {how}",
                     "anybody could write in any customer's name",
                     "raise Forbidden unless the signature over the raw body is right (hmac.compare_digest on bytes)",
                 )
             if not isinstance(error, Forbidden):
-                _fail(
+                fail(
                     f"verify raises {error!r} on a request with {how}",
                     "anything but Forbidden is a fault of the server: a platform repeats it, an operator is woken",
                     "compare bytes, not text (hmac.compare_digest refuses non-ASCII text), and raise Forbidden",
@@ -353,26 +355,26 @@ class ChannelContract:
         """A refusal holds neither a secret, nor the signature that was expected, nor the body."""
         channel = self.channel()
         for how, forged in self._forgeries():
-            with _captured() as output:
+            with captured() as output:
                 error = _verdict(channel, forged)
             if error is not None:
-                texts = {f"the refusal of a request with {how}": _texts(error)}
+                texts = {f"the refusal of a request with {how}": texts_of(error)}
                 texts[f"the log of a request with {how}"] = output()
-                self._refuse_leaks(texts, self._unspeakable(forged))
+                refuse_leaks(texts, self._unspeakable(forged))
 
     def test_parse_errors_leak_nothing(self) -> None:
         """Neither a `ParseError` nor what is logged beside it holds a secret."""
         channel = self.channel()
-        with _captured() as output:
+        with captured() as output:
             errors = [_read(channel, request) for request in self._odd_requests()]
-        told = "\n".join(_texts(error) for error in errors if isinstance(error, ParseError))
-        self._refuse_leaks({"a ParseError": told, "the log of garbage": output()}, _secret_forms(self._secrets()))
+        told = "\n".join(texts_of(error) for error in errors if isinstance(error, ParseError))
+        refuse_leaks({"a ParseError": told, "the log of garbage": output()}, secret_forms(self._secrets()))
 
     def test_secrets_are_never_shown(self) -> None:
         """Neither repr, str nor a log of the channel and its settings shows a secret."""
         channel = self.channel()
         if channel.can.verifies and not self._secrets():
-            _fail(
+            fail(
                 "the channel verifies, and no secrets are given",
                 "the law looks for them wherever they could be shown",
                 "give the plain secrets of the channel under test: secrets = ('...',)",
@@ -383,30 +385,16 @@ class ChannelContract:
                 f"repr of the {name}": repr(value),
                 f"str of the {name}": str(value),
                 f"format of the {name}": f"{value}",
-                f"a log line with the {name}": _logged(value),
+                f"a log line with the {name}": logged(value),
             }
-        with _captured() as output:
+        with captured() as output:
             for one in self.golden:
                 _verdict(channel, one.request)
                 events = _read(channel, one.request)
-                shown[f"an event of {one.name!r}"] = f"{events!r} {_secrets_in(events)}"
-        self._refuse_leaks(shown | {"the log of the golden requests": output()}, _secret_forms(self._secrets()))
-
-    def _refuse_leaks(self, texts: Mapping[str, str], forms: Mapping[str, str]) -> None:
-        for place, text in texts.items():
-            for form, what in forms.items():
-                if form in text:
-                    # What leaked is not repeated here: a test's output is a log too.
-                    _fail(
-                        f"{place} holds {what}",
-                        "logs are read by many, and kept",
-                        "keep secrets in Secret fields, and tell what is wrong without quoting it",
-                    )
+                shown[f"an event of {one.name!r}"] = f"{events!r} {secrets_in(events)}"
+        refuse_leaks(shown | {"the log of the golden requests": output()}, secret_forms(self._secrets()))
 
     # -- what the laws are shown on
-
-    def _secrets(self) -> list[str]:
-        return _secrets_in((*map(Secret, self.secrets), self.channel().config))
 
     def _parsed(self) -> list[Golden]:
         """Give the golden requests that reach parse: a set-up handshake is answered before."""
@@ -430,7 +418,7 @@ class ChannelContract:
 
     def _unspeakable(self, request: Request) -> dict[str, str]:
         """Give every text that a refusal of `request` may not hold, and what it is."""
-        forms = _secret_forms(self._secrets())
+        forms = secret_forms(self._secrets())
         for secret in self._secrets():
             for digest in (hashlib.sha1, hashlib.sha256, hashlib.sha512):
                 mac = hmac.new(secret.encode("utf-8", "surrogateescape"), request.body, digest).digest()
@@ -438,7 +426,7 @@ class ChannelContract:
                 texts = (mac.hex(), *(one.decode().rstrip("=") for one in coded))
                 forms |= dict.fromkeys(texts, "the right signature")
         for text in (request.body.decode("utf-8", "replace"), repr(request.body)[2:-1]):
-            if len(text) >= _SHORTEST_LEAK:
+            if len(text) >= SHORTEST_LEAK:
                 starts = range(max(1, len(text) - _WINDOW + 1))
                 forms |= dict.fromkeys((text[at : at + _WINDOW] for at in starts), "a part of the body")
         return forms
@@ -447,14 +435,14 @@ class ChannelContract:
         touched: set[str] = set()
         channel = self.channel()
         for one in self.golden:
-            with _guarded_sockets(touched), _watched(is_forbidden, touched):
+            with guarded_sockets(touched), watched(is_forbidden, touched):
                 _verdict(channel, one.request)
                 _read(channel, one.request)
         return touched
 
     def _own_calls(self, is_forbidden: Callable[[Any], str]) -> list[str]:
         """Give the forbidden calls that stand in the adapter's own code: a library may well stamp a log line."""
-        packages = _packages(type(self.channel()))
+        packages = packages_of(type(self.channel()))
 
         def name_own(frame: Any, event: str, arg: Any) -> str:  # noqa: ANN401  (what sys.setprofile hands over)
             module = frame.f_globals.get("__name__", "")
@@ -498,10 +486,6 @@ _CLOCK_REMEDY = (
 )
 
 
-def _fail(what: str, why: str, remedy: str) -> NoReturn:
-    pytest.fail(f"{what}\n  why it matters: {why}\n  how to mend it: {remedy}", pytrace=False)
-
-
 def _verdict(channel: Channel, request: Request) -> Exception | None:
     """Give why `request` is refused, or None where it is let in, as the hub asks: a handshake is not verified."""
     try:
@@ -526,58 +510,16 @@ def _parse_or_refuse(channel: Channel, request: Request) -> Sequence[Event]:
         return ()
     except Exception as error:  # noqa: BLE001  (as above)
         body = request.body if len(request.body) <= 500 else request.body[:500] + b"..."  # noqa: PLR2004
-        _fail(
+        fail(
             f"parse raises {error!r} on {body!r}",
             "only a ParseError keeps the bytes aside and goes on; anything else stops the whole batch",
             "check shapes and types before use, and raise ParseError with what was expected",
         )
 
 
-def _texts(error: BaseException) -> str:
-    """Give all that an error could show in a log, its causes included."""
-    texts: list[str] = []
-    ahead: list[BaseException | None] = [error]
-    while ahead:
-        one = ahead.pop()
-        if one is not None:
-            texts += [str(one), repr(one), *map(str, getattr(one, "__notes__", ()))]
-            ahead += [one.__cause__, None if one.__suppress_context__ else one.__context__]
-    return "\n".join(texts)
-
-
-def _secret_forms(secrets: Iterable[str]) -> dict[str, str]:
-    forms: dict[str, str] = {}
-    for secret in secrets:
-        raw = secret.encode("utf-8", "surrogateescape")
-        forms |= dict.fromkeys((secret, repr(secret)[1:-1], raw.hex(), base64.b64encode(raw).decode()), "a secret")
-    return forms
-
-
-def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Give every plain value inside `value`, keys of mappings included, with the way to it."""
-    shape: type[Any] = type(value)
-    if attrs.has(shape) and shape is not Secret:
-        for one in attrs.fields(shape):
-            yield from _leaves(getattr(value, one.name), f"{path}.{one.name}".lstrip("."))
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield f"a key of {path}", key
-            yield from _leaves(inner, f"{path}[{key!r}]")
-    elif isinstance(value, list | tuple | set | frozenset):
-        for place, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}[{place}]")
-    else:
-        yield path, value
-
-
-def _secrets_in(value: object) -> list[str]:
-    found = [leaf.reveal() for _, leaf in _leaves(value) if isinstance(leaf, Secret)]
-    return [one for one in dict.fromkeys(found) if len(one) >= _SHORTEST_LEAK]
-
-
 def _check_external_id(event: Event) -> None:
     if not event.external_id or len(event.external_id) > _LONGEST_ID:
-        _fail(
+        fail(
             f"an event's external id has {len(event.external_id)} characters",
             f"a redelivery is recognised by it, and a key holds up to {_LONGEST_ID}",
             "take the platform's id; hash one that is too long; raise ParseError where there is none",
@@ -585,15 +527,15 @@ def _check_external_id(event: Event) -> None:
 
 
 def _check_encodes(event: Event) -> None:
-    for path, value in _leaves(event):
+    for path, value in leaves(event):
         if isinstance(value, str) and (unstorable := _UNSTORABLE.search(value)):
-            _fail(
+            fail(
                 f"{path} of {type(event).__name__} holds {'a NUL' if unstorable[0] == _NUL else 'a lone surrogate'}",
                 "no UTF-8 has the one and PostgreSQL keeps no text with the other: the store refuses the whole batch",
                 "replace both, also after JSON escapes: re.sub('[\\0\\ud800-\\udfff]', '\\ufffd', text)",
             )
         if isinstance(value, float) and not math.isfinite(value):
-            _fail(
+            fail(
                 f"{path} of {type(event).__name__} is {value}",
                 "JSON has no such number, and it is not even equal to itself: the event differs at each reading",
                 "leave it out, or raise ParseError where it is needed",
@@ -601,117 +543,8 @@ def _check_encodes(event: Event) -> None:
     try:
         msgspec.json.encode(event)
     except Exception as error:  # noqa: BLE001  (msgspec passes on what a value's own code raises)
-        _fail(
+        fail(
             f"{type(event).__name__} cannot be encoded as JSON: {error!r}",
             "events are written to the outbox and sent to webhooks as JSON",
             "keep plain JSON values in detail: text, numbers, booleans, None, lists, dicts with text as keys",
         )
-
-
-def _packages(channel: type[Channel]) -> tuple[str, ...]:
-    """Give what the names of the adapter's own modules begin with, those of adapters that it builds on included."""
-    modules = {one.__module__ for one in channel.__mro__ if issubclass(one, Channel) and one is not Channel}
-    is_package = {module: hasattr(sys.modules.get(module), "__path__") for module in modules}
-    return tuple(f"{module if is_package[module] else module.rpartition('.')[0] or module}." for module in modules)
-
-
-def _is_network(frame: Any, event: str, arg: Any) -> str:  # noqa: ANN401  (what sys.setprofile hands over)
-    if event == "c_call" and getattr(arg, "__module__", None) in _NETWORK:
-        return f"{arg.__module__}.{arg.__name__}"
-    if event == "call" and frame.f_globals.get("__name__") == "socket" and frame.f_code.co_name != "<module>":
-        return f"socket.{frame.f_code.co_name}"
-    return ""
-
-
-def _is_clock(called: Any) -> str:  # noqa: ANN401  (as above)
-    owner = getattr(called, "__self__", None)
-    if owner is time and called.__name__ in _CLOCKS:
-        return f"time.{called.__name__}"
-    if isinstance(owner, type) and issubclass(owner, date) and called.__name__ in {"now", "utcnow", "today"}:
-        return f"{owner.__name__}.{called.__name__}"
-    return ""
-
-
-@contextlib.contextmanager
-def _watched(is_forbidden: Callable[[Any, str, Any], str], touched: set[str]) -> Iterator[None]:
-    # A profile function sees calls of names that a module imported early, which patching `time.time` does not.
-    def watch(frame: Any, event: str, arg: Any) -> None:  # noqa: ANN401  (as above)
-        if found := is_forbidden(frame, event, arg):
-            touched.add(found)
-
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-@contextlib.contextmanager
-def _guarded_sockets(touched: set[str]) -> Iterator[None]:
-    def refuse(*_: object, **__: object) -> NoReturn:
-        touched.add("socket")
-        raise OSError("a channel has no network while it verifies and parses")
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("socket", "create_connection", "getaddrinfo", "gethostbyname", "getfqdn"):
-            patch.setattr(socket, name, refuse)
-        yield
-
-
-@contextlib.contextmanager
-def _years_later() -> Iterator[None]:
-    shift = 10 * 365 * 86_400
-    with pytest.MonkeyPatch.context() as patch:
-        for name, ahead in (("time", shift), ("monotonic", shift), ("time_ns", shift * 10**9)):
-            patch.setattr(time, name, _shifted(getattr(time, name), ahead))
-        yield
-
-
-def _shifted(clock: Callable[[], float], ahead: float) -> Callable[[], float]:
-    return lambda: clock() + ahead
-
-
-class _Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(level=logging.NOTSET)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{record.getMessage()} {vars(record)!r}")
-
-
-@contextlib.contextmanager
-def _captured() -> Iterator[Callable[[], str]]:
-    """Catch what is logged (structlog and the standard library) or printed; the value gives it as one text."""
-    printed = io.StringIO()
-    handler = _Lines()
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        with (
-            structlog.testing.capture_logs() as entries,
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(printed),
-        ):
-            yield lambda: "\n".join((*map(_rendered, entries), *handler.lines, printed.getvalue()))
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
-
-
-def _rendered(entry: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={value!r} {value}" for key, value in entry.items())
-
-
-def _logged(value: object) -> str:
-    """Give the log line that holds `value`, as each of structlog's renderers writes it."""
-    renderers = (
-        structlog.processors.JSONRenderer(),
-        structlog.processors.KeyValueRenderer(),
-        structlog.processors.LogfmtRenderer(),
-        structlog.dev.ConsoleRenderer(colors=False),
-    )
-    return "\n".join(str(render(None, "info", {"event": "kit", "value": value})) for render in renderers)

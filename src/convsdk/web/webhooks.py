@@ -138,7 +138,7 @@ class Webhooks:
 
     async def _take(self, hub: Hub, channel: Channel, request: Request) -> Settled:
         try:
-            found = await _read(channel, request)
+            found = await _read(hub, channel, request)
         except ParseError as error:
             return await self._set_aside(channel, request, error)
         if isinstance(found, Response):
@@ -176,14 +176,14 @@ class Webhooks:
         return Settled(fate=Fate.ASIDE, response=channel.answer(()), why=f"reject {kept.id}")
 
 
-async def _read(channel: Channel, request: Request) -> Response | Sequence[Event]:
+async def _read(hub: Hub, channel: Channel, request: Request) -> Response | Sequence[Event]:
     """Give the answer to a set-up handshake, or the events of an authentic request."""
 
     def read() -> Response | Sequence[Event]:
         if response := channel.challenge(request):
             return response
-        channel.verify(request)
-        return channel.parse(request)
+        return hub.read(channel.name, request)
 
-    # Pure functions that compute: a large body would keep all other requests of the process waiting.
-    return await asyncio.to_thread(read) if len(request.body) > _LARGE_BYTES else read()
+    # What computes for long, or waits for an archive, would keep all other requests of the process waiting.
+    is_slow = len(request.body) > _LARGE_BYTES or hub.waits_to_read(channel.name)
+    return await asyncio.to_thread(read) if is_slow else read()

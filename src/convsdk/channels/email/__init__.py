@@ -1,29 +1,122 @@
-"""The e-mail channel: raw mail with its envelope in, one message with its sender out."""
+"""The e-mail channel: raw mail with its envelope in, one message with its sender out, and answers back as mail."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import httpx
+from attrs import evolve
+
+from convsdk.channels.email.compose import compose
+from convsdk.channels.email.outgoing import Provider
+from convsdk.channels.email.outgoing.mailgun import Mailgun
+from convsdk.channels.email.outgoing.postmark import Postmark
+from convsdk.channels.email.outgoing.ses import Ses
 from convsdk.channels.email.parse import parse_mail
+from convsdk.channels.email.report import status_of
+from convsdk.channels.email.sending import MailgunSending, PostmarkSending, Sending, SesSending, SmtpSending
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import Event
-from convsdk.core.ports import Capabilities, Channel, Request
+from convsdk.core.ports import Capabilities, Channel, Feed, Outbound, Receipt, Request
+from convsdk.errors import ConfigError, UnsupportedError
 from convsdk.hookspecs import Context, hookimpl
+
+if TYPE_CHECKING:
+    from convsdk.channels.email.outgoing.smtp import Relay
 
 
 class EmailChannel(Channel):
-    """Inbound mail as it came over the wire (RFC 5322): `body` of a request is the raw message."""
+    """Inbound mail as it came over the wire (RFC 5322): `body` of a request is the raw message.
+
+    It answers where its settings say how (`sending`): an instance without that declares so in its own `can`. A mail
+    that is sent again has the same Message-ID, by which its recipient knows it; through Amazon SES it has another.
+    """
 
     type = "email"
     settings = EmailSettings
-    can = Capabilities(messages=True, attachments=True)
+    can = Capabilities(messages=True, sends=True, attachments=True, statuses=True, is_idempotent=True, keeps_raw=True)
+
+    def __init__(self, name: str, config: EmailSettings) -> None:
+        super().__init__(name, config)
+        sending = config.sending
+        can = evolve(self.can, sends=sending is not None, is_idempotent=not isinstance(sending, SesSending | None))
+        self.can = can  # type: ignore[misc]  # what this one can do depends on its settings
+        self._relay = _relay(name, sending) if isinstance(sending, SmtpSending) else None
+        self._provider = _provider(sending)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return (self.config.address,)
 
+    @property
+    def listens(self) -> bool:
+        return self.config.imap is not None
+
     def parse(self, request: Request) -> Sequence[Event]:
-        return (
-            parse_mail(request.body, settings=self.config, received_at=request.received_at, envelope=request.envelope),
+        """Give the mail, and what it says of a message of ours, where it is a report on one."""
+        mail = parse_mail(
+            request.body, settings=self.config, received_at=request.received_at, envelope=request.envelope
         )
+        status = status_of(mail, self.config)
+        return (mail, status) if status else (mail,)
+
+    def outbound_id(self, token: str) -> str:
+        return str(self.config.message_id(token))
+
+    def build(self, message: Outbound) -> httpx.Request:
+        if self._provider is None:
+            raise UnsupportedError(
+                f"channel {self.name!r} sends nothing over HTTP: set its sending, by mailgun, postmark or ses"
+            )
+        return self._provider.build(compose(message, self.config))
+
+    def interpret(self, response: httpx.Response) -> Receipt:
+        if self._provider is None:
+            return super().interpret(response)
+        return self._provider.interpret(response)
+
+    async def send(self, message: Outbound, client: httpx.AsyncClient) -> Receipt:
+        if self._relay is None:
+            return await super().send(message, client)
+        return await self._relay.send(compose(message, self.config))
+
+    async def close(self) -> None:
+        if self._relay is not None:
+            await self._relay.close()
+
+    async def listen(self, feed: Feed) -> None:
+        if self.config.imap is None:
+            await super().listen(feed)
+        try:
+            from convsdk.channels.email.imap import listen  # noqa: PLC0415  (the extra may be missing)
+        except ImportError as error:
+            raise ConfigError(
+                f"channel {self.name!r}: imap needs the extra 'email' ({error}): pip install 'convsdk[email]'"
+            ) from error
+        await listen(self.config.imap, feed)
+
+
+def _relay(channel: str, sending: SmtpSending) -> Relay:
+    try:
+        from convsdk.channels.email.outgoing.smtp import Relay  # noqa: PLC0415  (its library is an extra)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"sending by smtp needs a library that is not there ({error.name}), and channel {channel!r} sends so: "
+            "install convsdk[email]"
+        ) from None
+    return Relay(sending)
+
+
+def _provider(sending: Sending | None) -> Provider | None:
+    match sending:
+        case MailgunSending():
+            return Mailgun(sending)
+        case PostmarkSending():
+            return Postmark(sending)
+        case SesSending():
+            return Ses(sending)
+    return None
 
 
 @hookimpl

@@ -50,6 +50,11 @@ class Section:
     text: str
 
 
+def is_own_line(text: str) -> bool:
+    """Say whether a text is one line that our own mails can begin with, such as `REPLY_LINE`."""
+    return len(text.splitlines()) == 1 and _is_mark(_OWN_LINE, text)
+
+
 def split(text: str, *, is_forward: bool = False) -> tuple[Section, ...]:
     """Give the sections of a text, in order; joined they are `text`. Some of it is always a reply, unless it is blank.
 

@@ -5,7 +5,6 @@ Pure: the raw bytes, the settings, the envelope and the time of receipt go in, o
 
 import hashlib
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -102,7 +101,7 @@ def parse_mail(
     except PastLimitError as error:
         problem = str(error)
     if problem:
-        whole = Attachment(name="message.eml", media_type="message/rfc822", size=len(raw))
+        whole = Attachment(name="message.eml", media_type="message/rfc822", size=len(raw), content=raw)
         body = Body(text=UNREADABLE, attachments=(whole,))
     return _event(head, body, problem, settings=settings, received_at=received_at, envelope=envelope)
 
@@ -137,7 +136,7 @@ def _event(
     if mail.is_passed_on:
         verdict = Verdict()
     kind = classify(mail)
-    report, reported = read_report(body.parts) if kind.name in REPORTED else ({}, ())
+    report, reported = read_report(body.parts, settings) if kind.name in REPORTED else ({}, ())
     detail = {
         "attested_by": verdict.by,
         "review": "" if problem else _REVIEWS.get(doubt, ""),
@@ -267,16 +266,6 @@ def _fingerprint(head: Part, sender: Sender | None, body: Body) -> str:
     return digest.hexdigest()
 
 
-def contents(raw: bytes) -> Iterator[bytes]:
-    """Give what the attachments of a mail hold, in the order of its event's; of an unreadable one, the whole mail."""
-    try:
-        attached = read_body(read_head(opened(raw)), len(raw)).attached
-    except PastLimitError:
-        yield raw
-        return
-    yield from (part.content() for part in attached)
-
-
 def _attachment(part: Part, media_type: str, number: int) -> Attachment:
     content = part.content()
     return Attachment(
@@ -284,6 +273,7 @@ def _attachment(part: Part, media_type: str, number: int) -> Attachment:
         media_type="application/octet-stream" if _ACTIVE.fullmatch(media_type) else media_type,
         size=len(content),
         content_id=one_line(plain(part.first("content-id"))).strip("<> ")[:_MAX_ID],
+        content=content,
     )
 
 

@@ -264,6 +264,11 @@ LANGUAGES = {
 FORWARD_SUBJECTS = "fw|fwd|wg|tr|rv|i|enc|doorst|pd|vb|vs|vl|ilt|tov|転送|转发|轉寄|전달"
 """What the subject of a forwarded mail begins with."""
 
+REPLY_SUBJECTS = (
+    "re|aw|antw|antwort|sv|vá|res|rép|odp|ynt|bls|atb|σχετ|απ|отв|ответ|відп|回复|回覆|答复|返信|회신|השב|رد"
+)
+"""What the subject of an answer begins with."""
+
 
 def any_of(kind: str) -> str:
     """Give a regular expression for the phrases of one field in all languages, the longest first."""

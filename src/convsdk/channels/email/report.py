@@ -1,11 +1,14 @@
 """What another program reports on a mail of ours: not delivered, displayed, complained about."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from convsdk.channels.email.mime import Part, PastLimitError, one_line, plain, read_head
+from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.email.threads import message_ids
+from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
+from convsdk.core.model import Claim, Trust
 
 _MACHINE = {"message/delivery-status", "message/disposition-notification", "message/feedback-report"}
 _RETURNED = {"message/rfc822", "text/rfc822-headers", "message/rfc822-headers"}
@@ -13,9 +16,61 @@ _BLANK_LINE = re.compile(rb"\n\r?\n")
 _MOST_GROUPS = 100
 _LONGEST = 500
 _TOLD = {"final-recipient", "action", "status", "diagnostic-code", "disposition", "feedback-type", "original-rcpt-to"}
+_TOLD |= {"original-recipient"}
+_STATUS = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
+_UNTOLD = "5.0.0"
+# RFC 3463, and RFC 7505 for the last: no such mailbox, no such domain, no address at all, moved without a new address,
+# disabled, takes no mail. All else with a 5 says something about the mail (5.6, 5.7), about its sender (5.1.7, 5.1.8)
+# or about a state that may pass, such as a full mailbox (5.2.2), a full system (5.3.1) or a route (5.4).
+_GONE = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.2.1", "5.1.10"}
 
 
-def read_report(parts: Sequence[Part]) -> tuple[dict[str, Any], tuple[str, ...]]:
+_STRONGEST_FIRST = (DeliveryStatus.FAILED, DeliveryStatus.READ, DeliveryStatus.DELIVERED)
+
+
+def status_of(mail: MessageReceived, settings: EmailSettings) -> StatusChanged | None:
+    """Give how far a message of ours has come, as far as `mail` is a report that says so; else None.
+
+    A delay says nothing new: the server goes on trying. A bounce in words alone says nothing that a program can read.
+    """
+    message = next(filter(settings.is_own_id, mail.references), "")
+    groups = mail.detail.get("report", []) if mail.detail["class"] in {"bounce", "disposition"} else []
+    told = {status: group for group in reversed(groups) if (status := _reported(group))}
+    status = next((one for one in _STRONGEST_FIRST if one in told), None)
+    if status is None or not message:
+        return None
+    group = told[status]
+    is_failed = status is DeliveryStatus.FAILED
+    address = group.get("original-recipient") or group.get("final-recipient", "")
+    return StatusChanged(
+        external_id=f"{mail.external_id}/status",
+        status=status,
+        at=mail.at,
+        messages=(message,),
+        error=one_line(f"{group.get('status', '')} {group.get('diagnostic-code', '')}") if is_failed else "",
+        unreachable=Claim("email", address, Trust.CHANNEL) if is_failed and address and _is_gone(group) else None,
+    )
+
+
+def _reported(group: Mapping[str, str]) -> DeliveryStatus | None:
+    # `relayed` and `expanded` are no more than sent (RFC 3464, 2.3.3).
+    actions = {"failed": DeliveryStatus.FAILED, "delivered": DeliveryStatus.DELIVERED}
+    # `manual-action/MDN-sent-manually; displayed` (RFC 8098, 3.2.6).
+    if group.get("disposition", "").rpartition(";")[2].partition("/")[0].strip().lower() == "displayed":
+        return DeliveryStatus.READ
+    return actions.get(group.get("action", "").strip().lower())
+
+
+def _is_gone(group: Mapping[str, str]) -> bool:
+    """Say whether a failure means that nobody will ever be reached at the address."""
+    status = _STATUS.search(group.get("status", ""))
+    if status is None or status[0] == _UNTOLD:
+        # Servers put 5.0.0 where they pass on what another one said, which may say more.
+        status = _STATUS.search(group.get("diagnostic-code", ""))
+    return status is not None and status[0] in _GONE
+
+
+def read_report(parts: Sequence[Part], settings: EmailSettings) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Give what a report tells of each recipient (RFC 3464, 8098, 5965), and the ids of the mail it is about."""
     told: list[dict[str, str]] = []
     ids: list[str] = []
@@ -25,8 +80,14 @@ def read_report(parts: Sequence[Part]) -> tuple[dict[str, Any], tuple[str, ...]]
                 told.append({key: _value(one) for key, one in group.fields if key in _TOLD})
                 ids += message_ids(group.first("original-message-id"))
         if part.media_type in _RETURNED:
-            ids += [one for head in _heads(part.content()) for one in message_ids(head.first("message-id"))]
+            ids += [one for head in _heads(part.content()) for one in _ids(head, settings)]
     return ({"report": [one for one in told if one]} if any(told) else {}), tuple(dict.fromkeys(ids))
+
+
+def _ids(head: Part, settings: EmailSettings) -> Iterator[str]:
+    yield from message_ids(head.first("message-id"))
+    # A provider may have put an id of its own in place of ours; where answers go to, it leaves.
+    yield from map(settings.message_id, settings.reply_tokens(plain(head.first("reply-to"))))
 
 
 def _groups(part: Part) -> Iterator[Part]:

@@ -1,62 +1,70 @@
-"""Facebook Messenger: signed webhooks in; contacts by an agent's entry or, where set so, at the first message."""
+"""Facebook Messenger and Instagram: signed webhooks in, answers by the Send API.
 
+Contacts come by an agent's entry or, where set so, at the first message.
+"""
+
+import builtins
 import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from http import HTTPStatus
+from typing import ClassVar
 
-from attrs import field, frozen
+import httpx
 
-from convsdk.channels.messenger.parse import PSID, read_events
+from convsdk.channels.messenger.graph import Graph
+from convsdk.channels.messenger.parse import read_events
+from convsdk.channels.messenger.platform import INSTAGRAM, MESSENGER, Platform
+from convsdk.channels.messenger.profile import read_profile
+from convsdk.channels.messenger.sending import Sending, parts_of
+from convsdk.channels.messenger.settings import AppSettings, InstagramSettings, MessengerSettings, Sender
+from convsdk.channels.messenger.setup import Setup
 from convsdk.core.events import Event, Identified
 from convsdk.core.identifiers import EmailAddress, IdentifierKind, MessagingId
-from convsdk.core.model import Claim, IdentityHint, Trait, Trust
-from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret
-from convsdk.errors import Forbidden
+from convsdk.core.model import Claim, Identifier, IdentityHint, Trait, Trust
+from convsdk.core.ports import Capabilities, Channel, Check, Outbound, Receipt, Request, Response
+from convsdk.errors import Forbidden, PermanentError, TransientError
 from convsdk.hookspecs import Context, hookimpl
+
+__all__ = [
+    "InstagramChannel",
+    "InstagramSettings",
+    "MessengerChannel",
+    "MessengerSettings",
+    "Sender",
+    "convsdk_channels",
+    "convsdk_identifier_kinds",
+]
 
 _SIGNATURE_HEADER = "X-Hub-Signature-256"
 _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
-_CONTACT_FROM = ("manual", "first_message")
-
-
-def _is_secret(_: object, attribute: Any, value: Secret) -> None:  # noqa: ANN401  (attrs' own, generic)
-    # attrs' own validators would print the value. An empty key would let everybody sign.
-    if type(value) is not Secret or not value.reveal().strip():
-        message = f"{attribute.name} must be a secret that is not empty: copy it from the app's dashboard at Meta"
-        raise ValueError(message)
-
-
-def _is_way(_: object, attribute: Any, value: object) -> None:  # noqa: ANN401  (as above)
-    if value not in _CONTACT_FROM:
-        message = f'{attribute.name} must be "manual" or "first_message", not {value!r}'
-        raise ValueError(message)
-
-
-@frozen(kw_only=True)
-class MessengerSettings:
-    """What a Messenger channel needs to know.
-
-    `app_secret` is the app's own, which signs webhooks; `verify_token` the one chosen for the set-up handshake.
-    `contact_from` says when a person becomes a contact: "manual" (an agent enters them) or "first_message".
-    """
-
-    app_secret: Secret = field(validator=_is_secret)
-    verify_token: Secret = field(validator=_is_secret)
-    contact_from: Literal["manual", "first_message"] = field(default="manual", validator=_is_way)
+# What keeps a profile back: no consent, another app's person, a permission that is missing.
+_WITHHELD = {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
 
 
 class MessengerChannel(Channel):
-    """One Meta app's webhook, for any number of its pages."""
+    """One Meta app's webhook and Send API, for any number of its pages."""
 
     type = "messenger"
-    settings = MessengerSettings
+    settings: ClassVar[builtins.type[AppSettings]] = MessengerSettings
     can = Capabilities(
-        verifies=True, challenges=True, messages=True, attachments=True, reactions=True, statuses=True, echoes=True
+        verifies=True,
+        challenges=True,
+        messages=True,
+        sends=True,
+        attachments=True,
+        reactions=True,
+        statuses=True,
+        echoes=True,
+        max_text=MESSENGER.most_text,
+        max_per_s=40,
     )
-    config: MessengerSettings
+    config: AppSettings
+    platform: ClassVar[Platform] = MESSENGER
+
+    # -- in
 
     def challenge(self, request: Request) -> Response | None:
         if request.method.upper() != "GET" or request.query.get("hub.mode") != "subscribe":
@@ -77,6 +85,7 @@ class MessengerChannel(Channel):
     def parse(self, request: Request) -> Sequence[Event]:
         return read_events(
             request.body,
+            platform=self.platform,
             received_at=request.received_at,
             may_create=self.config.contact_from == "first_message",
         )
@@ -94,7 +103,7 @@ class MessengerChannel(Channel):
         name: str = "",
         company: str = "",
     ) -> Identified:
-        """Give the event for what an agent typed into the visitor details of a Messenger conversation.
+        """Give the event for what an agent typed into the visitor details of a conversation.
 
         It goes to `Hub.receive` under this channel's name, and makes the contact or joins the one that is known.
         `by` names the agent, `entry_id` is the caller's id of this entry (sending it twice changes nothing), `at` an
@@ -113,7 +122,7 @@ class MessengerChannel(Channel):
         hint = IdentityHint(
             at=at,
             identifiers=(
-                Claim(PSID, psid, Trust.CHANNEL, scope=page),
+                Claim(self.platform.kind, psid, Trust.CHANNEL, scope=page),
                 *(Claim(kind, value.strip(), Trust.AGENT) for kind, value in points if value.strip()),
             ),
             traits=tuple(Trait(kind, value.strip(), Trust.AGENT) for kind, value in traits if value.strip()),
@@ -121,6 +130,82 @@ class MessengerChannel(Channel):
             by=by,
         )
         return Identified(external_id=entry_id, thread=f"{page}/{psid}", hint=hint)
+
+    # -- out
+
+    def parts(self, message: Outbound) -> Sequence[Outbound]:
+        return parts_of(message, self.platform)
+
+    def build(self, message: Outbound) -> httpx.Request:
+        return self._sending.request(message)
+
+    def interpret(self, response: httpx.Response) -> Receipt:
+        return self._graph.interpret(response)
+
+    def handover(self, to: Identifier, action: str, *, app: str = "", note: str = "") -> httpx.Request:
+        """Give the request that takes, passes (to `app`), requests or releases the thread of a person.
+
+        `action` is as the reference of the handover protocol has it, such as "take_thread_control"; `note` goes along
+        to the other app. An `Outbound` with this in its `detail` does the same. Raises `PermanentError`.
+        """
+        return self._sending.handover(to, action, app=app, note=note)
+
+    def profile_request(self, who: Identifier) -> httpx.Request | None:
+        if who.kind != self.platform.kind or who.scope not in self.config.tokens:
+            return None
+        fields = ",".join(dict.fromkeys((*self.platform.profile, *self.config.profile_fields)))
+        return self._graph.get(who.value, {"fields": fields}, sender=who.scope)
+
+    def profile(self, who: Identifier, response: httpx.Response, *, at: datetime) -> IdentityHint | None:
+        if response.is_success:
+            return read_profile(response.content, who, self.platform, at=at)
+        error = self._graph.error(response)
+        if isinstance(error, PermanentError):
+            if response.status_code in _WITHHELD:
+                return None
+            raise error
+        raise error if isinstance(error, TransientError) else TransientError(str(error))
+
+    def checks(self) -> Sequence[httpx.Request]:
+        return self._setup.requests()
+
+    def judge(self, responses: Sequence[httpx.Response]) -> Sequence[Check]:
+        return tuple(self._setup.judge(responses))
+
+    def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:
+        return self._setup.subscriptions(callback)
+
+    @property
+    def _graph(self) -> Graph:
+        return Graph(channel=self.name, settings=self.config)
+
+    @property
+    def _sending(self) -> Sending:
+        return Sending(graph=self._graph, platform=self.platform)
+
+    @property
+    def _setup(self) -> Setup:
+        return Setup(graph=self._graph, platform=self.platform)
+
+
+class InstagramChannel(MessengerChannel):
+    """One Meta app's webhook and Send API, for any number of Instagram accounts."""
+
+    type = "instagram"
+    settings = InstagramSettings
+    can = Capabilities(
+        verifies=True,
+        challenges=True,
+        messages=True,
+        sends=True,
+        attachments=True,
+        reactions=True,
+        statuses=True,
+        echoes=True,
+        max_text=INSTAGRAM.most_text,
+        max_per_s=40,
+    )
+    platform = INSTAGRAM
 
 
 def _is_same(given: str, wanted: str) -> bool:
@@ -130,11 +215,11 @@ def _is_same(given: str, wanted: str) -> bool:
 
 @hookimpl
 def convsdk_channels(ctx: Context) -> Iterable[type[Channel]]:  # noqa: ARG001
-    """Give the Messenger channel."""
-    return [MessengerChannel]
+    """Give the channels of the Messenger Platform."""
+    return [MessengerChannel, InstagramChannel]
 
 
 @hookimpl
 def convsdk_identifier_kinds(ctx: Context) -> Iterable[IdentifierKind]:  # noqa: ARG001
-    """Give the page-scoped id."""
-    return [MessagingId(PSID)]
+    """Give the ids of persons that are scoped by a page or an account."""
+    return [MessagingId(MESSENGER.kind), MessagingId(INSTAGRAM.kind)]

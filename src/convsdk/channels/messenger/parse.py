@@ -1,28 +1,28 @@
-"""Reads what Messenger sends to a webhook, without I/O and without a clock.
+"""Reads what Messenger and Instagram send to a webhook, without I/O and without a clock.
 
 The shape is Meta's "Webhook Events Reference" of the Messenger Platform
 (https://developers.facebook.com/docs/messenger-platform/reference/webhook-events). A request holds several entries
-(one for each page) and an entry several items; each item is decoded by itself, so that a bad one costs only itself.
+(one for each page or account) and an entry several items; each item is decoded by itself, so that a bad one costs only
+itself.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from attrs import evolve, frozen
 
+from convsdk.channels.messenger.platform import OURS, Platform, pressed
 from convsdk.core.events import DeliveryStatus, Event, MessageReceived, Noted, StatusChanged
 from convsdk.core.model import Attachment, Claim, Direction, IdentityHint, Trust
 from convsdk.errors import ParseError
 
 Shape = TypeVar("Shape")
-
-PSID = "messenger_psid"
-"""The kind of identifier: a page-scoped id, whose scope is the id of the page."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
@@ -63,11 +63,15 @@ class _MalformedError(ValueError):
 
 @frozen(kw_only=True)
 class _Item:
-    """One item of a batch. `person` is the PSID, or the `user_ref` of a plugin (`psid` is empty then)."""
+    """One item of a batch, of the page or account `page`.
 
+    `person` is the id of whom it is about, scoped by `page`, or the `user_ref` of a plugin (`scoped_id` is empty then).
+    """
+
+    platform: Platform
     page: str
     person: str = ""
-    psid: str = ""
+    scoped_id: str = ""
     at: datetime
     fields: dict[str, Any]
     is_outbound: bool = False
@@ -79,39 +83,43 @@ class _Item:
         return f"{self.page}/{self.person}" if self.person else self.page
 
     def hint(self, *, has_written: bool) -> IdentityHint:
-        claims = (Claim(PSID, self.psid, Trust.CHANNEL, scope=self.page),) if self.psid else ()
-        return IdentityHint(
-            at=self.at, identifiers=claims, may_create=self.may_create and has_written, how="Messenger message"
-        )
+        kind = self.platform.kind
+        claims = (Claim(kind, self.scoped_id, Trust.CHANNEL, scope=self.page),) if self.scoped_id else ()
+        how = f"{self.platform.name} message"
+        return IdentityHint(at=self.at, identifiers=claims, may_create=self.may_create and has_written, how=how)
 
     def key(self, kind: str) -> str:
         """Give an external id for what has none of its own: the same at every delivery, in whatever batch."""
         return _key(self.page, self.person, self.fields.get("timestamp"), kind, self.fields)
 
 
-def read_events(body: bytes, *, received_at: datetime, may_create: bool) -> tuple[Event, ...]:
-    """Give the events that the body of a webhook request holds, in its order.
+def read_events(body: bytes, *, platform: Platform, received_at: datetime, may_create: bool) -> tuple[Event, ...]:
+    """Give the events that the body of a webhook request of `platform` holds, in its order.
 
     `may_create`: whether an unknown person who writes becomes a contact. An item that cannot be read becomes a
     `Noted` of kind `unreadable`, one of a kind not known here a `Noted` of kind `unknown`; both keep it in `detail`.
 
     Raises:
-        ParseError: the body is no JSON object of a page's events.
+        ParseError: the body is no JSON object of the platform's events.
     """
-    return tuple(event for entry in _entries(body) for event in _read_entry(entry, received_at, may_create=may_create))
+    blank = _Item(platform=platform, page="", at=received_at, fields={}, may_create=may_create)
+    return tuple(event for entry in _entries(body, platform) for event in _read_entry(entry, blank))
 
 
-def _entries(body: bytes) -> list[msgspec.Raw]:
+def _entries(body: bytes, platform: Platform) -> list[msgspec.Raw]:
     try:
         document = _decode_object(body)
     except _MalformedError:
         document = _decode_envelope(_HALF_PAIR.sub(lambda found: found[1] or rb"\ufffd", body))
     try:
-        if _decode(document.get("object", b"null"), str) != "page":
-            raise ParseError("the body's 'object' is not 'page': subscribe this webhook to the events of a Page only")
+        if _decode(document.get("object", b"null"), str) != platform.object:
+            raise ParseError(
+                f"the body's 'object' is not {platform.object!r}: "
+                f"subscribe this webhook to {platform.name}'s events only"
+            )
         return _decode(document.get("entry", b"null"), list[msgspec.Raw])
     except _MalformedError:
-        raise ParseError("the body is no batch of a page: 'object' must be a text and 'entry' a list") from None
+        raise ParseError("the body is no batch of events: 'object' must be a text and 'entry' a list") from None
 
 
 def _decode_envelope(body: bytes) -> dict[str, msgspec.Raw]:
@@ -164,20 +172,20 @@ def _key(page: str, person: str, timestamp: object, kind: str, item: object) -> 
     return f"{kind}/{hashlib.sha256(canonical).hexdigest()}"
 
 
-def _read_entry(raw: msgspec.Raw, received_at: datetime, *, may_create: bool) -> Iterator[Event]:
+def _read_entry(raw: msgspec.Raw, blank: _Item) -> Iterator[Event]:
     try:
         entry = _decode_object(raw)
         page = _identifier(_decode_item(entry["id"]))
         batches = {name: _decode(entry[name], list[msgspec.Raw]) for name in _LISTS if name in entry}
     except (_MalformedError, KeyError):
-        yield _note("unreadable", "", received_at, _keep(raw))
+        yield _note("unreadable", "", blank.at, _keep(raw))
         return
-    at = _entry_time(entry) or received_at
+    blank = evolve(blank, page=page, at=_entry_time(entry) or blank.at)
     if not batches:
-        yield _note("unknown", page, at, _keep(raw))
+        yield _note("unknown", page, blank.at, _keep(raw))
     for name, items in batches.items():
         for each in items:
-            yield from _read_item(each, page, at, is_standby=name == "standby", may_create=may_create)
+            yield from _read_item(each, evolve(blank, is_standby=name == "standby"))
 
 
 def _entry_time(entry: dict[str, msgspec.Raw]) -> datetime | None:
@@ -194,21 +202,12 @@ def _note(kind: str, page: str, at: datetime, content: object) -> Noted:
     )
 
 
-def _read_item(
-    raw: msgspec.Raw, page: str, entry_at: datetime, *, is_standby: bool, may_create: bool
-) -> Iterator[Event]:
+def _read_item(raw: msgspec.Raw, blank: _Item) -> Iterator[Event]:
     try:
         fields = _object(_decode_item(raw))
-        item = _Item(
-            page=page,
-            at=_moment(fields.get("timestamp")) or entry_at,
-            fields=fields,
-            is_standby=is_standby,
-            may_create=may_create,
-        )
-        item = _with_person(item)
+        item = _with_person(evolve(blank, fields=fields, at=_moment(fields.get("timestamp")) or blank.at))
     except _MalformedError:
-        yield _note("unreadable", page, entry_at, _keep(raw))
+        yield _note("unreadable", blank.page, blank.at, _keep(raw))
         return
     kind = next((name for name in _READERS if name in fields), None)
     if kind is None:
@@ -229,30 +228,39 @@ def _with_person(item: _Item) -> _Item:
     is_echo = isinstance(message, dict) and message.get("is_echo") is True
     is_outbound = is_echo or ("id" in sender and _identifier(sender["id"]) == item.page)
     side = recipient if is_outbound else sender
-    psid = _identifier(side["id"]) if "id" in side else ""
-    if psid == item.page:
+    scoped_id = _identifier(side["id"]) if "id" in side else ""
+    if scoped_id == item.page:
         raise _MalformedError
     # The chat plugin's checkbox names a browser, not a person: enough to keep its messages in one thread.
-    person = psid or (_identifier(side["user_ref"]) if "user_ref" in side else "")
-    return evolve(item, person=person, psid=psid, is_outbound=is_outbound)
+    person = scoped_id or (_identifier(side["user_ref"]) if "user_ref" in side else "")
+    return evolve(item, person=person, scoped_id=scoped_id, is_outbound=is_outbound)
 
 
 def _read_message(item: _Item, message: dict[str, Any]) -> Iterator[Event]:
+    if message.get("is_deleted") is True:
+        yield _noted(item, "deleted", detail=message | {"mid": _identifier(message.get("mid"))})
+        return
     quoted = _optional_object(message, "reply_to")
+    detail = {name: value for name, value in message.items() if name not in {"mid", "text", "referral"}}
+    metadata = _text(message.get("metadata"))
+    if item.is_outbound and metadata.startswith(OURS):
+        detail["token"] = metadata.removeprefix(OURS)
     yield _message(
         item,
         message,
         text=_text(message.get("text")),
         attachments=tuple(_attachments(message.get("attachments"))),
         references=(_identifier(quoted["mid"]),) if "mid" in quoted else (),
-        detail={name: value for name, value in message.items() if name not in {"mid", "text", "referral"}},
+        detail=detail,
+        button=_optional_object(message, "quick_reply").get("payload"),
     )
     yield from _inner_referral(item, message)
 
 
 def _read_postback(item: _Item, postback: dict[str, Any]) -> Iterator[Event]:
     inner = {name: value for name, value in postback.items() if name not in {"mid", "referral"}}
-    yield _message(item, postback, text=_text(postback.get("title")), detail={"postback": inner})
+    text, button = _text(postback.get("title")), postback.get("payload")
+    yield _message(item, postback, text=text, detail={"postback": inner}, button=button)
     yield from _inner_referral(item, postback)
 
 
@@ -264,9 +272,11 @@ def _message(
     detail: dict[str, Any],
     attachments: tuple[Attachment, ...] = (),
     references: tuple[str, ...] = (),
+    button: object = None,
 ) -> MessageReceived:
     if not item.person:
         raise _MalformedError
+    block, choice = pressed(button)
     return MessageReceived(
         external_id=_identifier(source["mid"]) if "mid" in source else item.key("message"),
         hint=item.hint(has_written=not item.is_outbound),
@@ -277,6 +287,8 @@ def _message(
         attachments=attachments,
         direction=Direction.OUTBOUND if item.is_outbound else Direction.INBOUND,
         detail=detail | ({"standby": True} if item.is_standby else {}),
+        block=block,
+        choice=choice,
     )
 
 
@@ -293,7 +305,20 @@ def _read_referral(item: _Item, referral: dict[str, Any]) -> Iterator[Event]:
 
 def _read_reaction(item: _Item, reaction: dict[str, Any]) -> Iterator[Event]:
     text = _text(reaction.get("emoji")) or _text(reaction.get("reaction"))
-    yield _noted(item, "reaction", text=text, detail=reaction)
+    kind = "reaction_removed" if reaction.get("action") == "unreact" else "reaction"
+    yield _noted(item, kind, text=text, detail=reaction)
+
+
+def _read_edit(item: _Item, edit: dict[str, Any]) -> Iterator[Event]:
+    yield _noted(item, "edited", text=_text(edit.get("text")), detail=edit | {"mid": _identifier(edit.get("mid"))})
+
+
+def _read_optin(item: _Item, optin: dict[str, Any]) -> Iterator[Event]:
+    yield _noted(item, "optin", text=_text(optin.get("title")) or _text(optin.get("ref")), detail=optin)
+
+
+def _read_as(kind: str, item: _Item, content: dict[str, Any]) -> Iterator[Event]:
+    yield _noted(item, kind, detail=content)
 
 
 def _noted(item: _Item, kind: str, *, text: str = "", detail: dict[str, Any]) -> Noted:
@@ -301,7 +326,7 @@ def _noted(item: _Item, kind: str, *, text: str = "", detail: dict[str, Any]) ->
         external_id=item.key(kind),
         kind=kind,
         at=item.at,
-        hint=item.hint(has_written=False) if item.psid else None,
+        hint=item.hint(has_written=False) if item.scoped_id else None,
         thread=item.thread,
         text=text,
         detail=detail | ({"standby": True} if item.is_standby else {}),
@@ -318,7 +343,8 @@ def _read_read(item: _Item, report: dict[str, Any]) -> Iterator[Event]:
 
 def _status(item: _Item, report: dict[str, Any], status: DeliveryStatus) -> StatusChanged:
     watermark = _moment(report.get("watermark"))
-    messages = tuple(_identifier(mid) for mid in _list(report.get("mids")))
+    named = [report["mid"]] if "mid" in report else _list(report.get("mids"))  # Instagram names the one message read
+    messages = tuple(map(_identifier, named))
     if not item.person or not (watermark or messages):
         raise _MalformedError
     return StatusChanged(
@@ -338,6 +364,15 @@ _READERS: dict[str, Callable[[_Item, dict[str, Any]], Iterator[Event]]] = {
     "delivery": _read_delivery,
     "read": _read_read,
     "referral": _read_referral,
+    "message_edit": _read_edit,
+    "optin": _read_optin,
+    # Who of several apps answers a person ("handover protocol"), and what Meta holds against the page.
+    **{
+        kind: partial(_read_as, kind)
+        for kind in ("pass_thread_control", "take_thread_control", "request_thread_control", "app_roles")
+    },
+    "policy_enforcement": partial(_read_as, "policy_enforcement"),
+    "account_linking": partial(_read_as, "account_linking"),
 }
 
 

@@ -1,0 +1,240 @@
+"""Requests to Meta's Graph API, and what its answers mean: pure, since the shell sends them.
+
+A token stands in the header `Authorization` and never in an address, which proxies and logs keep. Each request carries
+`appsecret_proof` (https://developers.facebook.com/docs/graph-api/securing-requests).
+"""
+
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+import msgspec
+from attrs import frozen
+
+from convsdk.channels.messenger.settings import AppSettings
+from convsdk.core.ports import File, Receipt, Secret
+from convsdk.errors import PermanentError, TransientError, UncertainError
+
+_LONGEST_PAUSE_S = 86_400.0
+_SHORTEST_SECRET = 4
+
+# https://developers.facebook.com/docs/messenger-platform/error-codes and /docs/graph-api/guides/error-handling
+_PASSING = {1, 2, 4, 17, 32, 341, 613, 1200, 80001, 80002, 80006}
+_DONE_PERHAPS = {(1, 1357046)}
+_TOKEN = {102, 190, 458, 459, 460, 463, 464, 467, 492}
+_PERMISSION = {3, 10, *range(200, 300)}
+_POLICY = {368, 506}
+_CLOSED = {2018065, 2018278, 2018108, 2534022}
+_UNREACHABLE = {2018001, 1545041}
+_UNREACHABLE_CODE = 551
+_OTHER_OWNER = {2018300}
+
+
+@frozen(kw_only=True)
+class Graph:
+    """The Graph API as the channel called `channel` reaches it."""
+
+    channel: str
+    settings: AppSettings
+
+    def post(
+        self, path: str, content: Mapping[str, Any], *, sender: str, file: File | None = None, boundary: str = ""
+    ) -> httpx.Request:
+        """Give the request that posts `content` for the page or account `sender`, with a `file` as form data."""
+        token = self.token(sender)
+        content = {**content, "appsecret_proof": self._proof(token)}
+        headers = _authorization(token)
+        if file is None:
+            headers["content-type"] = "application/json"
+            # With escapes alone: half of a surrogate pair, which no UTF-8 has, is passed on as it came.
+            return httpx.Request("POST", self._url(path), headers=headers, content=json.dumps(content))
+        # A boundary of its own each time would make two requests for one message differ.
+        headers["content-type"] = f"multipart/form-data; boundary={boundary}"
+        form = {name: one if isinstance(one, str) else json.dumps(one) for name, one in content.items()}
+        files = {"filedata": (file.name or "file", file.content, file.media_type)}
+        return httpx.Request("POST", self._url(path), headers=headers, data=form, files=files)
+
+    def get(self, path: str, query: Mapping[str, str], *, sender: str) -> httpx.Request:
+        """Give the request that reads what is at `path`, for the page or account `sender`."""
+        token = self.token(sender)
+        asked = urlencode({**query, "appsecret_proof": self._proof(token)}, safe=",")
+        return httpx.Request("GET", f"{self._url(path)}?{asked}", headers=_authorization(token))
+
+    def batch(self, operations: list[dict[str, Any]]) -> httpx.Request:
+        """Give one request for several `operations` by the app itself: in its body their addresses may hold tokens.
+
+        https://developers.facebook.com/docs/graph-api/batch-requests
+        """
+        content = {"batch": operations, "include_headers": False}
+        token = Secret(f"{self.settings.app_id}|{self.settings.app_secret.reveal()}")
+        headers = _authorization(token) | {"content-type": "application/json"}
+        return httpx.Request("POST", self._url(""), headers=headers, content=json.dumps(content))
+
+    def operation(self, method: str, path: str, sender: str = "", **fields: str) -> dict[str, Any]:
+        """Give an operation for `batch`; for the page or account `sender`, or else for the app."""
+        if sender:
+            token = self.token(sender)
+            fields = {**fields, "access_token": token.reveal(), "appsecret_proof": self._proof(token)}
+        if method == "GET":
+            return {"method": method, "relative_url": f"{self.settings.api_version}/{path}?{urlencode(fields)}"}
+        return {
+            "method": method,
+            "relative_url": f"{self.settings.api_version}/{path}",
+            "body": urlencode(fields),
+        }
+
+    def token(self, sender: str) -> Secret:
+        """Give the access token of a page or account; raise `PermanentError` where the settings have none."""
+        if sender not in self.settings.tokens:
+            raise PermanentError(
+                f"channel {self.channel!r} has no token of {sender!r}, so nothing is sent from there: "
+                f'add {{ id = "{sender}", token = {{ env = "NAME" }} }} to its settings'
+            )
+        return self.settings.tokens[sender]
+
+    def interpret(self, response: httpx.Response) -> Receipt:
+        """Read the answer to something that was to be done: a receipt, or the error that says what to do next."""
+        said = _decoded(response)
+        if response.is_success and "error" not in said:
+            if not (said.get("message_id") or said.get("recipient_id") or said.get("success") is True):
+                raise UncertainError(
+                    f"{self._host} answered {response.status_code} to channel {self.channel!r} and did not say "
+                    "whether the message was taken: look into the conversation before you send it again"
+                )
+            given = said.get("message_id")
+            return Receipt(external_id=given if isinstance(given, str) else "")
+        raise self.error(response)
+
+    def error(self, response: httpx.Response) -> TransientError | UncertainError | PermanentError:
+        """Give the error that an answer stands for, in Meta's words and with its code; no secret is in it."""
+        said = _decoded(response).get("error")
+        if not isinstance(said, dict):
+            return self._unspoken(response)
+        code, subcode = (_number(said.get(name)) for name in ("code", "error_subcode"))
+        shown = f"{code}/{subcode}" if subcode else str(code)
+        words = self.masked(" ".join(str(said.get("error_user_msg") or said.get("message") or "").split()))[:500]
+        told = f"Meta refused what channel {self.channel!r} asked for ({shown}, {words!r})"
+        if (code, subcode) in _DONE_PERHAPS:
+            return UncertainError(f"{told}, and may have done it: look into the conversation before you send it again")
+        remedy = _remedy(code, subcode)
+        is_passing = code in _PASSING or said.get("is_transient") is True or response.is_server_error
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS or (is_passing and not remedy):
+            return TransientError(f"{told}: it is tried again{_usage(response)}", retry_after_s=asked_pause(response))
+        return PermanentError(f"{told}: {remedy or 'correct the message, or look the code up at Meta'}", code=shown)
+
+    def _unspoken(self, response: httpx.Response) -> TransientError | UncertainError | PermanentError:
+        status = response.status_code
+        told = f"{self._host} answered {status} to channel {self.channel!r}, and not in the way of the Graph API"
+        if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+            return TransientError(f"{told}: it is tried again", retry_after_s=asked_pause(response))
+        if response.is_server_error:
+            return UncertainError(f"{told}: look into the conversation before you send it again")
+        return PermanentError(f"{told}: correct graph_url, or what stands between", code=str(status))
+
+    def masked(self, text: str) -> str:
+        """Give `text` without the channel's secrets: Meta quotes a token that it does not understand."""
+        settings = self.settings
+        known = [settings.app_secret, settings.verify_token, *settings.tokens.values()]
+        for secret in sorted((one.reveal() for one in known), key=len, reverse=True):
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, "***")
+        return text
+
+    @property
+    def _host(self) -> str:
+        return httpx.URL(self.settings.graph_url).host
+
+    def _url(self, path: str) -> str:
+        return f"{self.settings.graph_url.rstrip('/')}/{self.settings.api_version}/{quote(path)}".rstrip("/")
+
+    def _proof(self, token: Secret) -> str:
+        key = self.settings.app_secret.reveal().encode()
+        return hmac.new(key, token.reveal().encode(), hashlib.sha256).hexdigest()
+
+
+def asked_pause(response: httpx.Response) -> float | None:
+    """Give how many seconds an answer asks to wait, by `Retry-After` or a limit that ends; None where it names none.
+
+    `estimated_time_to_regain_access` is in minutes
+    (https://developers.facebook.com/docs/graph-api/overview/rate-limiting).
+    """
+    pauses = [*_retry_after(response)]
+    for used in _usages(response, "x-business-use-case-usage"):
+        minutes = used.get("estimated_time_to_regain_access")
+        if isinstance(minutes, int | float) and 0 < minutes < math.inf:
+            pauses.append(minutes * 60.0)
+    return min(max(pauses), _LONGEST_PAUSE_S) if pauses else None
+
+
+def _retry_after(response: httpx.Response) -> Iterator[float]:
+    given = response.headers.get("retry-after", "").strip()
+    if given.isascii() and given.isdecimal():
+        yield float(given[:9])
+        return
+    try:
+        # There is no clock here: the answer says itself when it was given.
+        pause = _date(given) - _date(response.headers.get("date", ""))
+    except (ValueError, TypeError, OverflowError):
+        return
+    yield max(pause.total_seconds(), 0.0)
+
+
+def _date(given: str) -> datetime:
+    return parsedate_to_datetime(given)
+
+
+def _usages(response: httpx.Response, header: str) -> Iterator[dict[str, Any]]:
+    """Give the usages that a header field holds: one, or lists of them by the id of a business."""
+    try:
+        value = msgspec.json.decode(response.headers.get(header, "{}"), type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return
+    lists = [one for one in value.values() if isinstance(one, list)]
+    yield from (used for one in lists or [[value]] for used in one if isinstance(used, dict))
+
+
+def _usage(response: httpx.Response) -> str:
+    """Say how much of its limit the app has used, where the answer does."""
+    parts = [used.get(name) for used in _usages(response, "x-app-usage") for name in ("call_count", "total_time")]
+    most = max((one for one in parts if isinstance(one, int) and not isinstance(one, bool)), default=None)
+    return "" if most is None else f" (the app has used {most} % of its limit)"
+
+
+def _remedy(code: int, subcode: int) -> str:
+    """Give what to do about an error that passes by nothing else; a blank where that is not known."""
+    if subcode in _CLOSED:
+        return "the time to answer is over; wait until they write again, or use another way"
+    if subcode in _UNREACHABLE or code == _UNREACHABLE_CODE:
+        return "this person cannot be reached there (blocked, deleted, or the id of another page); use another way"
+    if subcode in _OTHER_OWNER:
+        return "another app answers this person now; take the thread first (action 'take_thread_control')"
+    if code in _TOKEN:
+        return "connect it anew: get a new access token and set it, then run 'convsdk channels connect NAME'"
+    if code in _POLICY:
+        return "Meta has blocked this for a while for its policies; see the page's support inbox, and do not repeat it"
+    if code in _PERMISSION:
+        return "connect it anew with the permissions that 'convsdk channels connect NAME' names"
+    return ""
+
+
+def _authorization(token: Secret) -> dict[str, str]:
+    return {"authorization": f"Bearer {token.reveal()}"}
+
+
+def _decoded(response: httpx.Response) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(response.content, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return {}
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
