@@ -3,15 +3,21 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 
 import httpx
 import pytest
-from posts import PostChannel, PostSettings, message
-from receiver import Receiver
+from attrs import evolve
+from posts import EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
+from receiver import TAKEN, Receiver
 from servers import STORES, fresh_store
 
-from convsdk.core.model import Direction, Identifier
-from convsdk.delivery import Deliverer
+from convsdk.archive import Archive
+from convsdk.core.events import DeliveryStatus
+from convsdk.core.model import Attachment, Claim, Direction, Identifier, Trust
+from convsdk.core.storage import Batch
+from convsdk.delivery import Deliverer, backoff_s
+from convsdk.errors import Conflict, UnsupportedError
 from convsdk.hub import Hub
 from convsdk.store import open_store
 from convsdk.testing.builders import NOON, FakeClock
@@ -81,6 +87,25 @@ async def until(condition, most_s=10):
         while not (found := await asyncio.to_thread(condition)):  # noqa: ASYNC110  (in a store, nothing tells us)
             await asyncio.sleep(0.01)
     return found
+
+
+def waiting(hub, conversation):
+    """Give the deliveries of a conversation."""
+    ids = [one.id for one in hub.messages(conversation, limit=1000)]
+    return list(hub.store.transact(hub.workspace, lambda one: one.deliveries(ids)).values())
+
+
+def sent(hub, answer=TAKEN, *, conversation=None, text="Hello!"):
+    """Have an answer delivered, or what is queued; give its conversation and its external id."""
+    conversation = conversation or asked(hub)
+    if text:
+        hub.reply(conversation, text, by="kim")
+    external_id = last(hub, conversation).external_id
+    with Receiver(answer) as receiver:
+        channel = type(hub.channels["post"])("post", PostSettings(url=receiver.url))
+        other = Hub(hub.store, channels=[channel], clock=hub._clock)  # noqa: SLF001  (the hub's own clock)
+        deliver(other, lambda: not waiting(hub, conversation))
+    return conversation, external_id
 
 
 def deliver(hub, condition, **options):
@@ -159,3 +184,293 @@ def test_a_long_answer_goes_on_where_it_stopped(store):
     assert tokens == [first, f"{first}.1", f"{first}.1", f"{first}.2", f"{first}.2"]
     assert {hub.store.message(hub.workspace, "post", f"p/{n}").id for n in range(3)} == {failed.id}
     assert "error" not in last(hub, conversation).detail
+
+
+def test_files_go_along(store, tmp_path):
+    """What an answer brings is in the archive from then on; what stands elsewhere goes by its address."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url, archive=Archive(tmp_path / "archive"))
+        conversation = asked(hub)
+        files = [
+            Attachment(name="a.txt", media_type="text/plain", content=b"kept"),
+            Attachment(name="b.txt", media_type="text/plain", url="https://x.example/b.txt"),
+        ]
+        hub.reply(conversation, "See", by="kim", attachments=files)
+        assert [(one.content, one.size) for one in last(hub, conversation).attachments] == [(None, 4), (None, None)]
+
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    sent = json.loads(receiver.deliveries[0].body)
+    assert sent["files"] == [["a.txt", "kept", ""], ["b.txt", "", "https://x.example/b.txt"]]
+
+
+def test_a_file_that_nothing_could_keep_is_refused(store):
+    """Without an archive an answer with a file's bytes is not queued: they would be lost."""
+    hub = shop(store)
+    conversation = asked(hub)
+
+    with pytest.raises(UnsupportedError, match="no archive"):
+        hub.reply(conversation, "See", by="kim", attachments=[Attachment(name="a.txt", content=b"kept")])
+
+    assert len(hub.messages(conversation).items) == 1
+
+
+def test_an_answer_with_the_same_id_is_queued_once(store):
+    """Whoever does not know whether an answer was queued asks again, and nothing is said twice."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+
+        ids = {hub.reply(conversation, "Hello!", by="kim", reply_id="a") for _ in range(2)}
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert ids == {last(hub, conversation).external_id}
+    assert len(receiver.deliveries) == 1
+
+
+def test_what_passes_is_tried_again_and_what_is_asked_for_spends_no_try(store):
+    """Pauses grow, a pause that the platform asks for is kept, and after a day of them the message has failed."""
+    with Receiver(refused(503), refused(503), refused(429, "retry-after: 7"), refused(503)) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+
+        pauses = []
+        for turn in range(1, 6):
+            deliver(hub, lambda turn=turn: not store.owners(hub.workspace) and len(receiver.deliveries) == turn)
+            (delivery,) = waiting(hub, conversation) or (None,)
+            if delivery:
+                pauses.append((delivery.due_at - hub._clock()).total_seconds())  # noqa: SLF001  (as above)
+                later(hub, seconds=pauses[-1])
+
+    assert pauses == [2.0, 4.0, 7.0, 8.0]
+    assert last(hub, conversation).status == "sent"
+    assert len({json.loads(one.body)["token"] for one in receiver.deliveries}) == 1
+
+
+def test_a_message_is_given_up_after_a_day_of_trying(store):
+    """The agent is told the platform's last words; the day is counted in pauses, whatever clocks say."""
+    hub = shop(store)
+    conversation = asked(hub)
+    hub.reply(conversation, "Hello!", by="kim")
+    (delivery,) = waiting(hub, conversation)
+    tired = evolve(delivery, waited_s=24 * 3600.0)
+    store.transact(hub.workspace, lambda one: one.write(Batch(deliveries={tired.message: tired})))
+
+    deliver(hub, is_now(hub, conversation, "failed"))
+
+    assert last(hub, conversation).detail["error"] == "given up after a day of trying: ConnectError"
+    assert waiting(hub, conversation) == []
+    (notice,) = told(hub, "message.status_changed")
+    assert notice.payload["error"] == last(hub, conversation).detail["error"]
+
+
+@pytest.mark.parametrize("answer", [BROKEN, refused(504)])
+def test_an_unknown_outcome_is_tried_again_where_the_token_is_known(store, answer):
+    """The server knows the second by its token; one that it does not take for new does no harm."""
+    with Receiver(answer) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: len(receiver.deliveries) == 1 and not store.owners(hub.workspace))
+        later(hub, seconds=2)
+
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    first, second = (json.loads(one.body)["token"] for one in receiver.deliveries)
+    assert first == second
+
+
+def test_an_unknown_outcome_waits_for_the_echo(store):
+    """Where the platform tells of what it took, that settles it, and nothing is sent twice."""
+    with Receiver(BROKEN) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: len(receiver.deliveries) == 1 and not store.owners(hub.workspace))
+        token = json.loads(receiver.deliveries[0].body)["token"]
+
+        (received,) = hub.receive("post", [echo("their/1", token)])
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert received.conversation == conversation
+    assert len(receiver.deliveries) == 1
+    assert [one.direction for one in hub.messages(conversation)].count(Direction.OUTBOUND) == 1
+    assert store.message(hub.workspace, "post", "their/1") == last(hub, conversation)
+
+
+def test_without_an_echo_it_is_sent_again(store):
+    """After two minutes without an echo the message goes once more."""
+    with Receiver(BROKEN) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: len(receiver.deliveries) == 1 and not store.owners(hub.workspace))
+
+        later(hub, seconds=121)
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert len(receiver.deliveries) == 2
+
+
+def test_an_unknown_outcome_is_left_to_the_agent_where_nothing_tells(store):
+    """It has failed, and may have arrived; a later report settles it, and so does sending it again."""
+    with Receiver(BROKEN) as receiver:
+        hub = shop(store, receiver.url, ForgetfulChannel)
+        conversation = asked(hub)
+        external_id = hub.reply(conversation, "Hello!", by="kim")
+
+        deliver(hub, is_now(hub, conversation, "failed"))
+        failed = last(hub, conversation)
+        hub.receive("post", [status("s", external_id, to=DeliveryStatus.SENT)])
+
+    assert failed.detail["error"].startswith("it may have arrived: ")
+    assert last(hub, conversation).status == "sent"
+    assert "error" not in last(hub, conversation).detail
+    assert len(receiver.deliveries) == 1
+    with pytest.raises(Conflict, match="has not failed: it is 'sent'"):
+        hub.retry(failed)
+
+
+def test_reports_move_a_message_on_and_never_back(store):
+    """Late and doubled reports change nothing, and each move is told once."""
+    hub = shop(store)
+    conversation, external_id = sent(hub, named("their/1"))
+
+    for number, to in enumerate(("delivered", "sent", "read", "delivered", "failed", "read")):
+        report = status(f"s{number}", external_id if number % 2 else "their/1", to=DeliveryStatus(to), error="no")
+        hub.receive("post", [report, evolve(report, external_id=f"again {number}")])
+
+    assert last(hub, conversation).status == "read"
+    moves = [one.payload["status"] for one in told(hub, "message.status_changed")]
+    assert moves == ["sent", "delivered", "read"]
+
+
+def test_a_report_can_overtake_the_answer(store):
+    """One about a name that nobody knows yet is kept until the answer names it; the furthest one counts."""
+    hub = shop(store)
+    hub.receive("post", [status("s1", "their/1", to=DeliveryStatus.READ), status("s2", "their/1")])
+
+    conversation, _ = sent(hub, named("their/1"))
+
+    assert last(hub, conversation).status == "read"
+
+
+def test_a_failure_is_told_with_its_words(store):
+    """The platform's words stand at the message, and the address takes nothing more until somebody lifts that."""
+    hub = shop(store)
+    conversation, external_id = sent(hub)
+    bounce = status("s", external_id, to=DeliveryStatus.FAILED, error="no such mailbox")
+
+    hub.receive("post", [evolve(bounce, unreachable=Claim("email", "Ann@shop.example", Trust.CHANNEL))])
+
+    assert (last(hub, conversation).status, last(hub, conversation).detail["error"]) == ("failed", "no such mailbox")
+    words = (
+        "nothing is sent to email:ann@shop.example since 2026-01-01 12:00 UTC, when 'post' reported: no such mailbox. "
+        "Once it does again: convsdk reachable email:ann@shop.example --lift"
+    )
+    with pytest.raises(Conflict) as refusal:
+        hub.reply(conversation, "Hello?", by="kim")
+    assert str(refusal.value) == words
+    with pytest.raises(Conflict):
+        hub.retry(last(hub, conversation))
+    hub.make_reachable(ANN)
+    hub.reply(conversation, "Hello?", by="kim")
+    assert last(hub, conversation).status == "queued"
+
+
+def test_what_was_queued_before_the_address_failed_is_not_sent(store):
+    """The queue is looked through once more when it is a message's turn."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        claim = Claim("email", "ann@shop.example", Trust.CHANNEL)
+        hub.receive("post", [status("s", "none", to=DeliveryStatus.FAILED, error="complaint", unreachable=claim)])
+
+        deliver(hub, is_now(hub, conversation, "failed"))
+
+    assert receiver.deliveries == []
+    assert "reported: complaint" in last(hub, conversation).detail["error"]
+
+
+def test_a_watermark_moves_what_was_sent_before(store):
+    """All of the thread up to a moment is read, but for what was sent later or is still to go."""
+    hub = shop(store)
+    conversation, _ = sent(hub)
+    later(hub, seconds=60)
+    hub.reply(conversation, "queued before, sent after", by="kim")
+    later(hub, seconds=60)
+    sent(hub, conversation=conversation, text="")
+    hub.reply(conversation, "still to go", by="kim")
+
+    hub.receive("post", [status("s", to=DeliveryStatus.READ, thread="ann", watermark=NOON + timedelta(seconds=90))])
+
+    outbound = [one.status for one in hub.messages(conversation) if one.direction is Direction.OUTBOUND]
+    assert outbound == ["queued", "sent", "read"]
+
+
+def test_an_answer_that_was_given_elsewhere_has_been_sent(store):
+    """An echo of nothing of ours is a message of its own, and can be read."""
+    hub = shop(store, channel=EchoingChannel)
+    conversation = asked(hub)
+
+    hub.receive("post", [echo("theirs", "none")])
+    hub.receive("post", [echo("theirs", "none")])
+    assert last(hub, conversation).status == "sent"
+    hub.receive("post", [status("s", "theirs", to=DeliveryStatus.READ)])
+
+    assert last(hub, conversation).status == "read"
+    assert len(hub.messages(conversation).items) == 2
+
+
+def test_pauses_double_up_to_an_hour():
+    """They are drawn from the upper half, so that not all come back at once."""
+    assert [backoff_s(tries, 1.0) for tries in (0, 1, 2, 10, 1000)] == [2.0, 4.0, 8.0, 2048.0, 3600.0]
+    assert backoff_s(0, 0.0) == 1.0
+
+
+def test_one_at_a_time_in_a_conversation_and_all_at_once_between_them(store):
+    """Answers of one conversation arrive in order, the next after the one before; others do not wait for it."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        talks = {who: asked(hub, who) for who in ("ann", "bob", "eve")}
+        for turn in range(5):
+            for talk in talks.values():
+                hub.reply(talk, str(turn), by="kim")
+
+        deliver(hub, lambda: len(receiver.deliveries) == 15)
+
+    arrived = [json.loads(one.body) for one in receiver.deliveries]
+    for who in talks:
+        assert [one["text"] for one in arrived if one["thread"] == who] == ["0", "1", "2", "3", "4"]
+    assert {one["thread"] for one in arrived[:3]} == set(talks)
+
+
+def test_what_a_hub_queues_goes_at_once(store):
+    """Whoever queues something wakes who delivers it: nobody waits for the next look into the store."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+
+        async def work():
+            async with delivering(hub, poll_s=3600):
+                await asyncio.sleep(0.2)
+                await asyncio.to_thread(hub.reply, conversation, "Hello!", by="kim")
+                await until(lambda: receiver.deliveries)
+
+        asyncio.run(work())
+
+
+def test_secrets_are_in_no_log_and_no_message(store, capsys):
+    """What goes wrong is told without the request."""
+    hub = shop(store, "http://127.0.0.1:9/?key=s3cret")
+    conversation = asked(hub)
+    hub.reply(conversation, "private words", by="kim")
+
+    deliver(hub, lambda: waiting(hub, conversation)[0].tries == 1)
+
+    output = "".join(capsys.readouterr())
+    assert "a message was put off" in output
+    assert "s3cret" not in output
+    assert "private" not in output

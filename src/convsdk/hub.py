@@ -807,7 +807,8 @@ class Hub:
         """Give `attachments` with their bytes in the archive."""
         if self.archive is None and any(one.content is not None for one in attachments):
             raise UnsupportedError("there is no archive to keep attachments in: give the hub one, or their URLs")
-        return tuple(map(self._place, attachments))
+        sized = (one if one.content is None else evolve(one, size=len(one.content)) for one in attachments)
+        return tuple(map(self._place, sized))
 
     def retry(self, message: Message) -> None:
         """Send an outbound message once more that failed. Raises `Conflict` where it has not."""
