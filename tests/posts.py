@@ -1,7 +1,9 @@
 """A channel that posts JSON to a server on this machine: one sort for each way to know a message that comes twice."""
 
+import asyncio
 import json
-from datetime import datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import httpx
 from attrs import field, frozen
@@ -9,8 +11,12 @@ from attrs import field, frozen
 from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
 from convsdk.core.model import Claim, Direction, IdentityHint, Trust
 from convsdk.core.ports import Capabilities, Channel, Receipt, Request, Secret
+from convsdk.delivery import Deliverer
 from convsdk.errors import PermanentError, TransientError, UncertainError
+from convsdk.hub import Hub
 from convsdk.testing.builders import NOON, hint
+
+LEASE_S = 0.3
 
 
 @frozen(kw_only=True)
@@ -77,6 +83,28 @@ class ForgetfulChannel(PostChannel):
 
     type = "forgetful"
     can = Capabilities(sends=True, statuses=True, max_text=40)
+
+
+def channels(url):
+    """Give a channel of each sort."""
+    kinds = {"post": PostChannel, "echoing": EchoingChannel, "forgetful": ForgetfulChannel}
+    return [kind(name, PostSettings(url=f"{url}/{name}")) for name, kind in kinds.items()]
+
+
+def deliver_until_killed(store, url, ahead_s):
+    """Deliver until killed, by a clock that is ahead."""
+
+    async def run():
+        with closing(Hub(store, channels=channels(url))) as hub:
+            options = {
+                "poll_s": 0.02,
+                "lease_s": LEASE_S,
+                "clock": lambda: datetime.now(UTC) + timedelta(seconds=ahead_s),
+            }
+            async with httpx.AsyncClient() as client, Deliverer(hub, client, **options):
+                await asyncio.sleep(3600)
+
+    asyncio.run(run())
 
 
 def _event(given):

@@ -35,11 +35,13 @@ from convsdk.reports import (
     KEPT,
     REPORT,
     UNKNOWN,
+    UNREACHABLE,
     Report,
     report_key,
     report_of,
     status_changed,
     token_name,
+    unreachable_of,
     with_report,
 )
 
@@ -495,13 +497,17 @@ class _Route:
 
 def _jobs(hub: Hub, deliveries: Sequence[Delivery]) -> list[_Job]:
     """Give `deliveries` with what each needs."""
+    if not deliveries:
+        return []
     needed = {one.message.id: one for one in hub.store.outgoing(hub.workspace, deliveries)}
+    people = {str(one.filing.identifier): one.filing.identifier for one in needed.values() if one.filing.identifier}
+    memos = hub.store.memos(hub.workspace, UNREACHABLE, people)
+    stopped = {people[key]: why.told(people[key]) for key, memo in memos.items() if (why := unreachable_of(memo))}
     jobs = []
     for delivery in deliveries:
-        outgoing = needed[delivery.message]
-        to = outgoing.filing.identifier
-        stopped = hub.unreachable(to) if to else None
-        jobs.append(_Job(delivery=delivery, outgoing=outgoing, refusal=stopped.told(to) if stopped and to else ""))
+        to = needed[delivery.message].filing.identifier
+        refusal = stopped.get(to, "") if to else ""
+        jobs.append(_Job(delivery=delivery, outgoing=needed[delivery.message], refusal=refusal))
     return jobs
 
 
@@ -565,7 +571,7 @@ class Deliverer:
         self._routes = [_Route(one, means) for one in hub.channels.values() if one.can.sends]
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop_waking: Callable[[], None] = lambda: None
+        self._stop_waking: tuple[Callable[[], None], ...] = ()
         self._running: list[asyncio.Task[None]] = []
         self._tidied_at = self._forward_at = -math.inf
 
@@ -577,7 +583,7 @@ class Deliverer:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         await self._keep_house()
-        self._stop_waking = self._hub.on_queued(self.wake)
+        self._stop_waking = (self._hub.on_queued(self.wake), self._hub.store.listen(self.wake))
         self._running = [asyncio.create_task(one) for one in (self._watch(), *(route.run() for route in self._routes))]
         return self
 
@@ -590,7 +596,8 @@ class Deliverer:
         for one in late:
             one.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        self._stop_waking()
+        for stop in self._stop_waking:
+            stop()
         self._loop = None
         if await self._ledger.end(self._grace_s):
             with suppress(ConvsdkError):  # without the store: another worker takes over
