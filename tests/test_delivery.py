@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 
@@ -14,8 +15,8 @@ from servers import STORES, fresh_store
 
 from convsdk.archive import Archive
 from convsdk.core.events import DeliveryStatus
-from convsdk.core.model import Attachment, Claim, Direction, Identifier, Trust
-from convsdk.core.storage import Batch
+from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message, Trust
+from convsdk.core.storage import Batch, Delivery
 from convsdk.delivery import Deliverer, backoff_s
 from convsdk.errors import Conflict, UnsupportedError
 from convsdk.hub import Hub
@@ -474,3 +475,284 @@ def test_secrets_are_in_no_log_and_no_message(store, capsys):
     assert "a message was put off" in output
     assert "s3cret" not in output
     assert "private" not in output
+
+
+def left_behind(hub, *, is_under_way):
+    """Leave the newest answer of a conversation as a worker leaves it that dies with it."""
+    conversation = asked(hub)
+    hub.reply(conversation, "Hello!", by="kim")
+    (due,) = hub.store.transact(hub.workspace, lambda one: one.due("post", owner="dead", at=NOON, limit=5))
+    dead = evolve(due, is_under_way=is_under_way)
+    hub.store.transact(hub.workspace, lambda one: one.write(Batch(deliveries={due.message: dead})))
+    return conversation
+
+
+@pytest.mark.parametrize(
+    ("channel", "is_under_way", "outcome"),
+    [
+        (PostChannel, True, "sent"),
+        (EchoingChannel, True, "queued"),
+        (EchoingChannel, False, "sent"),
+        (ForgetfulChannel, True, "failed"),
+        (ForgetfulChannel, False, "sent"),
+    ],
+)
+def test_what_a_dead_worker_had_is_taken_over(store, channel, is_under_way, outcome):
+    """What it had not begun just goes; of what was under way nobody knows, and what becomes of it depends."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url, channel)
+        conversation = left_behind(hub, is_under_way=is_under_way)
+
+        deliver(hub, lambda: "dead" not in store.owners(hub.workspace), lease_s=0.2)
+        if channel is PostChannel:
+            later(hub, seconds=2)  # a try was spent
+        if outcome != "queued":
+            deliver(hub, is_now(hub, conversation, outcome))
+
+    assert last(hub, conversation).status == outcome
+    assert len(receiver.deliveries) == (outcome == "sent")
+    if outcome == "queued":
+        (delivery,) = waiting(hub, conversation)
+        assert (delivery.awaits_echo, delivery.due_at) == (True, NOON + timedelta(seconds=120))
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])
+def test_a_clock_that_jumps_takes_nothing_from_a_worker(store, jump):
+    """Who is there and who is not is no matter of clocks: what is under way is not sent twice, and the rest goes."""
+    clock = FakeClock()
+    go = threading.Event()
+
+    def answer():
+        go.wait(10)
+        return TAKEN
+
+    with Receiver(answer) as receiver:
+        hub = Hub(store, channels=[PostChannel("post", PostSettings(url=receiver.url))], clock=clock)
+        talks = [asked(hub), asked(hub, "bob")]
+        hub.reply(talks[0], "before", by="kim")
+
+        async def work():
+            # Two workers, each of which looks whether the other is there five times a second.
+            async with delivering(hub, lease_s=0.4), delivering(hub, lease_s=0.4):
+                await until(lambda: receiver.deliveries)
+                clock.now += jump
+                hub.reply(talks[1], "after", by="kim")
+                await until(is_now(hub, talks[1], "sent"))
+                await asyncio.sleep(1)
+                go.set()
+                await until(is_now(hub, talks[0], "sent"))
+
+        asyncio.run(work())
+
+    assert [json.loads(one.body)["text"] for one in receiver.deliveries] == ["before", "after"]
+
+
+def test_what_was_queued_by_a_clock_ahead_goes(store):
+    """A clock that is set right again after something was queued holds it up for a minute at most."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        later(hub, days=30)
+        hub.reply(conversation, "Hello!", by="kim")
+        later(hub, days=-30)
+
+        deliver(hub, lambda: waiting(hub, conversation)[0].due_at == NOON + timedelta(seconds=60))
+        later(hub, seconds=60)
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert len(receiver.deliveries) == 1
+
+
+def queue_many(hub, people, count):
+    """Let so many people write, and queue so many answers to them in turn, as fast as a store can."""
+    talks = [asked(hub, f"p{number}") for number in range(people)]
+
+    def work(transaction):
+        ids, batch = transaction.new_ids(), Batch()
+        for number in range(count):
+            said = Message(
+                id=next(ids),
+                conversation=talks[number % people],
+                channel="post",
+                external_id=f"out/{number}",
+                direction=Direction.OUTBOUND,
+                at=NOON,
+                text=str(number),
+                status="queued",
+                detail={"token": f"t{number}"},
+            )
+            batch.messages.append(said)
+            batch.deliveries[said.id] = Delivery(
+                message=said.id, conversation=said.conversation, channel="post", due_at=NOON, put_off_at=NOON
+            )
+        transaction.write(batch)
+
+    hub.store.transact(hub.workspace, work)
+
+
+def assert_in_order(texts, people, count):
+    """Each of the numbered texts is there once, and those of one conversation in order."""
+    assert sorted(texts) == list(range(count))
+    for person in range(people):
+        own = [text for text in texts if text % people == person]
+        assert own == sorted(own)
+
+
+def test_ten_thousand_messages_keep_their_order(tmp_path):
+    """Those of a hundred conversations go in turn: at no time is one conversation far ahead of another."""
+    texts = []
+
+    def take(request):
+        texts.append(int(json.loads(request.content)["text"]))
+        return httpx.Response(204)
+
+    with closing(open_store(fresh_store("sqlite", tmp_path))) as store:
+        hub = shop(store)
+        queue_many(hub, 100, 10_000)
+
+        async def work():
+            async with (
+                httpx.AsyncClient(transport=httpx.MockTransport(take)) as client,
+                Deliverer(hub, client, clock=hub._clock, poll_s=0.01),  # noqa: SLF001  (as above)
+            ):
+                await until(lambda: len(texts) == 10_000, 120)
+
+        asyncio.run(work())
+
+    assert_in_order(texts, 100, 10_000)
+    assert max(abs(text - place) for place, text in enumerate(texts)) < 10 * 100
+
+
+def test_two_workers_share_a_queue(tmp_path):
+    """On PostgreSQL each takes a share, nothing goes twice, and every conversation keeps its order."""
+    url = fresh_store("postgresql", tmp_path)
+    with Receiver() as receiver, closing(open_store(url)) as one, closing(open_store(url)) as two:
+        hubs = [shop(store, receiver.url) for store in (one, two)]
+        queue_many(hubs[0], 20, 400)
+        owners = set()
+
+        def is_done():
+            owners.update(one.owners("default"))
+            return len(receiver.deliveries) >= 400 and not one.owners("default")
+
+        async def work():
+            async with delivering(hubs[0]), delivering(hubs[1]):
+                await until(is_done, 60)
+
+        asyncio.run(work())
+
+    assert_in_order([int(json.loads(one.body)["text"]) for one in receiver.deliveries], 20, 400)
+    assert len(owners) == 2
+
+
+def test_another_process_is_heard_of_at_once(tmp_path):
+    """What somebody else queues in PostgreSQL goes without a look into the store."""
+    url = fresh_store("postgresql", tmp_path)
+    with Receiver() as receiver, closing(open_store(url)) as one, closing(open_store(url)) as two:
+        hub, other = (shop(store, receiver.url) for store in (one, two))
+        conversation = asked(hub)
+
+        async def work():
+            async with delivering(hub, poll_s=3600):
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(other.reply, conversation, "Hello!", by="kim")
+                await until(lambda: receiver.deliveries, 4)
+
+        asyncio.run(work())
+
+
+def test_shutdown_lets_what_is_under_way_finish(store):
+    """A worker that ends waits for the answer and writes it down; what it had not begun is anybody's again."""
+    go = threading.Event()
+
+    def answer():
+        go.wait(10)
+        return TAKEN
+
+    with Receiver(answer) as receiver:
+        hub = shop(store, receiver.url, ForgetfulChannel)
+        talks = [asked(hub), asked(hub, "bob")]
+        for talk in talks:
+            hub.reply(talk, "Hello!", by="kim")
+
+        async def work():
+            async with delivering(hub, concurrency=1):
+                await until(lambda: receiver.deliveries)
+                asyncio.get_running_loop().call_later(0.2, go.set)
+
+        asyncio.run(work())
+
+    assert [last(hub, talk).status for talk in talks] == ["sent", "queued"]
+    assert store.owners(hub.workspace) == []
+    assert len(receiver.deliveries) == 1
+
+
+def test_what_hangs_at_the_end_is_an_unknown_outcome(store):
+    """After the grace a request is given up, and nobody knows what came of it."""
+    go = threading.Event()
+
+    def answer():
+        go.wait(10)
+        return TAKEN
+
+    with Receiver(answer) as receiver:
+        hub = shop(store, receiver.url, ForgetfulChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+
+        async def work():
+            async with delivering(hub, grace_s=0.1):
+                await until(lambda: receiver.deliveries)
+
+        asyncio.run(work())
+        go.set()
+
+    assert last(hub, conversation).status == "failed"
+    assert last(hub, conversation).detail["error"].startswith("it may have arrived")
+
+
+def test_no_more_go_in_a_second_than_the_platform_takes():
+    """Each waits for its turn; a pause that the platform asks for holds for all."""
+    texts = []
+
+    class SlowChannel(PostChannel):
+        can = evolve(PostChannel.can, max_per_s=20)
+
+    def take(request):
+        texts.append(asyncio.get_running_loop().time())
+        return httpx.Response(204)
+
+    hub = shop(open_store("memory:"), channel=SlowChannel)
+    queue_many(hub, 5, 10)
+
+    async def work():
+        async with (
+            httpx.AsyncClient(transport=httpx.MockTransport(take)) as client,
+            Deliverer(hub, client, clock=hub._clock, poll_s=0.01),  # noqa: SLF001  (as above)
+        ):
+            await until(lambda: len(texts) == 10)
+
+    asyncio.run(work())
+
+    assert texts[-1] - texts[0] > 9 / 20 - 0.01
+
+
+def test_a_mistake_in_an_adapter_holds_up_nobody_else(capsys):
+    """Its messages are left to the agent, with the error's name and not its words, and the next one goes."""
+    hub = shop(open_store("memory:"), channel=ForgetfulChannel)
+    queue_many(hub, 2, 2)
+
+    class Broken(ForgetfulChannel):
+        def build(self, message):
+            if message.text == "0":
+                raise KeyError("private words")
+            return super().build(message)
+
+    hub.channels["post"].__class__ = Broken
+    with Receiver() as receiver:
+        hub.channels["post"].config = PostSettings(url=receiver.url)
+        deliver(hub, lambda: receiver.deliveries and not hub.store.owners(hub.workspace))
+
+    failed = hub.store.message(hub.workspace, "post", "out/0")
+    assert (failed.status, "KeyError" in failed.detail["error"]) == ("failed", True)
+    assert "private" not in str(failed.detail) + "".join(capsys.readouterr())
