@@ -107,12 +107,13 @@ def shop(run, tmp_path):
     return tmp_path
 
 
-def mail(sender, number=1, text="Hello"):
-    """Build a mail."""
+def mail(sender, number=1, text="Hello", *, answered="", result="pass"):
+    """Build a mail, which answers the one with the number `answered`."""
     domain = sender.partition("@")[2]
+    references = f"In-Reply-To: <{answered}@{domain}>\r\n" if answered != "" else ""
     return (
-        f"Authentication-Results: mx.shop.example; dmarc=pass header.from={domain}\r\n"
-        f"From: <{sender}>\r\nTo: help@shop.example\r\nMessage-ID: <{number}@{domain}>\r\n\r\n{text}\r\n"
+        f"Authentication-Results: mx.shop.example; dmarc={result} header.from={domain}\r\n"
+        f"From: <{sender}>\r\nTo: help@shop.example\r\nMessage-ID: <{number}@{domain}>\r\n{references}\r\n{text}\r\n"
     ).encode()
 
 
@@ -252,7 +253,7 @@ def test_failing_scenario_is_told_with_its_difference(run, tmp_path, store):
 
 def test_parse_shows_events_as_json_lines(run):
     """What an adapter makes of a file is shown, with trust by name, and nothing is stored."""
-    result = run("parse", "email", DEMO / "mail-ben.eml", "--set", "address=help@shop.example")
+    result = run("parse", "email", DEMO / "mail-ben.eml", "--set", "address=help@shop.example", "--json")
 
     (event,) = lines(result)
     assert event["event"] == "MessageReceived"
@@ -275,13 +276,52 @@ def test_parse_tells_all_that_is_read_out_of_a_mail(run):
     assert (event["detail"]["class"], event["detail"]["why"][:7]) == ("human", "nothing")
     assert (event["text"], event["references"], event["attachments"]) == ("Yes, please.", [], [])
     assert [kind for kind, _ in event["detail"]["sections"]] == ["reply", "signature", "quote"]
+    told = event["summary"]
+    assert (told["sender"], told["trust"], told["class"]) == ("ann@mail.example", "asserted", "human")
+    assert told["text"] == "Yes, please."
+    assert "Ann" in told["signature"]
+    assert told["quote"].strip().splitlines()[-1].startswith(">")
+
+
+def test_parse_tells_people_what_matters(run):
+    """Without --json there is a line for each thing that is known, with nothing that could steer a terminal."""
+    told = run("parse", "email", "-", stdin=mail("ann@a.example", text="Is it \x1b[31mblue?")).stdout
+
+    shown = dict(line.split(":", 1) for line in told.splitlines() if line)
+    shown = {key: value.strip() for key, value in shown.items()}
+    assert (shown["sender"], shown["trust"], shown["class"]) == ("ann@a.example", "asserted", "human")
+    assert (shown["id"], shown["text"]) == ("<1@a.example>", "Is it  [31mblue?")
+
+
+def test_parse_takes_the_settings_of_a_channel(run, shop):
+    """A configured channel's own settings decide, and no secret of it is shown."""
+    told = run("parse", "email", "-", "--channel", "mail", "--json", stdin=mail("ann@a.example"))
+    page = run("parse", "messenger", DEMO / "messenger-question.json", "--channel", "page")
+
+    assert lines(told)[0]["summary"]["trust"] == "channel"
+    assert "hunter2" not in page.output + told.output
+
+
+def test_parse_reads_a_mail_of_a_channel_with_a_source(run, shop):
+    """A file is a mail, whoever posts mail to the channel; with header fields it is such a request."""
+    source = '[channels.posted]\ntype = "email"\naddress = "a@shop.example"\nsource = { by = "mailgun", signing_key = '
+    (shop / "convsdk.toml").write_text(f'{source}{{ env = "APP_SECRET" }} }}', encoding="utf-8")
+    options = ("--channel", "posted", "--json")
+
+    told = run("parse", "email", "-", *options, stdin=mail("ann@a.example"))
+    posted = run(
+        "parse", "email", "-", *options, "--header", "Content-Type: application/x-www-form-urlencoded",
+        stdin=b"body-mime=From: eve@e.example%0A%0AHi",
+    )  # fmt: skip
+
+    assert [lines(one)[0]["summary"]["sender"] for one in (told, posted)] == ["ann@a.example", "eve@e.example"]
 
 
 def test_parse_takes_settings_as_toml(run):
     """A setting can be text, or any TOML value."""
     result = run(
         "parse", "email", "-",
-        "--set", "address=help@shop.example", "--set", 'own=["ann@shop.example"]',
+        "--set", "address=help@shop.example", "--set", 'own=["ann@shop.example"]', "--json",
         stdin=mail("ann@shop.example"),
     )  # fmt: skip
 
@@ -290,7 +330,7 @@ def test_parse_takes_settings_as_toml(run):
 
 def test_parse_needs_no_secret(run):
     """A webhook's events can be looked at without the secret that it is signed with."""
-    told = lines(run("parse", "messenger", DEMO / "messenger-question.json", "--header", "X-Any: thing"))
+    told = lines(run("parse", "messenger", DEMO / "messenger-question.json", "--header", "X-Any: thing", "--json"))
 
     assert [one["external_id"] for one in told] == ["m_AG1", "m_AG2"]
 
@@ -298,7 +338,8 @@ def test_parse_needs_no_secret(run):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["email", "-"], "address is missing"),
+        (["email", "-", "--channel", "mail"], "no channel 'mail' of type 'email' is configured (there are: none)"),
+        (["email", "-", "--channel", "mail", "--set", "a=b"], "leave --set out"),
         (["email", "-", "--set", "address"], "is no setting: write --set key=value"),
         (["emial", "-"], "did you mean 'email'?"),
         (["chat", "-"], "is no chat message or form"),
@@ -423,6 +464,74 @@ def test_reject_of_a_channel_that_is_gone_stays(run, shop):
     assert "0000.json is no reject" in result.stderr
     assert result.stdout.endswith("0 of 2 rejects taken in\n")
     assert len(list((shop / "rejects").iterdir())) == 2
+
+
+# -- a pipe of a mail server
+
+ENVELOPE = ("--sender", "ann@a.example", "--recipient", "help+abcdefghij234567@shop.example")
+
+
+def test_piped_mail_is_taken_with_its_envelope(run, shop):
+    """The mail is in the store at exit status 0, under the conversation that its recipient names."""
+    result = run("ingest", "mail", "-", *ENVELOPE, stdin=b"From ann@a.example Mon Jan 12\n" + mail("ann@a.example"))
+
+    assert result.stdout == "<1@a.example>: created\n"
+    assert lines(run("contacts", "--json"))[0]["name"] == "email:ann@a.example"
+
+
+def test_envelope_comes_from_the_environment_of_a_mail_server(run, shop, monkeypatch):
+    """Postfix's variables count where no option is given; its name of the empty sender is that of a program."""
+    for name, value in (("SENDER", "MAILER-DAEMON"), ("RECIPIENT", "help@shop.example")):
+        monkeypatch.setenv(name, value)
+
+    run("ingest", "mail", "-", stdin=mail("ann@a.example"))
+
+    assert lines(run("contacts", "--json")) == []
+
+
+def test_piped_mail_that_cannot_be_read_is_kept_with_its_envelope(run, shop):
+    """Status 0, as its bytes are on disk: sent back, they would be lost to the operator."""
+    result = run("ingest", "mail", "-", *ENVELOPE, stdin=b"\x00 nonsense")
+
+    (kept,) = kept_aside()
+    assert (kept.body, kept.envelope.sender, kept.envelope.recipients) == (
+        b"\x00 nonsense",
+        *ENVELOPE[1::2][:1],
+        ENVELOPE[3:],
+    )
+    assert "[kept as rejects/" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["fax"], 78),
+        (["chat"], 78),
+        (["mail", "--store", "sqlite:////nowhere/shop.db"], 75),
+        (["mail", "--store", "buggy:"], 75),
+        (["mail", "--config", "absent.toml"], 75),
+        (["mail", "--rejects", "convsdk.toml", "--store", "picky:"], 75),
+    ],
+)
+def test_exit_status_is_the_answer_to_a_mail_server(run, shop, install, arguments, status):
+    """Whatever somebody here can mend, even a bug, lets the mail wait; one line says what is wrong."""
+    install("picky", PICKY_STORE.replace("a transaction", ""))
+    install("buggy", PICKY_STORE.replace("picky", "buggy").replace('print("a transaction", file=sys.stderr)', "1 / 0"))
+    channel, *options = arguments
+
+    result = run("ingest", channel, "-", *options, *ENVELOPE, stdin=mail("eve@e.example", text="poison"), status=status)
+
+    assert len(result.stderr.split("\n")) - 1 == 1 + ("picky:" in options)
+
+
+def test_empty_pipe_is_no_mail(run, shop):
+    """Nothing at all will never be a mail."""
+    run("ingest", "mail", "-", *ENVELOPE, stdin=b"", status=65)
+
+
+def test_envelope_of_a_file_is_refused(run, shop):
+    """An envelope is that of one mail on standard input."""
+    assert "give - as the only file" in run("ingest", "mail", "a.eml", "--sender", "", status=2).stderr
 
 
 @pytest.mark.parametrize("name", ["box.mbox", "-"])
@@ -602,7 +711,9 @@ def test_ruling_on_an_unknown_identifier_is_refused(run, two, command):
 
 def test_messages_of_a_conversation_are_read_in_order(run, shop):
     """The newest messages are shown, the oldest of them first, and the cursor leads back."""
-    (shop / "box.mbox").write_bytes(mbox(*(mail("ann@a.example", each, f"text {each}") for each in range(3))))
+    (shop / "box.mbox").write_bytes(
+        mbox(*(mail("ann@a.example", each, f"text {each}", answered=0 if each else "") for each in range(3)))
+    )
     run("ingest", "mail", "box.mbox")
     conversation = lines(run("conversations", "--json"))[0]["id"]
 
@@ -640,6 +751,35 @@ def test_unknown_target_cannot_be_told_again(run, two):
     assert (
         "nobody called 'webhook/crn' was told anything yet" in run("events", "--again", "webhook/crn", status=2).stderr
     )
+
+
+def test_mail_in_doubt_is_listed_and_decided_about(run, shop):
+    """The queue says why; staff say whose it is, or dismiss it."""
+    (shop / "box.mbox").write_bytes(mbox(*(mail("ann@a.example", each, result="fail") for each in range(2))))
+    run("ingest", "mail", "box.mbox")
+    queue = lines(run("review", "--json"))
+
+    kept = lines(run("review", queue[0]["conversation"], "--sender", "Ann@a.example", "--by", "kim", "--json"))
+    dismissed = lines(run("review", queue[1]["conversation"], "--dismiss", "--by", "kim", "--json"))
+
+    assert [(one["from"], "DMARC failed" in one["why"]) for one in queue] == [("ann@a.example", True)] * 2
+    assert kept == [{"conversation": queue[0]["conversation"], "contact": kept[0]["contact"], "by": "kim"}]
+    assert lines(run("contact", "email:ann@a.example", "--json"))[0]["id"] == kept[0]["contact"]
+    assert dismissed[0]["contact"] is None
+    assert "nothing in doubt" in run("review").output
+
+
+def test_decision_about_a_mail_in_doubt_must_be_one(run, shop):
+    """One of --sender and --dismiss is needed, an address must be usable, and a conversation in review."""
+    (shop / "box.mbox").write_bytes(mail("ann@a.example", result="fail"))
+    run("ingest", "mail", "box.mbox")
+    number = lines(run("review", "--json"))[0]["conversation"]
+
+    assert "--dismiss" in run("review", number, status=2).output
+    assert "--dismiss" in run("review", number, "--sender", "a@x.example", "--dismiss", status=2).output
+    assert "no usable e-mail address" in run("review", number, "--sender", "nobody", status=2).output
+    run("review", number, "--dismiss")
+    assert "is in no review" in run("review", number, "--dismiss", status=2).output
 
 
 def test_consent_and_membership_are_told_apart(run, two):

@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import io
 import json
@@ -8,11 +9,14 @@ import sys
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from attrs import frozen
 
 from convsdk import hookspecs
+from convsdk.channels.email import EmailChannel, EmailSettings
+from convsdk.channels.email.incoming import Raw, Source
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
 from convsdk.config import load_config
 from convsdk.core.blocks import BLOCKS
@@ -209,3 +213,59 @@ def test_hmac_made_as_the_page_does_is_believed():
     hint = _identified(**_python_of_the_site(block, "chat_signature"))
 
     assert hint.identifiers == (Claim("external_id", "7", Trust.PROVEN, scope="shop"),)
+
+
+def _is_believed(headers):
+    """Say whether the channel of the mail sources page believes the mail with those header fields."""
+    settings = EmailSettings(address="in-7f3a@shop.example", source=Raw(secrets=(Secret(MAIL_SECRET),)))
+    posted = request(POSTED, headers=dict(headers), received_at=datetime.now(UTC))
+    EmailChannel("support", settings).verify(posted)
+    return [one.value for event in EmailChannel("support", settings).parse(posted) for one in event.hint.identifiers]
+
+
+MAIL_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+POSTED = b"From: Ann <ann@mail.example>\n\nGr\xc3\xbc\xc3\x9fe\n"
+WORKER = """
+globalThis.fetch = async (url, asked) => { process.stdout.write(JSON.stringify(asked.headers)); return { ok: true }; };
+const message = { raw: Buffer.from(%r, "base64"), from: "ann@mail.example", to: "in-7f3a@shop.example" };
+await worker.email(message, { SECRET: %r });
+"""
+
+
+def test_mail_posted_as_the_python_of_the_page_does_is_believed():
+    """The page's function signs mail and envelope."""
+    (block,) = (one for one in _blocks(ROOT / "docs/email-sources.md") if one.language == "python")
+    namespace = {}
+    _run(block, ROOT / "docs/email-sources.md", namespace)
+
+    made = namespace["posted"](POSTED, sender="ann@mail.example", recipient="in-7f3a@shop.example", id="m-2")
+
+    assert _is_believed(made.headers) == ["ann@mail.example"]
+
+
+def test_mail_posted_by_the_worker_of_the_page_is_believed():
+    """The page's worker signs mail and envelope."""
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("node is not installed, so the worker is not run")
+    (block,) = (one for one in _blocks(ROOT / "docs/email-sources.md") if one.language == "js")
+    driver = WORKER % (base64.b64encode(POSTED).decode(), MAIL_SECRET)
+    program = block.text.replace("export default", "const worker =") + driver
+
+    made = subprocess.run(
+        [node, "--input-type=module"], input=program, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert _is_believed(json.loads(made.stdout)) == ["ann@mail.example"]
+
+
+def test_channels_of_the_mail_sources_page_are_accepted(tmp_path):
+    """Each example of a source has no mistake, once its secrets are set."""
+    environ = dict.fromkeys(("MAILGUN_SIGNING_KEY", "POSTMARK_HOOK_PASSWORD", "SENDGRID_HOOK_PASSWORD"), "a secret")
+    examples = [one.text for one in _blocks(ROOT / "docs/email-sources.md") if one.language == "toml"]
+
+    for example in examples:
+        (tmp_path / "convsdk.toml").write_text(example)
+        load_config(tmp_path / "convsdk.toml", load_plugins(), environ=environ | {"SUPPORT_MAIL_SECRET": MAIL_SECRET})
+
+    assert len(examples) == len(get_args(Source))

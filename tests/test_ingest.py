@@ -789,6 +789,49 @@ def _out_of_order(events, spans):
     return [(one, two) for one, two in pairs if not (one[1] < two[0] or (one[:2] == two[:2] and one[2] < two[2]))]
 
 
+def test_checkpoints_are_kept_in_order_with_their_events():
+    """A position is written with the events that it stands behind, the later one last, and without events as well."""
+    hub = WatchedHub()
+    given = [({"a": "1"}, "one"), ({"a": "2", "b": "1"}, "two"), ({"b": "2"}, None)]
+
+    async def run():
+        with Ingest(hub, writers=2) as ingest:
+            hold = hub.hold(FIRST.external_id)
+            head = asyncio.create_task(ingest.receive_async("chat", [FIRST]))
+            await _until_in_loop(hold.begun.is_set)
+            tasks = [
+                asyncio.create_task(
+                    ingest.receive_async("chat", [wrote(name)] if name else [], checkpoints=checkpoints)
+                )
+                for checkpoints, name in given
+            ]
+            await asyncio.sleep(0)
+            hold.go.set()
+            await asyncio.gather(head, *tasks)
+
+    asyncio.run(run())
+
+    assert [hub.store.checkpoint("default", name) for name in "ab"] == ["2", "2"]
+
+
+def test_checkpoint_is_not_kept_without_its_events():
+    """Where events cannot be kept, their position does not move, and that of others does."""
+    hub = WatchedHub()
+    hub.errors["bad"] = ValueError("no")
+
+    async def run():
+        with Ingest(hub) as ingest:
+            tasks = [
+                ingest.receive_async("chat", [wrote(name)], checkpoints={name: "1"}) for name in ("good", "bad", "fine")
+            ]
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    results = asyncio.run(run())
+
+    assert isinstance(results[1], ValueError)
+    assert [hub.store.checkpoint("default", name) for name in ("good", "bad", "fine")] == ["1", None, "1"]
+
+
 @settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), max_size=60),

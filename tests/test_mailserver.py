@@ -617,19 +617,25 @@ DYING = (
 
 
 @contextmanager
-def served(folder, program=PROGRAM):
-    """Run `convsdk mail` as a user does; give the process and the ports for SMTP and LMTP."""
+def serving(folder, *options, program=PROGRAM):
+    """Run `convsdk mail` as a user does; give the process and what it says first."""
     (folder / "convsdk.toml").write_text(CONFIG, encoding="utf-8")
-    command = [sys.executable, "-c", program, "mail", "--smtp=127.0.0.1:0", "--lmtp=127.0.0.1:0", "--json"]
+    command = [sys.executable, "-c", program, "mail", "--json", *options]
     with (
         (folder / "log").open("a") as log,
         subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         try:
-            facts = json.loads(process.stdout.readline())
-            yield process, *(int(facts[one].rpartition(":")[2]) for one in ("smtp", "lmtp"))
+            yield process, json.loads(process.stdout.readline())
         finally:
             process.kill()
+
+
+@contextmanager
+def served(folder, program=PROGRAM):
+    """Run `convsdk mail` on free ports; give the process and the ports for SMTP and LMTP."""
+    with serving(folder, "--smtp=127.0.0.1:0", "--lmtp=127.0.0.1:0", program=program) as (process, facts):
+        yield process, *(int(facts[one].rpartition(":")[2]) for one in ("smtp", "lmtp"))
 
 
 def texts(folder):
@@ -687,10 +693,48 @@ def test_swaks_delivers(tmp_path, protocol):
     assert b"test" in bodies(server)[0]
 
 
+@pytest.mark.parametrize("mode", ["0660", "600"])
+def test_lmtp_is_spoken_at_a_unix_socket(tmp_path, mode):
+    """Who the mode of the socket lets in hands mail in as by TCP; what a dead server left is no hindrance."""
+    place = tmp_path / "lmtp"
+    with closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(place))
+    with serving(tmp_path, f"--lmtp=unix:{place}", f"--socket-mode={mode}") as (process, facts):
+        found = oct(place.stat().st_mode & 0o777)
+        with smtplib.LMTP(str(place)) as client:
+            refused = client.sendmail("ann@mail.example", ["help@shop.example"], MAIL)
+        again = CliRunner().invoke(main, ["mail", f"--config={tmp_path}/convsdk.toml", f"--lmtp=unix:{place}"])
+        process.terminate()
+        status = process.wait(PATIENCE_S)
+
+    assert facts["lmtp"] == f"unix:{place}"
+    assert found == oct(int(mode, 8))
+    assert (refused, status, texts(tmp_path)) == ({}, 0, ["Where is my order?"])
+    assert "lmtp cannot be listened on (address already in use): end what does" in again.stderr
+    assert not list(tmp_path.glob("lmtp*"))
+
+
+def test_file_in_the_place_of_a_socket_is_left(tmp_path):
+    """A path that somebody mistook is not written over."""
+    place = tmp_path / "letter.txt"
+    place.write_text("Dear Ann")
+
+    async def run():
+        async with MailServer(Hub(MemoryStore(), channels=[DeskChannel()]), rejects=Rejects(tmp_path)) as server:
+            await server.listen_at(place)
+
+    with pytest.raises(OSError, match="there is a file in its place"):
+        asyncio.run(run())
+
+    assert place.read_text() == "Dear Ann"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ([], "there is nowhere to listen: give --smtp HOST:PORT"),
+        (["--lmtp=unix:"], "'unix:' is no place to listen"),
+        (["--lmtp=unix:lmtp", "--socket-mode=rw"], "'rw' is no mode of a file: write one such as 0660"),
         (["--smtp=2525"], "'2525' is no place to listen: write HOST:PORT"),
         (["--lmtp=127.0.0.1:99999"], "'127.0.0.1:99999' is no place to listen"),
         (["--smtp=127.0.0.1:0", "--tls-cert=convsdk.toml"], "convsdk.toml and its key cannot be used"),

@@ -20,8 +20,10 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 
+from convsdk.core.events import Event, MessageReceived, Noted
+from convsdk.core.model import Attachment
 from convsdk.core.ports import Envelope, Headers, Request
 from convsdk.disk import sync, write_whole
 from convsdk.errors import ConfigError, NotFound, PermanentError, TransientError
@@ -90,9 +92,14 @@ class Archive:
 
     def put(self, content: bytes) -> str:
         """Keep `content`, which is on disk when this returns, and give the URL that `get` takes."""
-        digest = sha256(content).hexdigest()
-        self._keep(_content_name(digest), content)
-        return f"archive:{digest}"
+        url = self.url(content)
+        self._keep(_content_name(url.removeprefix("archive:")), content)
+        return url
+
+    @staticmethod
+    def url(content: bytes) -> str:
+        """Give the URL that `put` would give, and keep nothing."""
+        return f"archive:{sha256(content).hexdigest()}"
 
     def get(self, url: str) -> bytes:
         """Give the content that `put` gave `url` for.
@@ -177,6 +184,25 @@ class Archive:
         # Half a file, which a crash can leave where a place writes no whole ones, is written again.
         if self._place.size(name) != len(content):
             self._place.write(name, content)
+
+
+def filed(event: Event, *, raw: str, put: Callable[[bytes], str] | None) -> Event:
+    """Give an event as it goes into the store: it names its raw request, and its attachments where `put` keeps them.
+
+    Where nothing keeps them (None), what they hold is dropped.
+    """
+    if not isinstance(event, MessageReceived | Noted):
+        return event
+    detail = event.detail | {"raw": raw} if raw else event.detail
+    if isinstance(event, Noted):
+        return evolve(event, detail=detail)
+
+    def place(attachment: Attachment) -> Attachment:
+        if attachment.content is None:
+            return attachment
+        return evolve(attachment, url=put(attachment.content) if put else attachment.url, content=None)
+
+    return evolve(event, attachments=tuple(map(place, event.attachments)), detail=detail)
 
 
 class _Folder:
@@ -333,7 +359,8 @@ def _content_name(digest: str) -> str:
 
 
 def _envelope(envelope: Envelope) -> Envelope:
-    return Envelope(sender=_text(envelope.sender), recipients=tuple(map(_text, envelope.recipients)))
+    sender = None if envelope.sender is None else _text(envelope.sender)
+    return Envelope(sender=sender, recipients=tuple(map(_text, envelope.recipients)))
 
 
 def _text(text: str) -> str:

@@ -3,8 +3,6 @@
 Every mistake is collected, and all are told at once, each with its line and a remedy. No message shows a secret.
 """
 
-import base64
-import binascii
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from attrs.validators import deep_iterable, ge, min_len
 from convsdk.core.flow import BLOCK_ID, Block, Flow, FlowError, Step, Trigger, Visit
 from convsdk.core.forms import Form
 from convsdk.core.ports import Channel, Secret
+from convsdk.core.signing import are_signing_keys, signing_key
 from convsdk.errors import ConfigError, ConvsdkError
 from convsdk.plugins import Broken, Plugins
 from convsdk.toml_lines import Key, lines_of
@@ -55,8 +54,6 @@ class WorkspaceConfig:
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_WHSEC = "whsec_"
-_KEY_BYTES = range(24, 65)  # as Standard Webhooks has it
 
 
 def _is_safe(_: object, __: object, value: str) -> None:
@@ -71,25 +68,6 @@ def _is_safe(_: object, __: object, value: str) -> None:
         raise ValueError("http is for this machine alone, since anybody on the way could read it: write https://")
 
 
-def _are_keys(_: object, __: object, value: tuple[Secret, ...]) -> None:
-    if not value:
-        raise ValueError('there is nothing to sign with: give [{ env = "NAME" }]')
-    for index, secret in enumerate(value):
-        if len(_key(secret)) not in _KEY_BYTES:
-            raise ValueError(
-                f"secrets[{index}] is no {_WHSEC} with 24 to 64 bytes in base64: make one with "
-                f"'echo {_WHSEC}$(openssl rand -base64 32)'"
-            )
-
-
-def _key(secret: Secret) -> bytes:
-    prefix, text = secret.reveal()[: len(_WHSEC)], secret.reveal()[len(_WHSEC) :]
-    try:
-        return base64.b64decode(text, validate=True) if prefix == _WHSEC else b""
-    except binascii.Error:
-        return b""
-
-
 @frozen(kw_only=True)
 class WebhookConfig:
     """What the file says of a webhook: where it is, what it is told, and since when.
@@ -99,14 +77,14 @@ class WebhookConfig:
     """
 
     url: str = field(repr=False, validator=_is_safe)  # its path or query can be a secret
-    secrets: tuple[Secret, ...] = field(validator=_are_keys)
+    secrets: tuple[Secret, ...] = field(validator=are_signing_keys)
     events: tuple[str, ...] = field(default=("*",), validator=[min_len(1), deep_iterable(min_len(1))])
     start: Literal["now", "beginning"] = "now"
 
     @property
     def keys(self) -> tuple[bytes, ...]:
         """Give what signs, as bytes."""
-        return tuple(map(_key, self.secrets))
+        return tuple(map(signing_key, self.secrets))
 
 
 @frozen(kw_only=True)

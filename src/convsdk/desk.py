@@ -1,7 +1,7 @@
 """What becomes of the events of one transaction: whose each is, its conversation, and what is to be written."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,10 +23,11 @@ from convsdk.core.events import (
     StatusChanged,
 )
 from convsdk.core.fold import Evidence, Policy
-from convsdk.core.inbox import Filing, choose
+from convsdk.core.inbox import ConversationStatus, Filing, choose
 from convsdk.core.model import (
     Decision,
     Direction,
+    Identifier,
     IdentityHint,
     Message,
     Outcome,
@@ -39,6 +40,10 @@ from convsdk.reports import Reports
 
 # A hint's id takes 512 characters, the channel's name among them; a Message-ID can have more.
 _LONGEST_EXTERNAL_ID = 255
+_MOST_RELATED = 10
+
+Stored = Mapping[tuple[str, str], Message]
+"""Messages by channel and external id."""
 
 
 @frozen(kw_only=True)
@@ -95,6 +100,23 @@ def _said(event: Event) -> IdentityHint:
     return event.hint
 
 
+def told_apart(event: MessageReceived) -> MessageReceived:
+    """Give a message whose id another one has already as a second one, flagged."""
+    external_id = f"{event.external_id}#{event.fingerprint[:16]}"
+    return evolve(event, external_id=external_id, detail=event.detail | {"same_id_as": event.external_id})
+
+
+def is_another(event: Event, first: Message | MessageReceived | None) -> bool:
+    """Say whether an event is another message than `first`, which has its id. Our own, come back, is none."""
+    if first is None or not isinstance(event, MessageReceived) or not event.fingerprint:
+        return False
+    if isinstance(first, MessageReceived):
+        return event.fingerprint != first.fingerprint
+    if first.direction is Direction.OUTBOUND:
+        return not event.is_automatic
+    return bool(event.fingerprint != (first.detail or {}).get("fingerprint", event.fingerprint))
+
+
 def consent_changed(record: ConsentRecord, *, id: int) -> Notice:  # noqa: A002  (the field's name)
     """Give the notice that tells of a consent record."""
     payload = {"identifier": str(record.identifier), "purpose": record.purpose, "state": record.state.value}
@@ -106,7 +128,7 @@ def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery 
     if isinstance(event, StatusChanged | ConsentSignalled):
         return None
     thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
-    references = event.references if isinstance(event, MessageReceived) else ()
+    references = event.references if isinstance(event, MessageReceived | Noted) else ()
     return ThreadQuery(channel=channel, thread=thread, references=references)
 
 
@@ -126,6 +148,7 @@ class Desk:
         self._policy = policy
         self._bots = bots or Bots()
         self._known = known
+        self._stored: Stored = reports.stored if reports else {}
         self._ids = transaction.new_ids()
         self._by_message: dict[tuple[str, str], int] = {}
         self._opened: dict[tuple[str, str], list[int]] = {}
@@ -135,15 +158,19 @@ class Desk:
         if evidence.hint in self._known.decisions:
             return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
         if self._reports and isinstance(event, MessageReceived):
-            echoed = self._reports.echo(arrival.channel, event, self.batch, self._ids)
-            if echoed is not None:
-                decision = self.decide(arrival.hint, evidence, arrival.channel, echoed.conversation)
-                return Received(event=event, decision=decision, conversation=echoed.conversation)
+            ours = self._reports.echo(arrival.channel, event, self.batch, self._ids)
+            if ours and event.direction is Direction.OUTBOUND:
+                decision = self.decide(arrival.hint, evidence, arrival.channel, ours.conversation)
+                return Received(event=event, decision=decision, conversation=ours.conversation)
+        if (ours := self._stored.get((arrival.channel, event.external_id))) and ours.direction is Direction.OUTBOUND:
+            decision = Decision(hint=evidence.hint, outcome=Outcome.DUPLICATE)
+            return Received(event=event, decision=decision, conversation=ours.conversation)
         filing = self._file(arrival, candidates)
         decision = self.decide(arrival.hint, evidence, arrival.channel, filing.id if filing else None)
         if filing and isinstance(event, MessageReceived):
-            self._notify("message.received", event.at, conversation=filing.id, direction=event.direction.value)
-        if filing and self._bots.flows:
+            told = {"conversation": filing.id, "direction": event.direction.value}
+            self._notify("message.received", event.at, **told, **_doubt(event))
+        if filing and self._bots.flows and not _doubt(event):
             run_bot(self._bots, event, filing, evidence, decision.contact, batch=self.batch, ids=self._ids)
         return Received(event=event, decision=decision, conversation=filing.id if filing else None)
 
@@ -222,15 +249,37 @@ class Desk:
             return None
         if query is None or isinstance(event, ConsentSignalled):
             return None
-        filing = choose(self._candidates(query, candidates), evidence)
+        answered, threaded = self._candidates(query, candidates)
+        filing = self._choose(event, evidence, answered, threaded)
         if isinstance(event, Identified):
             return self._name(filing, evidence) if filing else None
+        related = [] if filing in answered else list(dict.fromkeys(one.id for one in answered))[:_MOST_RELATED]
         if filing is None:
             filing = self._open(event, evidence, query)
-        return self._write_message(event, evidence, filing)
+        return self._write_message(event, evidence, filing, related)
 
-    def _candidates(self, query: ThreadQuery, stored: Sequence[tuple[str, Filing]]) -> list[Filing]:
-        """Give `stored` as the events before have left it: what is answered first, then the thread, newest first."""
+    def _choose(
+        self, event: Event, evidence: Evidence, answered: Sequence[Filing], threaded: Sequence[Filing]
+    ) -> Filing | None:
+        if _doubt(event):
+            return None
+        if isinstance(event, Noted) and event.references:
+            # A report is about a message of ours, whoever sends it: nobody's answer is one.
+            return next((one for one in answered if one.id in self._conversations_of(event.references)), None)
+        return choose(answered, threaded, evidence)
+
+    def _conversations_of(self, references: Collection[str]) -> set[int]:
+        """Give the conversations in which we sent any of the messages `references`."""
+        return {
+            one.conversation
+            for (_, name), one in self._stored.items()
+            if name in references and one.direction is Direction.OUTBOUND
+        }
+
+    def _candidates(
+        self, query: ThreadQuery, stored: Sequence[tuple[str, Filing]]
+    ) -> tuple[list[Filing], list[Filing]]:
+        """Give `stored` as the events before have left it: what is answered, and the thread, newest first."""
         answering = {reference: one for reference, one in stored if reference}
         for reference in query.references:
             if (number := self._by_message.get((query.channel, reference))) is not None:
@@ -238,7 +287,10 @@ class Desk:
         answered = [answering[reference] for reference in query.references if reference in answering]
         opened = [self.batch.filings[one] for one in reversed(self._opened.get((query.channel, query.thread), ()))]
         threaded = [one for reference, one in stored if not reference]
-        return [self.batch.filings.get(one.id, one) for one in (*answered, *opened, *threaded)]
+        return self._as_left(answered), self._as_left((*opened, *threaded))
+
+    def _as_left(self, filings: Sequence[Filing]) -> list[Filing]:
+        return [self.batch.filings.get(one.id, one) for one in filings]
 
     def _name(self, filing: Filing, evidence: Evidence) -> Filing:
         if filing.identifier is None and evidence.anchor is not None:
@@ -256,13 +308,14 @@ class Desk:
             last_at=at,
             subject=event.subject if isinstance(event, MessageReceived) else "",
             visitor=evidence.visitor,
+            status=_first_status(event),
         )
         self._opened.setdefault((query.channel, query.thread), []).append(filing.id)
-        self._notify("conversation.opened", at, conversation=filing.id, channel=query.channel)
+        self._notify("conversation.opened", at, conversation=filing.id, channel=query.channel, **_doubt(event))
         return filing
 
     def _write_message(
-        self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing
+        self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing, related: Sequence[int]
     ) -> Filing:
         direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
         filing = filing.with_message(
@@ -270,6 +323,7 @@ class Desk:
             evidence.at,
             direction,
             is_automatic=isinstance(event, MessageReceived) and event.is_automatic,
+            participants=self._participants(event),
         )
         self.batch.filings[filing.id] = filing
         self._by_message[filing.channel, event.external_id] = filing.id
@@ -285,7 +339,7 @@ class Desk:
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
                 status=self._status(event, filing.channel) if isinstance(event, MessageReceived) else "",
-                detail=(event.detail or None) if isinstance(event, MessageReceived) else None,
+                detail=_detail(event, related),
             )
         )
         return filing
@@ -302,8 +356,34 @@ class Desk:
             self._reports.end(self.batch)
         return self.batch
 
+    def _participants(self, event: Event) -> tuple[Identifier, ...]:
+        if not isinstance(event, MessageReceived):
+            return ()
+        return tuple(one for claim in event.participants if (one := self._policy.canonical(claim)))
+
     def _notify(self, kind: str, at: datetime, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
         self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=at, payload=payload))
+
+
+def _doubt(event: Event) -> dict[str, str]:
+    """Give what tells observers that a person has to look first; nothing, where nobody has to."""
+    return {"review": event.review} if isinstance(event, MessageReceived) and event.review else {}
+
+
+def _first_status(event: Event) -> ConversationStatus:
+    if _doubt(event):
+        return ConversationStatus.REVIEW
+    # What no person did, such as a report about a mail that is not known, is kept, and nobody's work.
+    is_work = not isinstance(event, Noted) or event.hint is not None
+    return ConversationStatus.OPEN if is_work else ConversationStatus.COMPLETE
+
+
+def _detail(event: MessageReceived | FormRejected | Noted, related: Sequence[int]) -> dict[str, Any] | None:
+    if isinstance(event, FormRejected):
+        return None
+    fingerprint = event.fingerprint if isinstance(event, MessageReceived) else ""
+    more = {"fingerprint": fingerprint, "related": list(related)}
+    return event.detail | {key: value for key, value in more.items() if value} or None
 
 
 def _problems(event: FormRejected) -> str:

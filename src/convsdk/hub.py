@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from attrs import evolve, frozen
 
-from convsdk.archive import Archive
+from convsdk.archive import Archive, filed
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
 from convsdk.core.consent import (
     ConsentRecord,
@@ -21,10 +21,10 @@ from convsdk.core.consent import (
     may_write,
     membership,
 )
-from convsdk.core.events import Event, MessageReceived, Notice, StatusChanged
+from convsdk.core.events import Event, MessageReceived, Noted, Notice
 from convsdk.core.explain import sentences
 from convsdk.core.fold import Evidence, Moment, Policy, Refusal, fold, weigh
-from convsdk.core.inbox import Filing
+from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import (
     Attachment,
     Claim,
@@ -56,11 +56,23 @@ from convsdk.core.storage import (
     Transaction,
     Withdrawal,
 )
-from convsdk.desk import Arrival, Desk, Received, consent_changed, hint_of, thread_query
+from convsdk.desk import (
+    Arrival,
+    Desk,
+    Received,
+    Stored,
+    consent_changed,
+    hint_of,
+    is_another,
+    thread_query,
+    told_apart,
+)
 from convsdk.errors import ConfigError, Conflict, NotFound, UnsupportedError
-from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, queue_again
+from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, queue_again, reviewed
 from convsdk.reports import UNREACHABLE, Reports, Unreachable, unreachable_of
 from convsdk.store import open_store
+
+_MOST_ANSWERED = 10  # more than that of a mail's references say no more of what it answers
 
 _Spoken = list[tuple[Moment, int | None]]
 """The visits of a cookie: when, and the contact that each spoke for."""
@@ -123,6 +135,25 @@ class Ruled:
 def _new_token() -> str:
     """Give a token that nobody guesses: 26 characters of a-z and 2-7, which a mail address can hold in any case."""
     return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
+
+
+def _names(arrival: Arrival) -> Iterator[tuple[str, str]]:
+    """Give the messages that matter to an event beside their conversations: of its own id, and what it answers."""
+    event = arrival.event
+    if isinstance(event, MessageReceived) and event.fingerprint:
+        yield arrival.channel, event.external_id
+    if isinstance(event, MessageReceived | Noted):
+        yield from ((arrival.channel, one) for one in event.references[:_MOST_ANSWERED])
+
+
+def _others(arrivals: Sequence[Arrival], stored: Stored) -> Iterator[tuple[int, MessageReceived]]:
+    """Give what has the id of another message, by its place, told apart from that."""
+    first: dict[tuple[str, str], Message | MessageReceived] = dict(stored)
+    for place, one in enumerate(arrivals):
+        if isinstance(one.event, MessageReceived):
+            known = first.setdefault((one.channel, one.event.external_id), one.event)
+            if is_another(one.event, known):
+                yield place, told_apart(one.event)
 
 
 def _unchanged(hint: IdentityHint) -> IdentityHint:
@@ -205,25 +236,13 @@ class Hub:
         adapter = self.channel(channel)
         adapter.verify(request)
         raw = self.archive.keep(channel, request) if self.archive and adapter.can.keeps_raw else ""
-        return tuple(self._placed(event, raw) for event in adapter.parse(request))
+        put = self.archive.put if self.archive else None
+        return tuple(filed(event, raw=raw, put=put) for event in adapter.parse(request))
 
     def waits_to_read(self, channel: str) -> bool:
         """Say whether `read` can wait for a disk or the network, so that an event loop leaves it to a thread."""
         can = self.channel(channel).can
         return self.archive is not None and (can.keeps_raw or can.attachments)
-
-    def _placed(self, event: Event, raw: str) -> Event:
-        """Give an event with what its attachments hold in the archive, or nowhere."""
-        if not isinstance(event, MessageReceived):
-            return event
-        detail = event.detail | {"raw": raw} if raw else event.detail
-        return evolve(event, attachments=tuple(map(self._place, event.attachments)), detail=detail)
-
-    def _place(self, attachment: Attachment) -> Attachment:
-        if attachment.content is None:
-            return attachment
-        url = self.archive.put(attachment.content) if self.archive else attachment.url
-        return evolve(attachment, url=url, content=None)
 
     def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
         """Keep `events` of `channel`, all in one transaction, and give what became of each, in order.
@@ -252,28 +271,44 @@ class Hub:
         """
         bots = self._bots(arrivals) if self._flows else None
 
-        def work(transaction: Transaction) -> tuple[tuple[Received, ...], bool]:
+        def work(transaction: Transaction) -> tuple[tuple[Received, ...], bool] | None:
             known = self._load(transaction, [one.evidence for one in arrivals])
             asked = [one.query for one in arrivals if one.query]
             found = iter(transaction.candidates(asked) if asked else [])
-            desk = Desk(transaction, self.policy, known, bots, self._reports(transaction, arrivals))
-            received = tuple(desk.take(one, next(found) if one.query else []) for one in arrivals)
+            names = {name for one in arrivals for name in _names(one)}
+            reports = Reports(transaction, self.policy, [(one.channel, one.event) for one in arrivals], sending, names)
+            stored = reports.stored
+            others.clear()
+            others.update(_others(arrivals, stored))
+            if others:  # they get an id of their own, under which they may be known already
+                return None
+            desk = Desk(transaction, self.policy, known, bots, reports)
+            received = tuple(
+                desk.take(self._trimmed(one, stored), next(found) if one.query else []) for one in arrivals
+            )
             desk.batch.checkpoints.update(checkpoints or {})
             transaction.write(desk.end())
             return received, bool(desk.batch.deliveries)
 
-        received, is_going_on = self.store.transact(self.workspace, work)
-        if is_going_on:  # an echo was waited for
-            self._wake()
-        return received
-
-    def _reports(self, transaction: Transaction, arrivals: Sequence[Arrival]) -> Reports | None:
-        """Give what takes reports and echoes among `arrivals`, where there can be any."""
+        others: dict[int, MessageReceived] = {}
         sending = {name for name, channel in self.channels.items() if channel.can.sends}
-        events = [(one.channel, one.event) for one in arrivals]
-        if any(isinstance(event, StatusChanged) or channel in sending for channel, event in events):
-            return Reports(transaction, self.policy, events, sending)
-        return None
+        if (done := self.store.transact(self.workspace, work)) is not None:
+            received, is_going_on = done
+            if is_going_on:  # an echo was waited for
+                self._wake()
+            return received
+        apart = [
+            self._arrival(one.channel, others[place]) if place in others else one for place, one in enumerate(arrivals)
+        ]
+        return self.commit(apart, checkpoints=checkpoints)
+
+    def _trimmed(self, arrival: Arrival, stored: Stored) -> Arrival:
+        event, channel = arrival.event, self.channels.get(arrival.channel)
+        if not isinstance(event, MessageReceived) or channel is None:
+            return arrival
+        answered = (stored.get((arrival.channel, one)) for one in event.references)
+        ours = next((one for one in answered if one and one.direction is Direction.OUTBOUND), None)
+        return evolve(arrival, event=channel.trim(event, ours.text)) if ours else arrival
 
     def _bots(self, arrivals: Sequence[Arrival]) -> Bots:
         """Give the bot automations, and what those of `arrivals` may know."""
@@ -622,6 +657,14 @@ class Hub:
             before = filings[-1].opened
         return found[:limit]
 
+    def review_queue(self, *, before: Moment | None = None, limit: int = 50) -> list[Conversation]:
+        """Give the conversations in which staff must say whose they are, the newest first; `review` decides.
+
+        `before` is the cursor: the `filing.opened` of the last one that was given.
+        """
+        filings = self.store.filings(self.workspace, identifiers=None, before=before, limit=limit, is_in_review=True)
+        return [self._conversation(one) for one in filings]
+
     def conversation(self, conversation: int) -> Conversation:
         """Give one conversation, under the contact that it is on now."""
         filing = self.store.filing(self.workspace, conversation)
@@ -696,7 +739,7 @@ class Hub:
         how_far = reach(proof, self.policy)
         contact = self.attribution(hint)
         if how_far is not Reach.CONTACT or contact is None:
-            return Access(reach=how_far, readable=(record.conversation,) if record.conversation else (), withheld=())
+            return Access(reach=how_far, readable=self._own_conversation(record), withheld=())
         readable: list[int] = []
         withheld: list[int] = []
         for one in self.conversations(contact=contact, limit=1000):
@@ -704,7 +747,47 @@ class Hub:
             (readable if one.filing.is_verified or is_own else withheld).append(one.id)
         return Access(reach=how_far, readable=tuple(readable), withheld=tuple(withheld))
 
-    # -- notes, consent, lists
+    def _own_conversation(self, record: HintRecord) -> tuple[int, ...]:
+        """Give the conversation of a hint, unless it is somebody else's, in which its sender only takes part."""
+        filing = self.store.filing(self.workspace, record.conversation) if record.conversation else None
+        if filing is None:
+            return ()
+        anchor, visitor = record.evidence.anchor, record.evidence.visitor
+        is_own = filing.identifier in {None, anchor} or (visitor is not None and filing.visitor == visitor)
+        return (filing.id,) if is_own else ()
+
+    # -- review, notes, consent, lists
+
+    def review(self, conversation: int, *, sender: str, by: str) -> Conversation:
+        """Decide whose a conversation in review is: of the e-mail address `sender`, or (empty) nobody's, and done with.
+
+        It counts as an entry by staff (`Trust.AGENT`): the conversation is filed under that address, and open. Raises
+        `Conflict` where it is not in review, and `ValueError` where `sender` is no usable address.
+        """
+        filing = self.conversation(conversation).filing
+        hint = IdentityHint(
+            id=f"review/{conversation}",
+            at=self._clock(),
+            identifiers=(Claim("email", sender, Trust.AGENT),) if sender else (),
+            by=by,
+            how="review",
+        )
+        evidence = weigh(hint, self.policy)
+        if sender and evidence.anchor is None:
+            raise ValueError(f"{sender!r} is no usable e-mail address: nothing was decided")
+
+        def work(transaction: Transaction) -> None:
+            known = self._load(transaction, [evidence])
+            (found,) = transaction.candidates([ThreadQuery(channel=filing.channel, thread=filing.thread)])
+            locked = next(one for _, one in found if one.id == conversation)
+            if locked.status is not ConversationStatus.REVIEW:
+                raise Conflict(f"conversation {conversation} is in no review: see 'convsdk review'")
+            desk = Desk(transaction, self.policy, known)
+            desk.decide(hint, evidence, locked.channel, conversation)
+            transaction.write(reviewed(desk.batch, locked, evidence, by=by, ids=transaction.new_ids()))
+
+        self.store.transact(self.workspace, work)
+        return self.conversation(conversation)
 
     def note(self, conversation: int, text: str, *, by: str) -> int:
         """Write a note by staff for staff into a conversation; give the message's id. It never leaves."""
@@ -805,10 +888,15 @@ class Hub:
 
     def _archived(self, attachments: Sequence[Attachment]) -> tuple[Attachment, ...]:
         """Give `attachments` with their bytes in the archive."""
-        if self.archive is None and any(one.content is not None for one in attachments):
+        archive = self.archive
+        if archive is None and any(one.content is not None for one in attachments):
             raise UnsupportedError("there is no archive to keep attachments in: give the hub one, or their URLs")
-        sized = (one if one.content is None else evolve(one, size=len(one.content)) for one in attachments)
-        return tuple(map(self._place, sized))
+        return tuple(
+            evolve(one, url=archive.put(one.content), size=len(one.content), content=None)
+            if archive is not None and one.content is not None
+            else one
+            for one in attachments
+        )
 
     def retry(self, message: Message) -> None:
         """Send an outbound message once more that failed. Raises `Conflict` where it has not."""

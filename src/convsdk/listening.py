@@ -31,7 +31,7 @@ _SOON_S, _SOON_MOST_S = 1.0, 60.0
 _SELDOM_S, _SELDOM_MOST_S = 60.0, 3600.0
 _FINE_S = 60.0  # who listened for so long, or heard something, fails for the first time again
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 _log = structlog.get_logger(__name__)
 
@@ -122,13 +122,20 @@ class _Feed(Feed):
 
     async def deliver(self, request: Request, *, position: tuple[str, str] | None = None) -> None:
         began = time.perf_counter()
-        outcome, why = await self._insist(lambda: self._take(request, self._checkpoints(position)))
-        self._tell(outcome, why, began)
+
+        async def work() -> None:
+            self._tell(*await self._take(request, self._checkpoints(position)), began)
+
+        await self._insist(work)
 
     async def set_aside(self, request: Request, why: str, *, position: tuple[str, str] | None = None) -> None:
         began = time.perf_counter()
-        kept = await self._insist(lambda: self._reject(request, ParseError(why), self._checkpoints(position)))
-        self._tell("aside", f"{kept}: {why}", began)
+
+        async def work() -> None:
+            kept = await self._reject(request, ParseError(why), self._checkpoints(position))
+            self._tell("aside", f"{kept}: {why}", began)
+
+        await self._insist(work)
 
     async def move(self, position: tuple[str, str]) -> None:
         await self._insist(lambda: self._keep((), self._checkpoints(position)))
@@ -145,7 +152,7 @@ class _Feed(Feed):
         more = {"why": why} if why else {}
         _log.info("heard", channel=self._channel.name, outcome=outcome, duration_ms=took_ms, **more)
 
-    async def _insist(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _insist(self, work: Callable[[], Awaitable[_Result]]) -> _Result:
         """Do `work`, again where it did not work now; who is cancelled meanwhile ends after it."""
         task = asyncio.ensure_future(self._repeat(work))
         try:
@@ -159,7 +166,7 @@ class _Feed(Feed):
                 task.exception()  # it was told to the log
             raise
 
-    async def _repeat(self, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _repeat(self, work: Callable[[], Awaitable[_Result]]) -> _Result:
         tries = 0
         while True:
             try:
@@ -176,7 +183,7 @@ class _Feed(Feed):
     async def _take(self, request: Request, checkpoints: Mapping[str, str]) -> tuple[str, str]:
         try:
             # In a thread: what somebody made for it takes seconds to parse.
-            events = await asyncio.to_thread(_read, self._channel, request)
+            events = await asyncio.to_thread(_read, self._hub, self._channel, request)
         except Forbidden as error:
             await self._keep((), checkpoints)
             return "forbidden", str(error)
@@ -291,10 +298,9 @@ class _Listener:
             await asyncio.wait({task}, timeout=self._look_s)
 
 
-def _read(channel: Channel, request: Request) -> Sequence[Event]:
+def _read(hub: Hub, channel: Channel, request: Request) -> Sequence[Event]:
     try:
-        channel.verify(request)
-        return channel.parse(request)
+        return hub.read(channel.name, request)
     except ConvsdkError:
         raise
     except Exception as error:

@@ -12,7 +12,7 @@ from convsdk.core.bot import BotState, Turn, advance
 from convsdk.core.events import AUTOMATION_ENTERED, DeliveryStatus, Event, Identified, MessageReceived, Noted, Notice
 from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
 from convsdk.core.fold import Evidence
-from convsdk.core.inbox import Filing
+from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import Attachment, Contact, Direction, IdentityHint, Message, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.storage import Batch, Delivery, Memo, Transaction
@@ -106,6 +106,22 @@ def queue_again(transaction: Transaction, message: Message, at: datetime) -> Non
     queued = evolve(found.message, status=DeliveryStatus.QUEUED.value, detail=detail)
     notice = status_changed(queued, at, id=next(transaction.new_ids()))
     transaction.write(Batch(revised=[queued], notices=[notice], deliveries={message.id: delivery}))
+
+
+def reviewed(batch: Batch, filing: Filing, evidence: Evidence, *, by: str, ids: Iterator[int]) -> Batch:
+    """Give `batch` with what is written when `by` has said whose a conversation in review is, or nobody's."""
+    anchor = evidence.anchor
+    filing = evolve(
+        filing,
+        identifier=anchor,
+        trust=evidence.trust if anchor else None,
+        status=ConversationStatus.OPEN if anchor else ConversationStatus.COMPLETE,
+    )
+    talk = _Talk(batch, filing, at=evidence.at, ids=ids)
+    said = f"attributed to {anchor.value}" if anchor else "dismissed"
+    talk.note(f"{said} by {by}", external_id=f"review/{filing.id}")
+    talk.notify("conversation.reviewed", by=by)
+    return talk.end()
 
 
 def run_bot(

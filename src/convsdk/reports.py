@@ -108,11 +108,17 @@ def status_changed(message: Message, at: datetime, *, id: int) -> Notice:  # noq
 class Reports:
     """Takes the reports and echoes among the events of one transaction, and gathers in `batch` what they change.
 
-    `events` are theirs with their channels, `sending` the channels whose own messages can come back.
+    `events` are theirs with their channels, `sending` the channels whose own messages can come back. `stored` has
+    the messages with these names, and those of `others`, by channel and external id.
     """
 
     def __init__(
-        self, transaction: Transaction, policy: Policy, events: Sequence[tuple[str, Event]], sending: Collection[str]
+        self,
+        transaction: Transaction,
+        policy: Policy,
+        events: Sequence[tuple[str, Event]],
+        sending: Collection[str],
+        others: Collection[tuple[str, str]] = (),
     ) -> None:
         self._policy = policy
         self._revised: dict[int, Message] = {}
@@ -126,7 +132,9 @@ class Reports:
         # The names are locked first: who gives a message one of them looks for reports under the same lock.
         keys = {report_key(*name) for name in names}
         self._kept = transaction.memos(REPORT, keys) if keys else {}
-        self._found = transaction.found(names.union(*(_tokens(*one) for one in received))) if names else {}
+        names = names.union(others, *(_tokens(*one) for one in received))
+        self._found = transaction.found(names) if names else {}
+        self.stored = {name: one.message for name, one in self._found.items()}
         echoed = {one.message.id for each in received if (one := self._echoed(*each))}
         self._deliveries = transaction.deliveries(echoed) if echoed else {}
         self._marked = _marked(transaction, reports)
@@ -147,17 +155,17 @@ class Reports:
             batch.memos[UNREACHABLE, str(identifier)] = Memo(_text(why), event.at)
 
     def echo(self, channel: str, event: MessageReceived, batch: Batch, ids: Iterator[int]) -> Message | None:
-        """Give the message of ours that `event` is, if it is one, and note that it arrived."""
+        """Give the message of ours that `event` is, if it is one, and note that it arrived where that is an echo."""
         found = self._echoed(channel, event)
-        if found is None:
-            return None
+        if found is None or event.direction is not Direction.OUTBOUND:
+            return found.message if found else None
         message = found.message
         batch.aliases[channel, event.external_id] = Alias(
             conversation=message.conversation, message=message.id, part=found.part
         )
         if delivery := self._changed.get(message.id, self._deliveries.get(message.id)):
             self._changed[message.id] = _with_echo(delivery, found.part, event.at)
-        elif event.direction is Direction.OUTBOUND:
+        else:
             self._move(message, Report(status=DeliveryStatus.SENT, at=event.at), batch, ids)
         if kept := self._kept.get(report_key(channel, event.external_id)):
             self._move(message, report_of(kept), batch, ids)

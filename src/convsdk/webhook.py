@@ -4,11 +4,7 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 """
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,6 +16,7 @@ import httpx
 from convsdk.config import WebhookConfig
 from convsdk.core.events import Notice
 from convsdk.core.ports import Clock
+from convsdk.core.signing import sign
 from convsdk.errors import PermanentError, TransientError
 from convsdk.outbox import Gone
 
@@ -28,13 +25,6 @@ _ANSWER_S = 20.0
 _BODY_S, _BODY_BYTES = 1.0, 65_536
 _LONGEST_PAUSE_S = 86_400.0
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-
-
-def sign(body: bytes, *, id: str, timestamp: int, keys: Iterable[bytes]) -> str:  # noqa: A002  (the spec's name)
-    """Give the header `webhook-signature`: a signature by each of `keys`, so that either of two will do."""
-    signed = f"{id}.{timestamp}.".encode() + body
-    digests = (hmac.new(key, signed, hashlib.sha256).digest() for key in keys)
-    return " ".join(f"v1,{base64.b64encode(digest).decode()}" for digest in digests)
 
 
 class Webhook:

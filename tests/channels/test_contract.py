@@ -1,19 +1,25 @@
-"""The four built-in channels keep the laws that everybody's channels keep."""
+"""The built-in channels keep the laws that everybody's channels keep."""
 
 import hashlib
 import hmac
+import json
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import jwt
+from attrs import evolve
 
 from convsdk.channels.chat import ChatChannel, ChatSettings, Form
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.sending import PostmarkSending
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
-from convsdk.channels.messenger import MessengerChannel, MessengerSettings
-from convsdk.core.ports import Envelope, Secret
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.channels.messenger import InstagramChannel, InstagramSettings, MessengerChannel, MessengerSettings, Sender
+from convsdk.core.model import Identifier
+from convsdk.core.ports import Envelope, File, Outbound, Receipt, Secret
+from convsdk.errors import PermanentError, TransientError, UncertainError
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 
 FOLDER = Path(__file__).parent
 MAILS = FOLDER.parent / "mail"
@@ -69,8 +75,17 @@ def mail(name):
     return Golden(name=name, request=request((FOLDER / f"email/{name}.eml").read_bytes(), envelope=envelope), events=1)
 
 
+PHOTO_FILE = File(name="a.png", media_type="image/png", content=b"\x89PNG", url="https://files.example/a.png")
+
+
+def to_ann_by_mail(text, **fields):
+    """Give a mail to Ann."""
+    to = Identifier("email", "", "ann@mail.example")
+    return Outbound(to=to, text=text, token="abcdefghij234567", at=NOON, subject="Parcel", **fields)
+
+
 class TestEmail(ChannelContract):
-    """Inbound mail."""
+    """Mail, read and sent."""
 
     settings_cases = (
         ({"address": "nobody"}, "address"),
@@ -81,6 +96,17 @@ class TestEmail(ChannelContract):
         ({"address": "a@shop.example", "reply_line": "write above"}, "reply_line"),
     )
     secrets = (SECRET,)
+    golden_sends = (
+        GoldenSend(name="text", message=to_ann_by_mail("Hello"), requests=1),
+        GoldenSend(name="text and files", message=to_ann_by_mail("See", attachments=(PHOTO_FILE,) * 2), requests=1),
+    )
+    golden_answers = (
+        GoldenAnswer(name="taken", response=httpx.Response(200, json={"ErrorCode": 0}), gives=Receipt()),
+        GoldenAnswer(name="maintenance", response=httpx.Response(422, json={"ErrorCode": 100}), gives=TransientError),
+        GoldenAnswer(name="inactive", response=httpx.Response(422, json={"ErrorCode": 406}), gives=PermanentError),
+        GoldenAnswer(name="too many", response=httpx.Response(429), gives=TransientError),
+        GoldenAnswer(name="gateway", response=httpx.Response(504), gives=UncertainError),
+    )
     golden = (
         *map(mail, ("human", "bounce", "newsletter", "no_message_id", "gb2312", "boundary_never_used")),
         Golden(name="bounce of ours", request=request((MAILS / "class-bounce.eml").read_bytes()), events=2),
@@ -103,18 +129,98 @@ def webhook(name, events=1):
 HANDSHAKE = {"hub.mode": "subscribe", "hub.verify_token": OTHER_SECRET, "hub.challenge": "1158201444"}
 
 
-class TestMessenger(ChannelContract):
-    """Messenger's webhook."""
+APP = {"app_secret": Secret(SECRET), "verify_token": Secret(OTHER_SECRET)}
+TOKEN = "page-token-of-the-tests"
+PROOF = hmac.new(SECRET.encode(), TOKEN.encode(), hashlib.sha256).hexdigest()
 
-    secrets = (SECRET, OTHER_SECRET)
+
+def post(url, **content):
+    """Give the request that the Graph API gets, as its documentation has it."""
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    return httpx.Request("POST", url, headers=headers, content=json.dumps(content | {"appsecret_proof": PROOF}))
+
+
+def to_ann(kind, text, **fields):
+    """Give a message to Ann, who wrote an hour ago."""
+    ann = Identifier(kind, "1001", "7001")
+    return Outbound(to=ann, text=text, token="tok", at=NOON, heard_at=NOON - timedelta(hours=1), **fields)
+
+
+def refused(status, code, **more):
+    """Give an answer that says no."""
+    return httpx.Response(status, json={"error": {"message": "No.", "type": "OAuthException", "code": code, **more}})
+
+
+ANSWERS = (
+    GoldenAnswer(
+        name="taken",
+        response=httpx.Response(200, json={"recipient_id": "7001", "message_id": "m_1"}),
+        gives=Receipt(external_id="m_1"),
+    ),
+    GoldenAnswer(name="shown", response=httpx.Response(200, json={"recipient_id": "7001"}), gives=Receipt()),
+    GoldenAnswer(name="try again", response=refused(500, 1200), gives=TransientError),
+    GoldenAnswer(name="too many", response=refused(400, 613), gives=TransientError),
+    GoldenAnswer(name="token expired", response=refused(401, 190), gives=PermanentError),
+    GoldenAnswer(name="window closed", response=refused(400, 10, error_subcode=2018278), gives=PermanentError),
+    GoldenAnswer(name="done perhaps", response=refused(500, 1, error_subcode=1357046), gives=UncertainError),
+    GoldenAnswer(name="gateway", response=httpx.Response(502), gives=UncertainError),
+)
+
+
+class TestMessenger(ChannelContract):
+    """Messenger's webhook and Send API."""
+
+    secrets = (SECRET, OTHER_SECRET, TOKEN)
     settings_cases = (
-        ({"app_secret": Secret(""), "verify_token": Secret(OTHER_SECRET)}, "app_secret"),
-        ({"app_secret": Secret(SECRET), "verify_token": "not-a-secret"}, "verify_token"),
-        ({"app_secret": Secret(SECRET), "verify_token": Secret(OTHER_SECRET), "contact_from": "x"}, "contact_from"),
+        (APP | {"app_secret": Secret("")}, "app_secret"),
+        (APP | {"verify_token": "not-a-secret"}, "verify_token"),
+        (APP | {"contact_from": "x"}, "contact_from"),
+        (APP | {"app_id": "shop"}, "app_id"),
+        (APP | {"api_version": "25"}, "api_version"),
+        (APP | {"graph_url": "http://graph.example"}, "graph_url"),
+        (APP | {"graph_url": "https://user:word@graph.example"}, "graph_url"),
+        (APP | {"graph_url": "https://["}, "graph_url"),
+        (APP | {"human_agent": "yes"}, "human_agent"),
+        (APP | {"profile_fields": ("Name&",)}, "profile_fields"),
+        (APP | {"pages": ("1001",)}, "pages"),
+        (APP | {"pages": (Sender(id="1", token=Secret("a")), Sender(id="1", token=Secret("b")))}, "pages"),
     )
+    golden_sends = (
+        GoldenSend(
+            name="text",
+            message=to_ann("messenger_psid", "Hello"),
+            requests=[
+                post(
+                    "https://graph.facebook.com/v25.0/1001/messages",
+                    recipient={"id": "7001"},
+                    messaging_type="RESPONSE",
+                    message={"text": "Hello", "metadata": "convsdk/tok"},
+                )
+            ],
+        ),
+        GoldenSend(name="long text", message=to_ann("messenger_psid", "word " * 500), requests=2),
+        GoldenSend(
+            name="text and files",
+            message=to_ann("messenger_psid", "See", attachments=(PHOTO_FILE, evolve(PHOTO_FILE, url=""))),
+            requests=3,
+        ),
+        GoldenSend(
+            name="typing",
+            message=to_ann("messenger_psid", "", detail={"action": "typing_on"}),
+            requests=[
+                post(
+                    "https://graph.facebook.com/v25.0/1001/messages",
+                    recipient={"id": "7001"},
+                    sender_action="typing_on",
+                )
+            ],
+        ),
+    )
+    golden_answers = ANSWERS
     golden = (
         *map(webhook, ("text", "attachments", "echo", "delivery", "read", "reaction", "referral", "standby")),
-        *(webhook("postback", 2), webhook("batch", 3), webhook("unknown", 3)),
+        *(webhook("postback", 2), webhook("batch", 3), webhook("unknown", 3), webhook("handover", 4)),
+        *map(webhook, ("edit", "optin", "unreact")),
         Golden(
             name="handshake",
             request=request(method="GET", query=HANDSHAKE),
@@ -124,8 +230,55 @@ class TestMessenger(ChannelContract):
     )
 
     def channel(self):
-        settings = MessengerSettings(app_secret=Secret(SECRET), verify_token=Secret(OTHER_SECRET))
-        return MessengerChannel("shop-page", settings)
+        pages = (Sender(id="1001", token=Secret(TOKEN)),)
+        return MessengerChannel("shop-page", MessengerSettings(pages=pages, **APP))
+
+
+def gram(name, events=1):
+    """Give the golden webhook of Instagram in that file."""
+    return signed(name, "X-Hub-Signature-256", (FOLDER / f"instagram/{name}.json").read_bytes(), events)
+
+
+class TestInstagram(ChannelContract):
+    """Instagram's webhook and Send API."""
+
+    secrets = (SECRET, OTHER_SECRET, TOKEN)
+    settings_cases = (
+        ({"app_secret": Secret(""), "verify_token": Secret(OTHER_SECRET)}, "app_secret"),
+        (APP | {"accounts": ["1001"]}, "accounts"),
+    )
+    golden = (
+        *map(gram, ("text", "story_reply", "story_mention", "ice_breaker", "echo", "deleted", "reaction", "seen")),
+        Golden(
+            name="handshake",
+            request=request(method="GET", query=HANDSHAKE),
+            events=0,
+            signed_by=("hub.verify_token",),
+        ),
+    )
+    golden_sends = (
+        GoldenSend(
+            name="text",
+            message=to_ann("instagram_igsid", "Hello"),
+            requests=[
+                post(
+                    "https://graph.facebook.com/v25.0/me/messages",
+                    recipient={"id": "7001"},
+                    messaging_type="RESPONSE",
+                    message={"text": "Hello"},
+                )
+            ],
+        ),
+        GoldenSend(name="long text", message=to_ann("instagram_igsid", "über " * 250), requests=2),
+        GoldenSend(
+            name="text and file", message=to_ann("instagram_igsid", "See", attachments=(PHOTO_FILE,)), requests=2
+        ),
+    )
+    golden_answers = ANSWERS
+
+    def channel(self):
+        accounts = (Sender(id="1001", token=Secret(TOKEN)),)
+        return InstagramChannel("shop-gram", InstagramSettings(accounts=accounts, **APP))
 
 
 def identification(name, **content):

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convsdk.channels.email import EmailChannel, convsdk_channels
-from convsdk.channels.email.parse import safe_name, told_apart
+from convsdk.channels.email.parse import safe_name
 from convsdk.channels.email.sender import read_mailbox
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.core.events import MessageReceived
+from convsdk.core.events import MessageReceived, Noted
 from convsdk.core.model import Trust
 from convsdk.core.ports import Envelope, Request
 from convsdk.errors import ParseError
@@ -259,18 +259,25 @@ def test_no_results_are_believed_without_a_configured_server():
         ("automatic_answer", "automatic", ["ann@mail.example"]),
         ("newsletter", "list", ["news@mail.example"]),
         ("list", "list", ["bob@mail.example"]),
-        ("bounce", "bounce", []),
         ("own", "own", []),
     ],
 )
 def test_mail_that_no_person_sent_makes_no_contact(name, kind, claims):
-    """Automatic, list and own mail and bounces create nobody; bounces and own mail name nobody."""
+    """Automatic, list and own mail create nobody, and own mail names nobody."""
     event = _parse(MAILS[name])
 
     assert (event.detail["class"], event.is_automatic, event.hint.may_create) == (kind, True, False)
     assert _addresses(event) == claims
     assert event.hint.traits == ()
     assert event.detail["why"]
+
+
+def test_bounce_is_no_message_and_nobodys():
+    """A report is a line of the conversation of the mail that it is about, and says nothing about a person."""
+    event = _parse(MAILS["bounce"])
+
+    assert isinstance(event, Noted)
+    assert (event.kind, event.hint, event.detail["class"]) == ("bounce", None, "bounce")
 
 
 @pytest.mark.parametrize(
@@ -367,19 +374,8 @@ def test_two_copies_of_a_mail_have_one_fingerprint():
     )
     others = [_parse(_mail(*fields, body="No.")), _parse(_mail("From: evil@x.test", fields[1], body="Yes, please."))]
 
-    assert copy.detail["fingerprint"] == first.detail["fingerprint"]
-    assert all(one.detail["fingerprint"] != first.detail["fingerprint"] for one in others)
-
-
-def test_second_mail_with_the_same_id_is_kept_apart():
-    """It gets an id of its own, which stays the same, and names the id that it shares."""
-    event = _parse(_mail("From: evil@x.test", "Message-ID: <one@mail.example>"))
-
-    second = told_apart(event)
-
-    assert second.external_id == f"<one@mail.example>#{event.detail['fingerprint'][:16]}"
-    assert second.detail["same_id_as"] == "<one@mail.example>"
-    assert told_apart(event) == second
+    assert copy.fingerprint == first.fingerprint
+    assert all(one.fingerprint != first.fingerprint for one in others)
 
 
 def test_answer_by_address_or_by_id_names_the_same_message():
@@ -507,7 +503,7 @@ from convsdk.channels.email.parse import parse_mail
 from convsdk.channels.email.settings import EmailSettings
 words = b"ab cd " * (25 * 1024 * 1024 // 6 - 100) + "\U0001f4e6".encode()
 raw = b"From: a@b.example\\nContent-Type: text/plain; charset=utf-8\\n\\n" + words
-event = parse_mail(raw, settings=EmailSettings(address="in@shop.example"), received_at=datetime.now(UTC))
+(event,) = parse_mail(raw, settings=EmailSettings(address="in@shop.example"), received_at=datetime.now(UTC))
 assert len(event.text) > len(raw) - 100
 # Not getrusage(), whose peak is that of the tests, too, which this process was forked from.
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

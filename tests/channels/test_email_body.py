@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pace import is_linear
 
-from convsdk.channels.email.body import REPLY_LINE, is_forward, split, split_forward, words_of
+from convsdk.channels.email.body import REPLY_LINE, Section, is_forward, split, split_forward, unrepeated, words_of
 from convsdk.channels.email.markup import written
 from convsdk.channels.email.phrases import LANGUAGES
 
@@ -132,6 +132,35 @@ def test_hostile_text_takes_linear_time(unit):
         split_forward(text, is_told=True)
 
     assert is_linear(split_all, lambda size: unit * (size // len(unit)))
+
+
+@pytest.mark.parametrize("unit", ["a b c d e\n", "a ", "a@b.c 1:\n", "\n", "\u5b57", "> a b c d\n"])
+def test_hostile_repetition_takes_linear_time(unit):
+    """What an answer repeats is found at a cost that grows with the length of both texts alone."""
+
+    def compare(text):
+        unrepeated((Section("reply", f"{text}Thanks.\n{text}"),), text)
+
+    assert is_linear(compare, lambda size: unit * (size // len(unit) // 3))
+
+
+@given(st.lists(st.sampled_from(_LINES)), st.lists(st.sampled_from(_LINES)))
+def test_comparison_loses_nothing(said, answered):
+    """Whatever is compared with whatever: joined, it is the whole text, and something of it is a reply, if it was."""
+    before = split("\n".join(said))
+
+    after = unrepeated(before, "\n".join(answered))
+
+    assert "".join(one.text for one in after) == "\n".join(said)
+    assert words_of(after).strip() or not words_of(before).strip()
+
+
+def test_long_texts_are_compared_with_nothing():
+    """Past the bound of all splitting, a text is left as it is."""
+    answered = "a b c d e\n" * 40_000
+    section = Section("reply", f"Thanks.\n{answered}")
+
+    assert unrepeated((section,), answered) == (section,)
 
 
 @pytest.mark.parametrize(

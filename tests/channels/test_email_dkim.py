@@ -119,3 +119,105 @@ def test_server_without_a_name_is_refused():
     """The name goes into a header field, so it is one."""
     with pytest.raises(ValueError, match="authserv_id"):
         stamped(MAIL, authserv_id="a\r\nb", lookup=lambda _: None)
+
+
+# -- ARC: what a forwarder saw before it changed a mail
+
+SAW = b"Authentication-Results: lists.example; dmarc=pass header.from=mail.example\r\n"
+
+
+def _sealed(key, raw, *, domain=b"lists.example", server=b"lists.example", **options):
+    fields = {"include_headers": [b"from", b"subject"]} | options
+    return b"".join(dkim.arc_sign(raw, b"s1", domain, key[0], server, **fields)) + raw
+
+
+def _attested(raw, key, *, trusted=("lists.example",)):
+    settings = EmailSettings(address="in-7f3a@shop.example", authserv_id=SERVER, trusted_sealers=trusted)
+    body = stamped(raw, authserv_id=SERVER, lookup=lambda name: key[1] if name.startswith("s1.") else None)
+    (event,) = EmailChannel("support", settings).parse(Request(received_at=datetime(2026, 1, 5, tzinfo=UTC), body=body))
+    return event.hint.identifiers[0].trust, event.detail.get("attested_by", "")
+
+
+def test_what_a_trusted_sealer_saw_attests_the_sender(key):
+    """A list that changed a mail and sealed what it saw of it before is believed, where the settings say so."""
+    sealed = _sealed(key, SAW + MAIL.replace(b"Norway?", b"Norway?\r\n-- \r\nall mailing list"))
+
+    assert _attested(sealed, key) == (Trust.CHANNEL, "arc of lists.example")
+    assert _attested(sealed, key, trusted=("Lists.Example",)) == (Trust.CHANNEL, "arc of lists.example")
+
+
+def test_sealer_that_nobody_trusts_attests_nothing(key):
+    """Anybody can seal what they like."""
+    sealed = _sealed(key, SAW + MAIL)
+
+    assert _attested(sealed, key, trusted=()) == (Trust.ASSERTED, "")
+    assert _attested(sealed, key, trusted=("shop.example",)) == (Trust.ASSERTED, "")
+
+
+def test_mail_that_was_changed_behind_the_seal_is_only_asserted(key):
+    """Body, From and what the sealer saw are sealed."""
+    sealed = _sealed(key, SAW + MAIL)
+    seen = sealed.partition(b"ARC-Authentication-Results")[2]
+    assert seen
+
+    for old, new in ((b"Norway", b"Sweden"), (b"Ann <ann@", b"Ann <ceo@"), (b"dmarc=pass", b"dmarc=fail")):
+        assert _attested(sealed.replace(old, new), key) == (Trust.ASSERTED, "")
+
+
+@pytest.mark.parametrize(
+    "saw",
+    [
+        b"dmarc=fail header.from=mail.example",
+        b"dmarc=pass header.from=x.test",
+        b"dkim=pass header.d=mail.example",
+        b"dmarc=pass",
+        b"dmarc=pass header.from=mail.example; dmarc=pass header.from=x.test",
+        b"none",
+    ],
+)
+def test_only_a_pass_for_the_domain_of_the_from_counts(key, saw):
+    """What the sealer saw of another domain, or saw fail, attests nobody."""
+    raw = b"Authentication-Results: lists.example; " + saw + b"\r\n" + MAIL
+
+    assert _attested(_sealed(key, raw), key) == (Trust.ASSERTED, "")
+
+
+def test_only_the_last_sealer_counts(key):
+    """A trusted sealer below one that nobody trusts has not seen what came after it."""
+    first = _sealed(key, SAW + MAIL)
+    said = b"Authentication-Results: x.test; arc=pass; dmarc=pass header.from=mail.example\r\n"
+
+    second = _sealed(key, said + first, domain=b"x.test", server=b"x.test")
+
+    assert _attested(second, key) == (Trust.ASSERTED, "")
+    assert _attested(second, key, trusted=("x.test",)) == (Trust.CHANNEL, "arc of x.test")
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"i=1", b"i=99999999; cv=pass", b"i=x; d=\xff", b"i=1; a=; b=; cv=none; d=; s="]
+)
+def test_unusable_seal_raises_nothing(key, value):
+    """A chain that is none leaves the mail as it is, below a field."""
+    names = (b"ARC-Seal", b"ARC-Message-Signature", b"ARC-Authentication-Results")
+    raw = b"".join(b"%b: %b; h=from\r\n" % (name, value) for name in names) + MAIL
+
+    stamped_raw = stamped(raw, authserv_id=SERVER, lookup=lambda _: key[1])
+
+    assert stamped_raw == b"Authentication-Results: mx.shop.example; none\r\n" + raw
+
+
+def test_failed_dmarc_of_a_sealed_mail_is_no_doubt():
+    """What the trusted sealer saw goes before what DMARC says of the changed mail."""
+    results = b"Authentication-Results: mx.shop.example; dmarc=fail; arc=pass header.d=lists.example header.from="
+    settings = EmailSettings(address="in-7f3a@shop.example", authserv_id=SERVER, trusted_sealers=("lists.example",))
+
+    for domain, trust in ((b"mail.example", [Trust.CHANNEL]), (b"x.test", [])):
+        request = Request(received_at=datetime(2026, 1, 5, tzinfo=UTC), body=results + domain + b"\r\n" + MAIL)
+        (event,) = EmailChannel("support", settings).parse(request)
+        assert [one.trust for one in event.hint.identifiers] == trust
+
+
+def test_sealer_that_is_no_domain_is_refused():
+    """A slip in the settings is named, and trusts nobody."""
+    with pytest.raises(ValueError, match="trusted_sealers: 'lists' is no domain"):
+        EmailSettings(address="in-7f3a@shop.example", trusted_sealers=("lists",))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from convsdk.channels.messenger import (
     InstagramChannel,
+    InstagramSettings,
     MessengerChannel,
     MessengerSettings,
     convsdk_channels,
@@ -295,6 +296,118 @@ def test_reaction_is_noted():
 
     assert (event.kind, event.text, event.thread) == ("reaction", "\u2764\ufe0f", "1001/7001")
     assert (event.detail["mid"], event.detail["action"]) == ("m_echo", "react")
+
+
+def test_reaction_that_is_taken_back_is_noted():
+    """A reaction that is taken back is another kind of line, and names the message."""
+    (event,) = parse(golden("unreact"))
+
+    assert (event.kind, event.detail["mid"], event.thread) == ("reaction_removed", "m_echo", "1001/7001")
+
+
+def test_edited_message_is_noted():
+    """An edited message is a line with the new text, which names the message."""
+    (event,) = parse(golden("edit"))
+
+    assert (event.kind, event.text, event.detail["mid"]) == ("edited", "Hello!", "m_text")
+
+
+def test_optin_is_noted():
+    """Who lets the page write is noted, with what is needed to do so."""
+    (event,) = parse(golden("optin"))
+
+    assert (event.kind, event.text, event.thread) == ("optin", "News of the shop", "1001/7001")
+    assert event.detail["notification_messages_token"] == "nmt"
+
+
+def test_handover_is_noted():
+    """Which app answers is noted in the person's thread, and the roles of apps in the page's."""
+    passed, taken, requested, roles = parse(golden("handover"))
+
+    assert [one.kind for one in (passed, taken, requested)] == [
+        "pass_thread_control",
+        "take_thread_control",
+        "request_thread_control",
+    ]
+    assert (passed.thread, passed.detail["new_owner_app_id"]) == ("1001/7001", "2")
+    assert (roles.kind, roles.thread, roles.hint) == ("app_roles", "1001", None)
+
+
+@pytest.mark.parametrize("metadata", ["from-the-app", "", None])
+def test_echo_of_another_app_has_no_token(metadata):
+    """What the page's own inbox or another app wrote is no message of ours, and says which app it was."""
+    message = {"mid": "m", "is_echo": True, "app_id": 1517776481860111, "metadata": metadata}
+    (event,) = parse(batch({"sender": {"id": "1001"}, "recipient": {"id": "7001"}, "message": message}))
+
+    assert "token" not in event.detail
+    assert event.detail["app_id"] == 1517776481860111
+
+
+def test_person_cannot_speak_for_us():
+    """What a person sends is never taken for the echo of our own message."""
+    (event,) = parse(batch(item(message={"mid": "m", "text": "Hi", "metadata": "convsdk/tok"})))
+
+    assert "token" not in event.detail
+
+
+@pytest.mark.parametrize("payload", ["BLUE", "convsdk:", "convsdk:[1]", 'convsdk:["a"]', "convsdk:\ud800", None, 7])
+def test_button_of_somebody_else_is_no_choice(payload):
+    """A button that no bot's block made stands for no choice."""
+    (event,) = parse(batch(item(postback={"mid": "m", "title": "Blue", "payload": payload})))
+
+    assert (event.block, event.choice) == ("", "")
+
+
+# -- Instagram
+
+
+def read_gram(name):
+    """Give the one event of Instagram's golden payload."""
+    settings = InstagramSettings(app_secret=Secret(APP_SECRET), verify_token=Secret(VERIFY_TOKEN))
+    body = (GOLDEN.parent / "instagram" / f"{name}.json").read_bytes()
+    (event,) = InstagramChannel("shop-gram", settings).parse(Request(received_at=NOW, body=body))
+    return event
+
+
+def test_instagram_message_has_its_own_kind_of_person():
+    """Who writes on Instagram is known by an id of Instagram's own, scoped by the account."""
+    event = read_gram("text")
+
+    assert event.hint.identifiers == (Claim("instagram_igsid", "7001", Trust.CHANNEL, scope="1001"),)
+    assert (event.thread, event.hint.how) == ("1001/7001", "Instagram message")
+
+
+def test_story_is_kept_with_what_is_said_of_it():
+    """An answer to a story, and a mention in one, keep which story it is."""
+    reply, mention = read_gram("story_reply"), read_gram("story_mention")
+
+    assert reply.detail["reply_to"]["story"]["id"] == "18001"
+    assert mention.attachments[0].url == "https://cdn.example/mention"
+    assert mention.detail["attachments"][0]["type"] == "story_mention"
+
+
+def test_deleted_message_is_noted():
+    """A message that was taken back is a line that names it, and no message of its own."""
+    event = read_gram("deleted")
+
+    assert isinstance(event, Noted)
+    assert (event.kind, event.detail["mid"]) == ("deleted", "ig_text")
+    assert event.external_id != "ig_text"
+
+
+def test_seen_report_names_its_message():
+    """Instagram says which message was read."""
+    event = read_gram("seen")
+
+    assert (event.status, event.messages, event.watermark) == (DeliveryStatus.READ, ("ig_echo",), None)
+
+
+def test_other_platforms_batch_is_a_parse_error():
+    """Instagram's channel reads no page's events."""
+    settings = InstagramSettings(app_secret=Secret(APP_SECRET), verify_token=Secret(VERIFY_TOKEN))
+
+    with pytest.raises(ParseError, match="'instagram'"):
+        InstagramChannel("shop-gram", settings).parse(Request(received_at=NOW, body=golden("text")))
 
 
 def test_standby_message_is_read():

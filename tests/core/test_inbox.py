@@ -4,12 +4,13 @@ import pytest
 
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.fold import Evidence
-from convsdk.core.inbox import ConversationStatus, Filing, advance, choose
+from convsdk.core.inbox import MOST_PARTICIPANTS, ConversationStatus, Filing, advance, choose
 from convsdk.core.model import Direction, Identifier, Trust
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ANN = Identifier("email", "", "ann@x.example")
 BOB = Identifier("email", "", "bob@x.example")
+EVE = Identifier("email", "", "eve@x.example")
 COOKIE = Identifier("visitor", "", "v1")
 OTHER_COOKIE = Identifier("visitor", "", "v2")
 QUEUED, SENT = DeliveryStatus.QUEUED, DeliveryStatus.SENT
@@ -27,9 +28,10 @@ def evidence(**fields):
     return Evidence(**({"hint": "h1", "at": START} | fields))
 
 
-def after(one, said=None, *, day=0, direction=Direction.INBOUND, is_automatic=False):
+def after(one, said=None, *, day=0, direction=Direction.INBOUND, is_automatic=False, **more):
     """Give the conversation after one more message."""
-    return one.with_message(said or evidence(), START + timedelta(days=day), direction, is_automatic=is_automatic)
+    at = START + timedelta(days=day)
+    return one.with_message(said or evidence(), at, direction, is_automatic=is_automatic, **more)
 
 
 def test_new_conversation_is_open_and_empty():
@@ -99,6 +101,62 @@ def test_claim_is_not_let_into_a_verified_conversation():
     assert filing(identifier=ANN, trust=Trust.ASSERTED).takes(claim)
 
 
+@pytest.mark.parametrize(
+    ("filed", "trust", "anchor", "attested", "takes"),
+    [
+        # Whom it is filed by, and whom its messages were written to, go on in it.
+        (ANN, Trust.CHANNEL, ANN, Trust.CHANNEL, True),
+        (ANN, Trust.CHANNEL, BOB, Trust.CHANNEL, True),
+        (ANN, Trust.ASSERTED, ANN, Trust.CHANNEL, True),
+        (ANN, Trust.ASSERTED, BOB, Trust.CHANNEL, True),
+        # A claim to be one of them does so only where there is no more than a claim.
+        (ANN, Trust.ASSERTED, ANN, Trust.ASSERTED, True),
+        (ANN, Trust.ASSERTED, BOB, Trust.ASSERTED, True),
+        (ANN, Trust.CHANNEL, ANN, Trust.ASSERTED, False),
+        (ANN, Trust.CHANNEL, BOB, Trust.ASSERTED, False),
+        # Everybody else does not, even where nobody is named.
+        (ANN, Trust.ASSERTED, EVE, Trust.PROVEN, False),
+        (None, None, EVE, Trust.PROVEN, False),
+        (None, None, BOB, Trust.CHANNEL, True),
+    ],
+)
+def test_answer_of_a_participant_is_taken(filed, trust, anchor, attested, takes):
+    """To know a message's id is not enough, to be one of those whom it was written to is."""
+    one = filing(identifier=filed, trust=trust, participants=(BOB,))
+
+    assert one.takes_answer(evidence(anchor=anchor, trust=attested)) is takes
+
+
+def test_participant_is_not_let_into_what_a_browser_shows():
+    """A conversation with a cookie on either side is as closed to an answer as to any message."""
+    shown = filing(identifier=ANN, visitor=COOKIE, trust=Trust.ASSERTED, participants=(BOB,))
+    mailed = filing(identifier=ANN, trust=Trust.ASSERTED, participants=(BOB,))
+
+    assert not shown.takes_answer(evidence(anchor=BOB, trust=Trust.PROVEN))
+    assert not mailed.takes_answer(evidence(anchor=BOB, trust=Trust.PROVEN, visitor=COOKIE))
+    assert shown.takes_answer(evidence(visitor=COOKIE))
+
+
+def test_conversation_in_review_takes_no_answer():
+    """Nothing is mixed with what nobody has looked at, and a message leaves it there."""
+    one = filing(status=ConversationStatus.REVIEW, participants=(BOB,))
+
+    assert not one.takes_answer(evidence(anchor=BOB, trust=Trust.PROVEN))
+    assert after(one).status is ConversationStatus.REVIEW
+
+
+def test_participants_are_gathered_and_bounded():
+    """Each is kept once, in order; the first stay where there are too many."""
+    many = [Identifier("email", "", f"p{number}@x.example") for number in range(MOST_PARTICIPANTS)]
+
+    one = after(filing(participants=(BOB,)), participants=(ANN, BOB))
+    full = after(one, participants=many)
+
+    assert one.participants == (BOB, ANN)
+    assert after(one).participants == (BOB, ANN)
+    assert full.participants == (BOB, ANN, *many[:-2])
+
+
 def test_first_name_files_a_nameless_conversation():
     """The first message that names somebody files the conversation, with its trust and cookie."""
     one = after(filing(), evidence(anchor=ANN, trust=Trust.PROVEN, visitor=COOKIE))
@@ -165,9 +223,17 @@ def test_first_candidate_that_takes_it_is_chosen():
     """The likeliest conversation comes first, but only one that takes the message counts."""
     strange, first, second = filing(id=1, identifier=BOB), filing(id=2, identifier=ANN), filing(id=3, identifier=ANN)
 
-    assert choose([strange, first, second], evidence(anchor=ANN)) is first
-    assert choose([strange], evidence(anchor=ANN)) is None
-    assert choose([], evidence(anchor=ANN)) is None
+    assert choose([], [strange, first, second], evidence(anchor=ANN)) is first
+    assert choose([], [strange], evidence(anchor=ANN)) is None
+    assert choose([], [], evidence(anchor=ANN)) is None
+
+
+def test_what_is_answered_goes_before_the_thread():
+    """The conversation of an answered message comes before one of the thread, if it takes the answer."""
+    strange, answered, threaded = filing(id=1, identifier=BOB), filing(id=2, identifier=ANN), filing(id=3)
+
+    assert choose([strange, answered], [threaded], evidence(anchor=ANN)) is answered
+    assert choose([strange], [threaded], evidence(anchor=ANN)) is threaded
 
 
 @pytest.mark.parametrize(

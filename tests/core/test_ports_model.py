@@ -188,6 +188,16 @@ def test_channel_that_cannot_answer_says_so():
     assert str(caught.value) == "channel 'coop' of type 'pigeon' cannot answer: pigeon:p-9 was not written to"
 
 
+def test_channel_that_does_not_listen_says_so():
+    """A channel is sent its requests, unless it says that it listens."""
+    loft = Pigeon("loft", {})
+
+    with pytest.raises(UnsupportedError, match="channel 'loft' of type 'pigeon' does not listen"):
+        asyncio.run(loft.listen(None))
+
+    assert not loft.listens
+
+
 def test_channel_that_cannot_answer_reads_no_receipt():
     """A platform's answer to a channel that never asked is refused."""
     with pytest.raises(UnsupportedError) as caught:

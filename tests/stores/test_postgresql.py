@@ -29,8 +29,8 @@ from convsdk.store import open_store, postgresql
 from convsdk.testing.builders import NOON, FakeClock, hint
 
 PASSWORD = "s3cret"
-STEPS = ("0001_start.pre.sql", "0002_web.pre.sql", "0003_delivery.pre.sql")
-STEP = "0004_gone.post.sql"
+STEPS = ("0001_start.pre.sql", "0002_web.pre.sql", "0003_delivery.pre.sql", "0004_mail.pre.sql")
+STEP = "0005_gone.post.sql"
 OF_THE_STORE = """from pg_stat_activity where pid <> pg_backend_pid()
   and application_name = current_setting('application_name')"""
 

@@ -13,12 +13,12 @@ from convsdk.core.events import MessageReceived, Noted
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 from convsdk_telegram import TelegramChannel, TelegramSettings, convsdk_identifier_kinds
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,6 +56,23 @@ def from_ann(**message):
     return channel().parse(webhook(json.dumps({"update_id": 10, "message": fields})))
 
 
+def outbound(text="Yes, it is.", **fields):
+    """Give a message to Ann."""
+    to = {"to": Identifier("telegram_user", "110201543", "7001"), "thread": "7001"}
+    return Outbound(text=text, token="tok-1", at=NOON, **(to | fields))
+
+
+def refusal(code, description="x", **parameters):
+    """Give Telegram's answer to a call that it does not carry out."""
+    return httpx.Response(
+        code, json={"ok": False, "error_code": code, "description": description, "parameters": parameters}
+    )
+
+
+SAID = {"ok": True, "result": {"message_id": 1366, "chat": {"id": 7001, "type": "private"}, "date": 1}}
+PICTURE = File(name="a.png", media_type="image/png", content=b"PNG")
+
+
 class TestTelegramContract(ChannelContract):
     """The laws of the kit."""
 
@@ -82,6 +99,20 @@ class TestTelegramContract(ChannelContract):
             ("group", 0),
             ("poll", 0),
         )
+    )
+    golden_sends = (
+        GoldenSend(name="text", message=outbound(), requests=1),
+        GoldenSend(name="long text", message=outbound("word " * 2000), requests=3),
+        GoldenSend(name="files", message=outbound(attachments=(PICTURE, PICTURE)), requests=3),
+        GoldenSend(
+            name="choices", message=outbound(detail={"choices": [{"value": "order", "label": "My order"}]}), requests=1
+        ),
+    )
+    golden_answers = (
+        GoldenAnswer(name="sent", response=httpx.Response(200, json=SAID), gives=Receipt(external_id="7001/1366")),
+        GoldenAnswer(name="flood", response=refusal(429, retry_after=3), gives=TransientError),
+        GoldenAnswer(name="blocked", response=refusal(403), gives=PermanentError),
+        GoldenAnswer(name="unreadable", response=httpx.Response(200), gives=UncertainError),
     )
 
     def channel(self):
@@ -212,6 +243,13 @@ def test_place_is_written_out():
     assert event.text == "52.5, 13.4"
 
 
+def test_message_of_another_sort_is_kept_as_it_came():
+    """What has neither words nor files, such as a die, keeps its content in the detail."""
+    (event,) = from_ann(dice={"emoji": "🎲", "value": 6})
+
+    assert json.loads(event.detail["item"])["dice"]["value"] == 6
+
+
 def test_reaction_is_noted():
     """A reaction is a note with its emoji; who only reacts does not become a contact."""
     (event,) = parse("reaction")
@@ -288,12 +326,6 @@ def test_writer_who_shares_a_number_is_known_by_it():
 # -- what is sent
 
 
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = Identifier("telegram_user", "110201543", "7001")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **({"thread": "7001"} | fields))
-
-
 def sent(message):
     """Give the fields of the request that delivers a message."""
     return json.loads(channel().build(message).read())
@@ -310,6 +342,12 @@ def test_text_is_sent_to_the_chat():
 def test_message_without_a_thread_goes_to_the_user():
     """Who has a private chat with the bot is reached by their id."""
     assert sent(outbound(thread=""))["chat_id"] == "7001"
+
+
+def test_who_is_no_user_of_telegram_is_not_written_to():
+    """A phone number is no chat."""
+    with pytest.raises(PermanentError, match="no user of Telegram"):
+        channel().build(outbound(thread="", to=Identifier("phone", "", "+4930901820")))
 
 
 def test_long_text_goes_in_pieces_as_telegram_counts():
@@ -395,18 +433,9 @@ def deliver(answer, message=None):
 
 def test_receipt_names_the_message_as_updates_do():
     """The receipt's id is what a later edit, reply or reaction calls the message."""
-    said = {"ok": True, "result": {"message_id": 1366, "chat": {"id": 7001, "type": "private"}, "date": 1}}
-
-    receipt, _ = deliver(httpx.Response(200, json=said))
+    receipt, _ = deliver(httpx.Response(200, json=SAID))
 
     assert receipt.external_id == "7001/1366"
-
-
-def refusal(code, description="x", **parameters):
-    """Give Telegram's answer to a call that it does not carry out."""
-    return httpx.Response(
-        code, json={"ok": False, "error_code": code, "description": description, "parameters": parameters}
-    )
 
 
 def test_flood_control_names_the_pause():
@@ -417,11 +446,10 @@ def test_flood_control_names_the_pause():
     assert caught.value.retry_after_s == 35
 
 
-@pytest.mark.parametrize("answer", [httpx.Response(502, content=b"<html>"), refusal(500)])
-def test_fault_of_telegram_passes(answer):
-    """A server that is in trouble is asked again."""
+def test_fault_of_telegram_passes():
+    """Where Telegram itself says that it is in trouble, it is asked again."""
     with pytest.raises(TransientError):
-        deliver(answer)
+        deliver(refusal(500))
 
 
 @pytest.mark.parametrize(
@@ -442,10 +470,11 @@ def test_refusal_says_what_to_do(code, description, remedy):
     assert caught.value.code == str(code)
 
 
-def test_answer_that_cannot_be_read_is_uncertain():
-    """A success without a message may have been one."""
+@pytest.mark.parametrize("answer", [httpx.Response(200, content=b"{}"), httpx.Response(502, content=b"<html>")])
+def test_answer_that_cannot_be_read_is_uncertain(answer):
+    """A success without a message may have been one, and so may what a gateway could not pass on."""
     with pytest.raises(UncertainError):
-        deliver(httpx.Response(200, content=b"{}"))
+        deliver(answer)
 
 
 def test_group_that_has_moved_is_written_to_where_it_is():
@@ -465,9 +494,8 @@ def test_bot_token_is_in_no_log_error_or_repr(caplog):
     """The token is in the URL, and what httpx logs and raises shows the URL: it shows stars there."""
     caplog.set_level(logging.DEBUG)
     call = channel().build(outbound())
-    said = {"ok": True, "result": {"message_id": 1366, "chat": {"id": 7001}}}
 
-    deliver(httpx.Response(200, json=said))
+    deliver(httpx.Response(200, json=SAID))
     with pytest.raises(httpx.HTTPStatusError) as caught:
         httpx.Response(403, request=call).raise_for_status()
 

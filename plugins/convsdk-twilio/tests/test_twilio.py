@@ -13,12 +13,12 @@ from convsdk.core.events import ConsentSignalled, DeliveryStatus, MessageReceive
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, request
+from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 from convsdk_twilio import TwilioChannel, TwilioSettings, convsdk_identifier_kinds, is_gsm7, segments
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,6 +78,15 @@ def said(text, **fields):
     return channel().parse(signed(urlencode(form)))
 
 
+def outbound(text="Yes, it is.", **fields):
+    """Give a message to Ann."""
+    to = {"to": Identifier("phone", "", "+4915112345678")}
+    return Outbound(text=text, token="tok-1", at=NOON, **(to | fields))
+
+
+FILE = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
+
+
 class TestTwilioContract(ChannelContract):
     """The laws of the kit."""
 
@@ -106,6 +115,21 @@ class TestTwilioContract(ChannelContract):
             ("delivered", 1),
             ("undelivered", 1),
         )
+    )
+    golden_sends = (
+        GoldenSend(name="text", message=outbound(), requests=1),
+        GoldenSend(name="long text", message=outbound("word " * 400), requests=2),
+        GoldenSend(name="pictures", message=outbound(attachments=(FILE, FILE)), requests=1),
+    )
+    golden_answers = (
+        GoldenAnswer(
+            name="queued",
+            response=httpx.Response(201, json={"sid": f"SM{'3' * 32}"}),
+            gives=Receipt(external_id=f"SM{'3' * 32}", status=DeliveryStatus.QUEUED),
+        ),
+        GoldenAnswer(name="too many", response=httpx.Response(429, json={"code": 20429}), gives=TransientError),
+        GoldenAnswer(name="said STOP", response=httpx.Response(400, json={"code": 21610}), gives=PermanentError),
+        GoldenAnswer(name="unreadable", response=httpx.Response(201), gives=UncertainError),
     )
 
     def channel(self):
@@ -278,12 +302,6 @@ def test_writer_is_known_by_their_number_on_every_surface():
 # -- what is sent
 
 
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = Identifier("phone", "", "+4915112345678")
-    return Outbound(to=to, text=text, token="tok-1", at=NOON, **fields)
-
-
 def sent(message, **settings):
     """Give the fields of the form that delivers a message."""
     return parse_qs(channel(**settings).build(message).read().decode(), keep_blank_values=True)
@@ -320,21 +338,20 @@ def test_number_that_was_written_to_answers():
 
 def test_files_go_by_their_address():
     """Twilio fetches files itself."""
-    file = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
-
-    assert sent(outbound("", attachments=(file, file)))["MediaUrl"] == [file.url] * 2
+    assert sent(outbound("", attachments=(FILE, FILE)))["MediaUrl"] == [FILE.url] * 2
 
 
 @pytest.mark.parametrize(
     "message",
     [
         outbound(" "),
+        outbound(to=Identifier("twilio_address", ACCOUNT, "46201")),
         outbound(attachments=(File(name="a.png", media_type="image/png", content=b"PNG"),)),
         outbound(attachments=(File(name="a", media_type="x/y", content=b"", url="https://a.example"),) * 11),
     ],
 )
 def test_message_that_twilio_would_not_take_is_not_sent(message):
-    """Nothing to say, a file without an address, and more than ten files are refused before."""
+    """Nothing to say, nobody with a number, a file without an address, and more than ten files are refused before."""
     with pytest.raises(PermanentError):
         channel().build(message)
 
@@ -383,7 +400,7 @@ def test_too_many_requests_wait(headers, pause):
 def test_fault_of_twilio_passes():
     """A server that is in trouble is asked again."""
     with pytest.raises(TransientError):
-        deliver(503)
+        deliver(503, code=20503)
 
 
 @pytest.mark.parametrize(
@@ -397,10 +414,11 @@ def test_refusal_says_what_to_do(code, remedy):
     assert caught.value.code == str(code)
 
 
-def test_answer_that_cannot_be_read_is_uncertain():
-    """A success without a SID may have been one."""
+@pytest.mark.parametrize("status", [201, 502])
+def test_answer_that_cannot_be_read_is_uncertain(status):
+    """A success without a SID may have been one, and so may what a gateway could not pass on."""
     with pytest.raises(UncertainError):
-        deliver(201)
+        deliver(status)
 
 
 # -- what a text costs

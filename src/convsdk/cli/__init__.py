@@ -10,7 +10,7 @@ from convsdk.errors import ConvsdkError
 _HOME = {
     "convsdk.cli.demo": {"demo": "Show the whole way on bundled raw inputs, from bytes to contacts."},
     "convsdk.cli.intake": {
-        "parse": "Show what an adapter makes of the bytes in FILE, as JSON lines.",
+        "parse": "Show what an adapter makes of the bytes in FILE; - is standard input.",
         "ingest": "Take FILES in through a channel, into the store.",
     },
     "convsdk.cli.serve": {
@@ -25,6 +25,9 @@ _HOME = {
     "convsdk.cli.rejects": {
         "rejects": "List what could not be taken in, and run it again.",
     },
+    "convsdk.cli.reread": {
+        "reread": "Read archived requests again, with the code and the settings of today.",
+    },
     "convsdk.cli.records": {
         "contacts": "List contacts.",
         "contact": "Show one contact, given by id or as kind:value.",
@@ -38,6 +41,7 @@ _HOME = {
         "reply": "Answer a conversation.",
         "retry": "Send an answer once more that failed.",
         "reachable": "Say whether an identifier takes messages, or with --lift that it does again.",
+        "review": "List the mails whose sender is in doubt, or decide about one.",
         "duty": "Say who is there to answer, or with --hours that you are.",
         "merge": "Join two contacts, given by id or as kind:value.",
         "cannot-link": "Record that two identifiers belong to two people.",
@@ -47,9 +51,11 @@ _HOME = {
         "consent": "Say whether an identifier may be written to for a purpose, or record it.",
         "membership": "Say whether a contact is on a list, or record it.",
     },
+    "convsdk.cli.channels": {
+        "channels": "List the configured channels, and with 'connect' check them at their platforms.",
+    },
     "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",
-        "channels": "List the configured channels.",
         "check": "Check the configuration, and tell all its mistakes at once.",
         "scenarios": "Run the identity scenarios in FILE.",
         "migrate": "Bring the store's schema up to date.",

@@ -1,4 +1,4 @@
-"""The commands about the installation: its plugins, channels, configuration, policy and store."""
+"""The commands about the installation: its plugins, configuration, policy and store."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
 
 from convsdk.cli.screen import Screen, plain
 from convsdk.cli.session import DEFAULT_CONFIG, Session, common_options
-from convsdk.core.ports import Capabilities
 from convsdk.core.storage import Store
 from convsdk.errors import ConfigError
 from convsdk.plugins import Broken, Loaded
@@ -29,23 +27,6 @@ def plugins(session: Session) -> None:
     session.screen.table(records, ("name", "distribution", "state", "load_time_ms", "brings"), empty="no plugins")
     for one in installed.broken:
         session.screen.say(f"{one.name} ({one.distribution}): {one.reason}: {one.fix}", style="red")
-
-
-@click.command
-@common_options
-def channels(session: Session) -> None:
-    """List the configured channels."""
-    config = session.config
-    records = [
-        {
-            "name": one.name,
-            "type": one.type,
-            "workspace": config.channel_workspaces[one.name],
-            "can": _abilities(one.can),
-        }
-        for one in config.channels.values()
-    ]
-    session.screen.table(records, ("name", "type", "workspace", "can"), empty="no channels: add [channels.NAME]")
 
 
 @click.command
@@ -142,7 +123,3 @@ def _plugin_record(plugin: Loaded | Broken) -> dict[str, Any]:
     if isinstance(plugin, Broken):
         return told | {"state": "broken", "load_time_ms": load_time_ms, "reason": plugin.reason, "fix": plugin.fix}
     return told | {"state": "loaded", "load_time_ms": load_time_ms, "hooks": plugin.hooks, "brings": plugin.brings}
-
-
-def _abilities(can: Capabilities) -> list[str]:
-    return [one.name for one in attrs.fields(Capabilities) if getattr(can, one.name) is True]

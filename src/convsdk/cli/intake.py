@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import sys
 import tempfile
 import time
 import tomllib
@@ -18,13 +19,14 @@ import click
 from attrs import evolve
 
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress
+from convsdk.cli.pipe import deliver, envelope_of
 from convsdk.cli.screen import Screen, plain
 from convsdk.cli.session import Session, common_options, rejects_option
 from convsdk.cli.sources import Piece, Sources
 from convsdk.config import load_config
-from convsdk.core.events import Event
+from convsdk.core.events import Event, MessageReceived
 from convsdk.core.explain import sentence
-from convsdk.core.ports import Channel, Headers, Request, Secret
+from convsdk.core.ports import Channel, Envelope, Headers, Request, Secret
 from convsdk.desk import Received
 from convsdk.errors import ConfigError, Forbidden, ParseError, TransientError
 from convsdk.hub import Hub
@@ -56,23 +58,72 @@ _headers = click.option("--header", "headers", metavar="K:V", multiple=True, cal
 @click.argument("file", type=click.File("rb"))
 @_headers
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the channel, as in TOML.")
+@click.option("--channel", "name", metavar="NAME", help="Take the settings of this channel, as configured.")
 @common_options
-def parse(session: Session, channel_type: str, file: IO[bytes], headers: Headers, settings: tuple[str, ...]) -> None:
-    """Show what an adapter makes of the bytes in FILE, as JSON lines.
+def parse(
+    session: Session, *, channel_type: str, file: IO[bytes], headers: Headers, settings: tuple[str, ...], name: str
+) -> None:
+    """Show what an adapter makes of the bytes in FILE; - is standard input.
 
-    Nothing is stored, and nothing is verified: a required secret that is not set gets a random value.
+    Nothing is stored, and nothing is verified: a required secret that is not set gets a random value, and a required
+    setting the value of its example. With --header, FILE is the body of a request, where else it may be a mail.
     """
-    channel = _configured(session, channel_type, settings)
-    request = Request(received_at=datetime.now(UTC), body=file.read(), headers=headers)
-    for event in channel.parse(request):
-        session.screen.json({"event": type(event).__name__} | plain(event))
+    channel = _named(session, channel_type, name, settings) if name else _configured(session, channel_type, settings)
+    for event in channel.parse(_request(channel, file.read(), datetime.now(UTC), headers)):
+        told = {"event": type(event).__name__} | (summary(event) if isinstance(event, MessageReceived) else {})
+        if session.screen.is_json:
+            session.screen.json(plain(event) | {"summary": told} | {"event": told["event"]})
+            continue
+        session.screen.facts({key: value for key, value in told.items() if value} or told)
+        session.screen.say()
+
+
+def _request(channel: Channel, body: bytes, received_at: datetime, headers: Headers) -> Request:
+    """Give the bytes as the channel takes them: a mail from a file, or the body of a request with those `headers`."""
+    envelope = Envelope(sender=None) if channel.addresses and not headers else None
+    return Request(received_at=received_at, body=body, headers=headers, envelope=envelope)
+
+
+def summary(event: MessageReceived) -> dict[str, Any]:
+    """Give what is most asked of a message: who wrote it, how far that is believed, in answer to what, and what."""
+    claims, detail = event.hint.identifiers, event.detail
+    sections = [*detail.get("sections", [])]
+    asides = {kind: "".join(text for one, text in sections if one == kind) for kind in ("quote", "signature")}
+    return {
+        "id": event.external_id,
+        "sender": claims[0].value if claims else detail.get("from", ""),
+        "name": next((trait.value for trait in event.hint.traits if trait.name == "name"), ""),
+        "trust": claims[0].trust if claims else "none",
+        "attested_by": detail.get("attested_by", ""),
+        "makes_contact": event.hint.may_create,
+        "class": detail.get("class", ""),
+        "why": detail.get("why", ""),
+        "review": detail.get("review", ""),
+        "unreadable": detail.get("unreadable", ""),
+        "thread": event.thread,
+        "answers": event.references,
+        "subject": event.subject,
+        "text": event.text,
+        **asides,
+        "attachments": [f"{one.name} ({one.media_type}, {one.size} bytes)" for one in event.attachments],
+    }
+
+
+def _named(session: Session, channel_type: str, name: str, settings: Sequence[str]) -> Channel:
+    if settings:
+        raise ConfigError("--channel has all settings from the configuration: leave --set out")
+    channel = session.config.channels.get(name)
+    if channel is None or channel.type != channel_type:
+        known = ", ".join(one.name for one in session.config.channels.values() if one.type == channel_type) or "none"
+        raise ConfigError(f"no channel {name!r} of type {channel_type!r} is configured (there are: {known})")
+    return channel
 
 
 def _configured(session: Session, channel_type: str, settings: Sequence[str]) -> Channel:
     known = session.plugins.channel_types
     given = dict(map(_setting, settings))
     if channel_type in known:
-        given = dict.fromkeys(_required_secrets(known[channel_type]), f'{{ env = "{_PLACEHOLDER}" }}') | given
+        given = _placeholders(known[channel_type]) | given
     lines = [f"[channels.{_NAME}]", f"type = {json.dumps(channel_type)}", *map(" = ".join, given.items())]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "convsdk.toml")
@@ -97,10 +148,13 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _required_secrets(channel_type: type[Channel]) -> list[str]:
+def _placeholders(channel_type: type[Channel]) -> dict[str, str]:
+    """Give something for each required setting that has to be a secret, or that shows an example of itself."""
     hints = get_type_hints(channel_type.settings)
-    fields = attrs.fields(channel_type.settings)
-    return [one.name for one in fields if one.default is attrs.NOTHING and hints[one.name] is Secret]
+    required = [one for one in attrs.fields(channel_type.settings) if one.default is attrs.NOTHING]
+    secret = f'{{ env = "{_PLACEHOLDER}" }}'
+    examples = {one.name: json.dumps(one.metadata["example"]) for one in required if "example" in one.metadata}
+    return {one.name: secret for one in required if hints[one.name] is Secret} | examples
 
 
 # -- ingest
@@ -110,11 +164,21 @@ def _required_secrets(channel_type: type[Channel]) -> list[str]:
 @click.argument("channel")
 @click.argument("files", nargs=-1, required=True)
 @_headers
+@click.option("--sender", metavar="ADDRESS", help="The envelope's sender of one mail on standard input; may be empty.")
+@click.option("--recipient", "recipients", metavar="ADDRESS", multiple=True, help="And its recipient.")
 @rejects_option
 @click.option("--bulk", "is_bulk", is_flag=True, help="Large batches, told progress, and a checkpoint to go on from.")
 @common_options
 def ingest(
-    session: Session, *, channel: str, files: tuple[str, ...], headers: Headers, rejects: Path, is_bulk: bool
+    session: Session,
+    *,
+    channel: str,
+    files: tuple[str, ...],
+    headers: Headers,
+    sender: str | None,
+    recipients: tuple[str, ...],
+    rejects: Path,
+    is_bulk: bool,
 ) -> None:
     """Take FILES in through a channel, into the store.
 
@@ -125,7 +189,16 @@ def ingest(
 
     With --bulk, the same command goes on where it was when it ended, however it ended. Where the files have changed
     in what was taken in before, it begins anew, and knows again what is in the store.
+
+    With - alone and an envelope, standard input is one mail from a mail server, which the exit status is for
+    (sysexits.h): 0 it is on disk here, 75 try again later, 65, 77 and 78 it will never be taken. The envelope is in
+    --sender and --recipient, or in the variables SENDER, RECIPIENT and ORIGINAL_RECIPIENT, as mail servers set them.
     """
+    envelope = envelope_of(sender, recipients, os.environ) if files == ("-",) else None
+    if envelope is None and (sender is not None or recipients):
+        raise click.UsageError("an envelope is of one mail on standard input: give - as the only file")
+    if envelope is not None:
+        raise click.exceptions.Exit(deliver(session, channel, sys.stdin.buffer, envelope, rejects=Rejects(rejects)))
     hub = session.hub(channel=channel)
     with Sources(files) as sources:
         intake = _Intake(
@@ -206,8 +279,8 @@ class _Intake:
             return ()
 
     def _request(self, piece: Piece, body: bytes) -> Request:
-        headers = _with_type(self._headers, piece.place.path)
-        return Request(received_at=piece.received_at, body=body, headers=headers)
+        headers = self._headers if self._channel.addresses else _with_type(self._headers, piece.place.path)
+        return _request(self._channel, body, piece.received_at, headers)
 
     def settle(self, progress: Progress) -> None:
         """Tell and count what became of a batch."""

@@ -1,14 +1,18 @@
 """The command `rejects`: what could not be taken in, to look at and to run again."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 
 from convsdk.cli.session import Session, common_options, rejects_option
-from convsdk.errors import ConfigError, Forbidden, ParseError
+from convsdk.core.ports import Channel, Request
+from convsdk.errors import ConfigError, Forbidden, ParseError, TransientError
+from convsdk.fetch import Fetcher
 from convsdk.hub import Hub
 from convsdk.rejects import Reject, Rejects
 
@@ -88,8 +92,9 @@ class _Retry:
     def _problem(self, reject: Reject, outcomes: Counter[str]) -> str:
         try:
             hub = self._hub(reject.channel)
-            events = hub.read(reject.channel, reject.request())
-        except (ConfigError, Forbidden, ParseError) as error:
+            channel = hub.channel(reject.channel)
+            events = hub.read(reject.channel, asyncio.run(_completed(channel, reject.request())))
+        except (ConfigError, Forbidden, ParseError, TransientError) as error:
             return str(error)
         problems = []
         for progress in hub.receive_many(reject.channel, events):
@@ -102,3 +107,8 @@ class _Retry:
         if workspace not in self._hubs:
             self._hubs[workspace] = self._session.hub(channel=channel)
         return self._hubs[workspace]
+
+
+async def _completed(channel: Channel, request: Request) -> Request:
+    async with httpx.AsyncClient() as client:
+        return await Fetcher(client).complete(channel, request)

@@ -3,6 +3,7 @@
 import getpass
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ from convsdk.core.explain import sentence
 from convsdk.core.fold import Refusal
 from convsdk.core.model import Identifier, Step
 from convsdk.errors import NotFound
-from convsdk.hub import Hub
+from convsdk.hub import Conversation, Hub
 
 
 def _me() -> str:
@@ -84,6 +85,48 @@ def reachable(session: Session, *, identifier: str, is_lifted: bool) -> None:
     stopped = hub.unreachable(one)
     why = {"since": stopped.since, "channel": stopped.channel, "why": stopped.why} if stopped else {}
     session.screen.facts({"identifier": one, "reachable": stopped is None, **why})
+
+
+@click.command
+@click.argument("conversation", type=int, required=False)
+@click.option("--sender", default="", help="The e-mail address that it is from.")
+@click.option("--dismiss", is_flag=True, help="It is nobody's, and done with.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@_by
+@common_options
+def review(session: Session, *, conversation: int | None, sender: str, dismiss: bool, limit: int, by: str) -> None:
+    """List the mails whose sender is in doubt, or decide about one.
+
+    Give its CONVERSATION with --sender, which files it under that address as an entry by staff, or with --dismiss.
+    """
+    hub = session.hub()
+    if conversation is None:
+        found = [_doubt(hub, one) for one in hub.review_queue(limit=limit)]
+        session.screen.table(found, _DOUBT, empty="nothing in doubt")
+        return
+    if bool(sender) is dismiss:
+        raise click.UsageError("say whose it is with --sender ADDRESS, or that it is nobody's with --dismiss")
+    try:
+        reviewed = hub.review(conversation, sender=sender, by=by)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    session.screen.facts({"conversation": conversation, "contact": reviewed.contact, "by": by})
+
+
+_DOUBT = ("conversation", "channel", "at", "from", "subject", "why")
+
+
+def _doubt(hub: Hub, conversation: Conversation) -> dict[str, Any]:
+    filing = conversation.filing
+    detail = next((one.detail for one in hub.messages(filing.id) if one.detail), {})
+    return {
+        "conversation": filing.id,
+        "channel": filing.channel,
+        "at": filing.opened[0],
+        "from": detail.get("from", ""),
+        "subject": filing.subject,
+        "why": detail.get("review", ""),
+    }
 
 
 @click.command

@@ -13,6 +13,7 @@ from convsdk.delivery import Deliverer
 from convsdk.errors import ConfigError
 from convsdk.hub import Hub
 from convsdk.outbox import Outbox, Target, hook_targets
+from convsdk.profiles import profile_targets
 from convsdk.webhook import Webhook
 
 _PATIENCE_S = 30.0  # for each step of a request that a channel sends; webhooks have their own
@@ -23,8 +24,9 @@ _PATIENCE_S = 30.0  # for each step of a request that a channel sends; webhooks 
 def worker(session: Session) -> None:
     """Deliver answers, and tell plugins and webhooks what happened, until SIGTERM or SIGINT.
 
-    Those of all workspaces, or of the one that --workspace names. 'convsdk serve' does that as well. Of several
-    processes with one store, all deliver and one tells; another takes over when it ends.
+    It also looks up who the people of a channel are, where its platform tells. Those of all workspaces, or of the one
+    that --workspace names. 'convsdk serve' does that as well. Of several processes with one store, all deliver and
+    one tells; another takes over when it ends.
     """
     asyncio.run(_work(session))
 
@@ -75,4 +77,4 @@ def _targets(session: Session, hub: Hub, client: httpx.AsyncClient) -> list[Targ
         for name, webhook in config.webhooks.items()
         if config.webhook_workspaces[name] == hub.workspace
     ]
-    return [*hook_targets(session.plugins), *webhooks]
+    return [*hook_targets(session.plugins), *webhooks, *profile_targets(hub, client)]

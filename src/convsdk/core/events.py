@@ -16,7 +16,10 @@ class MessageReceived:
     `external_id` is the platform's id of the message, the same at every redelivery. `thread` is the platform's key
     of the conversation; where there is none, the conversation is found by who wrote. `references` are external ids
     of earlier messages that this one answers, the nearest first. `block` is the block of the bot automation that it
-    answers, and `choice` the value of the button that was pressed there.
+    answers, and `choice` the value of the button that was pressed there. `participants` are who else it was written
+    to: their answers belong to the conversation. `review` says why a person has to look at who wrote (empty: nobody
+    has to). `fingerprint` is the same for two copies of the message: one with the same id and another fingerprint is
+    another message. Empty: ids of this channel are never given twice.
     """
 
     external_id: str
@@ -33,6 +36,9 @@ class MessageReceived:
     detail: dict[str, Any] = field(factory=dict)
     block: str = ""
     choice: str = ""
+    participants: tuple[Claim, ...] = ()
+    review: str = ""
+    fingerprint: str = ""
 
 
 @frozen(kw_only=True)
@@ -82,7 +88,8 @@ class DeliveryStatus(Enum):
 class StatusChanged:
     """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`.
 
-    `unreachable` is an identifier that can no longer be written to.
+    `error` is why in the platform's own words. `unreachable` is an identifier that can no longer be written to: it
+    does not exist any more, or its owner complained.
     """
 
     external_id: str
@@ -106,7 +113,11 @@ class ConsentSignalled:
 
 @frozen(kw_only=True)
 class Noted:
-    """Something else that belongs in the thread: a reaction, a referral, a bounce. `kind` names it in snake case."""
+    """Something else that belongs in the thread: a reaction, a referral, a bounce. `kind` names it in snake case.
+
+    `references` are the external ids of the messages of ours that it is about, where a program reports on them: it is
+    then a line of their conversation, whoever sent the report.
+    """
 
     external_id: str
     kind: str
@@ -115,6 +126,7 @@ class Noted:
     thread: str = ""
     text: str = ""
     detail: dict[str, Any] = field(factory=dict)
+    references: tuple[str, ...] = ()
 
 
 Event = MessageReceived | Identified | FormRejected | StatusChanged | ConsentSignalled | Noted
@@ -144,8 +156,8 @@ class Notice:
 
     @property
     def may_automate(self) -> bool:
-        """Say whether an automation may hear of it: of no contact that an inbound e-mail created.
+        """Say whether an automation may hear of it: of no contact that an inbound e-mail created, nor what is in doubt.
 
-        An automation that answers mail could else answer another one, without end.
+        An automation that answers mail could else answer another one, without end, or whoever a forger named.
         """
-        return self.payload.get("how") != INBOUND_EMAIL
+        return self.payload.get("how") != INBOUND_EMAIL and not self.payload.get("review")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
+from itertools import chain
 
 from attrs import frozen
 
@@ -10,12 +11,17 @@ from convsdk.core.events import DeliveryStatus
 from convsdk.core.fold import Evidence, Moment
 from convsdk.core.model import Direction, Identifier, Trust
 
+MOST_PARTICIPANTS = 500
+"""How many participants of one conversation are kept."""
+
 
 class ConversationStatus(Enum):
     """Whether somebody should look at a conversation."""
 
     OPEN = "open"
     COMPLETE = "complete"
+    REVIEW = "review"
+    """Staff must say whose it is: its message names nobody for certain."""
 
 
 @frozen(kw_only=True)
@@ -24,7 +30,8 @@ class Filing:
 
     `identifier` is set once, by the first message that names somebody, and never changes: the contact is looked up
     through it, so that merging and unmerging move no conversation. `opened` is the moment that an epoch is chosen by.
-    `bot` is where its bot automation stands, as JSON text (empty: none began).
+    `bot` is where its bot automation stands, as JSON text (empty: none began). `participants` are who else its messages
+    were written to.
     """
 
     id: int
@@ -41,6 +48,7 @@ class Filing:
     unread: int = 0
     assignee: str = ""
     bot: str = ""
+    participants: tuple[Identifier, ...] = ()
 
     @property
     def is_verified(self) -> bool:
@@ -66,10 +74,32 @@ class Filing:
             return self.visitor == evidence.visitor and (self.visitor is not None or not self.is_verified)
         return self.visitor == evidence.visitor and (self.visitor is not None or self.identifier is None)
 
-    def with_message(self, evidence: Evidence, at: datetime, direction: Direction, *, is_automatic: bool) -> "Filing":
+    def takes_answer(self, evidence: Evidence) -> bool:
+        """Say whether an answer to one of its messages belongs here: that of anybody to whom they were written.
+
+        To know a message's id opens nobody's conversation. And what only claims to be from a participant goes on in
+        what was no more than a claim itself.
+        """
+        if self.status is ConversationStatus.REVIEW:
+            return False
+        if evidence.anchor is None or self.visitor is not None or evidence.visitor is not None:
+            return self.takes(evidence)
+        if evidence.anchor != self.identifier and evidence.anchor not in self.participants:
+            return False
+        return evidence.trust > Trust.ASSERTED or not self.is_verified
+
+    def with_message(
+        self,
+        evidence: Evidence,
+        at: datetime,
+        direction: Direction,
+        *,
+        is_automatic: bool,
+        participants: Sequence[Identifier] = (),
+    ) -> "Filing":
         """Give the conversation after one more message: filed if it was nameless, reopened if a person wrote."""
         is_inbound = direction is Direction.INBOUND
-        reopens = is_inbound and not is_automatic
+        reopens = is_inbound and not is_automatic and self.status is not ConversationStatus.REVIEW
         is_answered = direction is Direction.OUTBOUND and not is_automatic
         is_filed = self.identifier is not None or evidence.anchor is None
         # Written out: `evolve` takes four times as long, and this runs once for every message.
@@ -88,12 +118,22 @@ class Filing:
             unread=0 if is_answered else self.unread + is_inbound,
             assignee=self.assignee,
             bot=self.bot,
+            participants=self._with_participants(participants) if participants else self.participants,
         )
 
+    def _with_participants(self, others: Sequence[Identifier]) -> tuple[Identifier, ...]:
+        # The first stay: nobody is pushed out by a mail to hundreds.
+        return tuple(dict.fromkeys((*self.participants, *others)))[:MOST_PARTICIPANTS]
 
-def choose(candidates: Sequence[Filing], evidence: Evidence) -> Filing | None:
-    """Give the conversation among `candidates` that takes a message with `evidence`, the first that does."""
-    return next((one for one in candidates if one.takes(evidence)), None)
+
+def choose(answered: Sequence[Filing], threaded: Sequence[Filing], evidence: Evidence) -> Filing | None:
+    """Give the first conversation that takes a message with `evidence`: of those it answers, then of its thread."""
+    return next(
+        chain(
+            (one for one in answered if one.takes_answer(evidence)), (one for one in threaded if one.takes(evidence))
+        ),
+        None,
+    )
 
 
 _ORDER = (DeliveryStatus.QUEUED, DeliveryStatus.SENT, DeliveryStatus.DELIVERED, DeliveryStatus.READ)

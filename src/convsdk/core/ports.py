@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, field, frozen
-from attrs.validators import ge, le, max_len
+from attrs.validators import ge, le, max_len, min_len
 
-from convsdk.core.events import DeliveryStatus, Event
+from convsdk.core.events import DeliveryStatus, Event, MessageReceived
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
 from convsdk.core.model import Identifier, IdentityHint
@@ -74,9 +74,12 @@ class Headers(Mapping[str, str]):
 
 @frozen(kw_only=True)
 class Envelope:
-    """What the mail server knew of a mail beside its content (RFC 5321): `MAIL FROM` and `RCPT TO`."""
+    """What the mail server knew of a mail beside its content (RFC 5321): `MAIL FROM` and `RCPT TO`.
 
-    sender: str = ""
+    An empty `sender` is the null return path of a program; None: nobody knows it, and the mail's Return-Path counts.
+    """
+
+    sender: str | None = ""
     recipients: tuple[str, ...] = ()
 
 
@@ -172,6 +175,18 @@ class Widget:
         "application/pdf",
         "text/plain",
     )
+
+
+@frozen(kw_only=True)
+class AutomaticAnswer:
+    """What people are told at once when they write; not a second time before `again_after_days` have passed.
+
+    An empty `subject` is that of what they wrote.
+    """
+
+    text: str = field(validator=min_len(1))
+    subject: str = field(default="", validator=max_len(200))
+    again_after_days: int = field(default=7, validator=ge(1))
 
 
 @frozen(kw_only=True)
@@ -276,7 +291,7 @@ class Channel(ABC):
 
     type: ClassVar[str]
     settings: ClassVar[builtins.type]
-    can: ClassVar[Capabilities] = Capabilities()
+    can: ClassVar[Capabilities] = Capabilities()  # an instance may have its own, where its settings decide
 
     def __init__(self, name: str, config: Any) -> None:  # noqa: ANN401  (an instance of `settings`)
         self.name = name
@@ -289,6 +304,11 @@ class Channel(ABC):
     def is_webhook(self) -> bool:
         """Say whether it takes requests over HTTP by itself; where not, it is left to the chat widget."""
         return True
+
+    @property
+    def body_bytes(self) -> int:
+        """Give how large a request may be, where it may be larger than the app takes by default; else 0."""
+        return 0
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -319,7 +339,9 @@ class Channel(ABC):
         """Give the addresses of what `verify` and `parse` need besides, such as a certificate or a stored mail.
 
         Those of one place that the settings or the platform's documentation name, and of no other: the request is not
-        verified yet. They are fetched before, and stand in `request.fetched`.
+        verified yet. They are fetched before, and stand in `request.fetched`. It is asked again with what was fetched
+        until it wants nothing more, so that what only an authentic request may lead to can wait for the certificate.
+        Raises nothing: of what cannot be read, it wants nothing.
         """
         return ()
 
@@ -330,6 +352,13 @@ class Channel(ABC):
     def parse(self, request: Request) -> Sequence[Event]:
         """Give the events that the request holds, in order; raise `ParseError`, and nothing else, on garbage."""
 
+    def trim(self, event: MessageReceived, answered: str) -> MessageReceived:  # noqa: ARG002  (for those who override it)
+        """Give `event`, which answers a message of ours with the text `answered`, without what it repeats of that.
+
+        Pure, in linear time; what is left out stays in `detail`, and a message never becomes empty by it.
+        """
+        return event
+
     def challenge(self, request: Request) -> Response | None:  # noqa: ARG002  (for those who override it)
         """Answer the platform's set-up handshake, or give None where the request is none."""
         return None
@@ -337,6 +366,13 @@ class Channel(ABC):
     def answer(self, events: Sequence[Event]) -> Response:  # noqa: ARG002  (for those who override it)
         """Give what the sender is told once `events` are committed: an empty 200, unless the platform wants more."""
         return Response()
+
+    def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:  # noqa: ARG002  (as above)
+        """Give what whoever wrote `event` is told at once, or None where nobody may be, as mostly.
+
+        Pure: how often somebody is told is kept elsewhere.
+        """
+        return None
 
     async def listen(self, feed: Feed) -> None:  # noqa: ARG002  (for those who override it)
         """Hand what comes in from a source that sends no requests, such as a mailbox, to `feed`, until cancelled.

@@ -376,9 +376,18 @@ class Store(ABC):
 
     @abstractmethod
     def filings(
-        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+        self,
+        workspace: str,
+        *,
+        identifiers: Collection[Identifier] | None,
+        before: Moment | None,
+        limit: int,
+        is_in_review: bool = False,
     ) -> list[Filing]:
-        """Give conversations, the newest first, filed by or opened under any of `identifiers` (None: all)."""
+        """Give conversations, the newest first, filed by or opened under any of `identifiers` (None: all).
+
+        `is_in_review`: only those in which staff must say whose they are.
+        """
 
     @abstractmethod
     def filing(self, workspace: str, conversation: int) -> Filing | None:

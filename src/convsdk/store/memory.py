@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 from convsdk.core.consent import ConsentRecord, ConsentState, Membership
 from convsdk.core.events import Notice
 from convsdk.core.fold import Evidence, Moment
-from convsdk.core.inbox import Filing
+from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import Direction, Identifier, Message, Node, Ruling, RulingKind, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding, Known, NewContact
@@ -469,7 +469,13 @@ class MemoryStore(Store):
             return sorted((one for one in records if one.contact in contacts), key=lambda one: one.at)
 
     def filings(
-        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+        self,
+        workspace: str,
+        *,
+        identifiers: Collection[Identifier] | None,
+        before: Moment | None,
+        limit: int,
+        is_in_review: bool = False,
     ) -> list[Filing]:
         with self._lock:
             found = [
@@ -477,6 +483,7 @@ class MemoryStore(Store):
                 for one in self._workspaces[workspace].filings.values()
                 if (identifiers is None or (one.identifier or one.visitor) in identifiers)
                 and (before is None or one.opened < before)
+                and (not is_in_review or one.status is ConversationStatus.REVIEW)
             ]
             return sorted(found, key=lambda one: one.opened, reverse=True)[:limit]
 

@@ -353,10 +353,17 @@ class PostgresqlStore(SqlReads):
         return [hint_of(row) for row in rows]
 
     def filings(
-        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+        self,
+        workspace: str,
+        *,
+        identifiers: Collection[Identifier] | None,
+        before: Moment | None,
+        limit: int,
+        is_in_review: bool = False,
     ) -> list[Filing]:
         at, key = (stamp(before[0]), before[1]) if before else (ALWAYS, "")
-        page = """(select t.id from conversation t where t.workspace_id = :workspace {of}
+        state = "and t.status = 'review'" if is_in_review else ""
+        page = f"""(select t.id from conversation t where t.workspace_id = :workspace {{of}} {state}
           and (t.opened_at, t.opened_by) < (:at, :hint) order by t.opened_at desc, t.opened_by desc limit :most) t"""
         asked = (
             page.format(of="")

@@ -36,6 +36,7 @@ encode = msgspec.json.Encoder().encode
 decode_evidence = msgspec.json.Decoder(Evidence).decode
 decode_decision = msgspec.json.Decoder(Decision).decode
 decode_detail = msgspec.json.Decoder(dict[str, Any]).decode
+decode_keys = msgspec.json.Decoder(list[tuple[str, str, str]]).decode
 decode_attachments = msgspec.json.Decoder(tuple[Attachment, ...]).decode
 
 HOLDING = (
@@ -43,7 +44,8 @@ HOLDING = (
     " i.spelling"
 )
 FILING = """c.id, c.channel, c.thread, c.opened_at, c.opened_by, c.last_at, c.subject,
-  n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee, c.bot"""
+  n.kind, n.scope, n.value, v.kind, v.scope, v.value, c.trust, c.status, c.messages, c.unread, c.assignee, c.bot,
+  c.participants"""
 FILING_FROM = """conversation c
   left join identifier n on n.workspace_id = c.workspace_id and n.id = c.identifier_id
   left join identifier v on v.workspace_id = c.workspace_id and v.id = c.visitor_id"""
@@ -136,7 +138,7 @@ def row_of(held: Holding) -> tuple[Any, ...]:
 def filing_of(row: Sequence[Any]) -> Filing:
     """Give the conversation in a row of `FILING`."""
     number, channel, thread, opened_at, opened_by, last_at, subject = row[:7]
-    trust, status, messages, unread, assignee, bot = row[13:19]
+    trust, status, messages, unread, assignee, bot, participants = row[13:20]
     return Filing(
         id=number,
         channel=channel,
@@ -152,6 +154,7 @@ def filing_of(row: Sequence[Any]) -> Filing:
         unread=unread,
         assignee=assignee,
         bot=bot,
+        participants=tuple(Identifier(*one) for one in decode_keys(participants)) if participants else (),
     )
 
 

@@ -251,10 +251,17 @@ class SqliteStore(SqlReads):
         return [hint_of(row) for row in rows]
 
     def filings(
-        self, workspace: str, *, identifiers: Collection[Identifier] | None, before: Moment | None, limit: int
+        self,
+        workspace: str,
+        *,
+        identifiers: Collection[Identifier] | None,
+        before: Moment | None,
+        limit: int,
+        is_in_review: bool = False,
     ) -> list[Filing]:
         at, key = (stamp(before[0]), before[1]) if before else (ALWAYS, "")
         asked = "" if identifiers is None else f"and c.filed_id in (select b.id from {self._bases})"
+        asked += " and c.status = 'review'" if is_in_review else ""
         rows = self._all(
             f"""select {FILING} from {FILING_FROM}
               where c.workspace_id = :workspace and (c.opened_at, c.opened_by) < (:at, :hint) {asked}

@@ -39,7 +39,7 @@ _INSERT = {
 _REVISE = """update message set text = ?, html = ?, attachments = ?, status = ?, detail = ?
   where workspace_id = ? and id = ?"""
 _GROW = """update conversation set last_at = ?, status = ?, messages = ?, unread = ?, assignee = ?,
-  bot = ?
+  bot = ?, participants = ?
   where workspace_id = ? and id = ?"""
 
 # How a withdrawal is written, by whether it is of a ruling.

@@ -10,7 +10,7 @@ from convsdk.core.inbox import Filing
 from convsdk.core.model import Identifier, Message
 from convsdk.core.resolver import Changes
 from convsdk.core.storage import Batch, HintRecord
-from convsdk.store.rows import decision_text, delivery_row, encode, evidence_text, row_of, stamp
+from convsdk.store.rows import decision_text, delivery_row, encode, evidence_text, keys_of, row_of, stamp
 
 Row = Sequence[Any]
 
@@ -30,7 +30,7 @@ COLUMNS = {
     "withdrawal": "id bigint, target text, is_ruling boolean, at bigint, by text, is_undone boolean",
     "conversation": "id bigint, channel text, thread text, subject text, identifier_id bigint, visitor_id bigint, "
     "filed_id bigint, opened_at bigint, opened_by text, last_at bigint, trust integer, status text, "
-    "messages integer, unread integer, assignee text, bot text",
+    "messages integer, unread integer, assignee text, bot text, participants text",
     "message": "id bigint, conversation_id bigint, channel text, external_id text, direction text, at bigint, "
     "text text, html text, attachments jsonb, status text, detail jsonb",
     "outbox": "id bigint, type text, version integer, at bigint, payload jsonb",
@@ -51,7 +51,7 @@ UPSERTS = {
     "conversation": """on conflict (workspace_id, id) do update set identifier_id = excluded.identifier_id,
       visitor_id = excluded.visitor_id, filed_id = excluded.filed_id, last_at = excluded.last_at,
       trust = excluded.trust, status = excluded.status, messages = excluded.messages, unread = excluded.unread,
-      assignee = excluded.assignee, bot = excluded.bot""",
+      assignee = excluded.assignee, bot = excluded.bot, participants = excluded.participants""",
     "checkpoint": "on conflict (workspace_id, name) do update set position = excluded.position",
     "memo": "on conflict (workspace_id, kind, key) do update set text = excluded.text, at = excluded.at",
     "alias": "on conflict (workspace_id, channel, external_id) do nothing",
@@ -148,6 +148,7 @@ def _conversation(one: Filing, base: Mapping[Identifier, int]) -> Row:
         one.unread,
         one.assignee,
         one.bot,
+        keys_of(one.participants) if one.participants else "",
     )
 
 

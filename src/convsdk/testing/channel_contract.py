@@ -82,13 +82,17 @@ class ChannelContract(SendingContract):
 
     `settings_cases` are pairs: keyword arguments for the settings class that are wrong, and the field that is to
     blame. `secrets` are the plain secrets of the channel under test. `signs_body` is False for a platform whose
-    signature does not cover the body (a token in a header). `examples` is how much garbage each channel is fed. For a
-    channel that answers, give what `SendingContract` names besides.
+    signature does not cover the body (a token in a header). `forged` are requests that have to be refused, and how each
+    was made, for a platform whose signature stands in the body. `has_secrets` is False for a channel that verifies by
+    public keys alone. `examples` is how much garbage each channel is fed. For a channel that answers, give what
+    `SendingContract` names besides.
     """
 
     golden: ClassVar[Sequence[Golden]] = ()
     settings_cases: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
     signs_body: ClassVar[bool] = True
+    forged: ClassVar[Sequence[tuple[str, Request]]] = ()
+    has_secrets: ClassVar[bool] = True
 
     # -- the class itself
 
@@ -310,7 +314,7 @@ class ChannelContract(SendingContract):
             "echoes": any(message.direction is Direction.OUTBOUND for message in messages),
             "challenges": any(channel.challenge(one.request) is not None for one in self.golden),
             "verifies": any(_verdict(channel, forged) is not None for _, forged in self._forgeries()),
-            "sends": self._is_http() or type(channel).send is not Channel.send,
+            "sends": not self._is_silent() and (self._is_http() or type(channel).send is not Channel.send),
         }
 
     # -- verify
@@ -330,11 +334,12 @@ class ChannelContract(SendingContract):
         channel = self.channel()
         if not channel.can.verifies:
             return
-        if not any(one.signed_by for one in self.golden):
+        if not self.forged and not any(one.signed_by for one in self.golden):
             fail(
                 "can declares verifies=True, and no golden request says what it is signed by",
                 "the law breaks the signature to see whether it is looked at",
-                "name its header fields or query parameters: Golden(..., signed_by=('X-Hub-Signature-256',))",
+                "name its header fields or query parameters: Golden(..., signed_by=('X-Hub-Signature-256',)); where it "
+                "stands in the body, give forged requests: forged = (('another signature', request(...)),)",
             )
         for how, forged in self._forgeries():
             error = _verdict(channel, forged)
@@ -373,11 +378,12 @@ class ChannelContract(SendingContract):
     def test_secrets_are_never_shown(self) -> None:
         """Neither repr, str nor a log of the channel and its settings shows a secret."""
         channel = self.channel()
-        if channel.can.verifies and not self._secrets():
+        if channel.can.verifies and self.has_secrets and not self._secrets():
             fail(
                 "the channel verifies, and no secrets are given",
                 "the law looks for them wherever they could be shown",
-                "give the plain secrets of the channel under test: secrets = ('...',)",
+                "give the plain secrets of the channel under test: secrets = ('...',); has_secrets = False, if it has "
+                "public keys alone",
             )
         shown: dict[str, str] = {}
         for name, value in {"channel": channel, "settings": channel.config}.items():
@@ -408,6 +414,7 @@ class ChannelContract(SendingContract):
                 yield one.name, event
 
     def _forgeries(self) -> Iterator[tuple[str, Request]]:
+        yield from self.forged
         for one in self.golden:
             for name in one.signed_by:
                 for how, forged in forgeries(one.request, name):

@@ -306,7 +306,12 @@ class SendingContract:
         return secrets_in((*map(Secret, self.secrets), self.channel().config))
 
     def _is_http(self) -> bool:
-        return type(self.channel()).build is not Channel.build
+        return type(self.channel()).build is not Channel.build and not self._is_silent()
+
+    def _is_silent(self) -> bool:
+        """Say whether the settings of the channel under test let it not answer: its own `can` says so then."""
+        channel = self.channel()
+        return "can" in vars(channel) and not channel.can.sends
 
     def _shown_of(self, value: object) -> str:
         text = repr(value)

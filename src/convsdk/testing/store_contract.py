@@ -684,6 +684,60 @@ class StoreContract:
             assert found[0].heard_at == NOON + timedelta(minutes=REFERENCES + 1)
             assert found[1].references == ("bob",)
 
+    def test_who_takes_part_in_a_conversation_is_kept(self) -> None:
+        """The participants of a conversation come back in their order, and more of them are added later."""
+        with self._store() as store:
+            hub = _hub(store)
+            first = evolve(_message("1", "ann"), participants=_copies("zoe", "ben"))
+            second = evolve(_message("2", "ann"), participants=_copies("ben", "cat"))
+
+            (opened,) = hub.receive("mail", [first])
+            once = store.filing(_SHOP, opened.conversation or 0)
+            hub.receive("mail", [second])
+            twice = store.filing(_SHOP, opened.conversation or 0)
+
+            assert once is not None
+            assert twice is not None
+            assert once.participants == (_email("zoe"), _email("ben"))
+            assert twice.participants == (_email("zoe"), _email("ben"), _email("cat"))
+
+    def test_conversations_in_review_are_given_alone(self) -> None:
+        """The queue holds what staff must look at, until they have decided."""
+        with self._store() as store:
+            hub = _hub(store)
+            nobody = IdentityHint(at=NOON)
+            doubts = [evolve(_message(f"{turn}", "ann"), hint=nobody, review="two senders") for turn in range(3)]
+            opened = [one.conversation for one in hub.receive("mail", [*doubts, _message("plain", "ann")])]
+
+            hub.review(opened[1] or 0, sender="ben@shop.example", by="kim")
+            hub.review(opened[2] or 0, sender="", by="kim")
+
+            assert [one.id for one in hub.review_queue()] == opened[:1]
+            assert [one.id for one in hub.conversations()] != opened[:1]
+
+    def test_two_messages_of_one_id_that_come_at_once_are_both_kept(self) -> None:
+        """Deliveries of two messages that share an id, each again and again, keep each once, one of them flagged."""
+        with self._store() as store:
+            hub = _hub(store)
+
+            def write(worker: int) -> None:
+                name = ("ann", "ben")[worker % 2]
+                for turn in range(5):
+                    twin = evolve(_message(f"twin {turn}", name), fingerprint=name)
+                    hub.receive("mail", [twin, _message(f"{worker}/{turn}", name)])
+
+            _at_once(4, write)
+
+            kept = [
+                message
+                for filing in store.filings(_SHOP, identifiers=None, before=None, limit=_MANY)
+                for message in store.messages(_SHOP, filing.id, before=None, limit=_MANY)
+                if message.external_id.startswith("twin")
+            ]
+            flags = sorted((one.detail or {}).get("same_id_as", "") for one in kept)
+            assert sorted((one.detail or {})["fingerprint"] for one in kept) == ["ann"] * 5 + ["ben"] * 5
+            assert flags == [""] * 5 + [f"twin {turn}" for turn in range(5)]
+
     def test_a_thread_gives_its_conversations(self) -> None:
         """The conversations of one thread of one channel come newest first, and no more than asked for."""
         with self._store() as store:
@@ -916,6 +970,10 @@ def _end_all(store: Store) -> int:
     due = _due(store)
     store.transact(_SHOP, lambda one: end(one, due))
     return len(due)
+
+
+def _copies(*names: str) -> tuple[Claim, ...]:
+    return tuple(Claim("email", _email(name).value, Trust.ASSERTED) for name in names)
 
 
 def _remember(store: Store, memos: dict[tuple[str, str], Memo]) -> None:

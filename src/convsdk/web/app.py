@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import structlog
 from litestar import Litestar, get, route
 from litestar import Response as HttpResponse
@@ -46,6 +47,7 @@ def create_app(
     files: Path | str = "files",
     limits: Limits | None = None,
     routes: Sequence[HTTPRouteHandler] = (),
+    client: httpx.AsyncClient | None = None,
     clock: Clock = lambda: datetime.now(UTC),
 ) -> Litestar:
     """Give the ASGI app for the channels of `hubs`, to run by itself or to mount under any prefix.
@@ -57,19 +59,23 @@ def create_app(
     Several hubs are several workspaces, mostly on one store; raises `ConfigError` where two have a channel of the same
     name. `ingest` is a queue in front of the one hub that others use as well, and who made it closes it; without one
     the app makes its own, and closes it when the server shuts down. `rejects` is the folder for what cannot be taken
-    in, `files` that for attachments, `limits` what may be asked of the app, `routes` are addresses of your own, `clock`
-    gives the time at which a request arrived. The hubs stay open for their maker to close.
+    in, `files` that for attachments, `limits` what may be asked of the app, `routes` are addresses of your own,
+    `client` fetches what channels want (None: one of the app's own), `clock` gives the time at which a request arrived.
+    The hubs and the client stay open for their maker to close.
     """
     if ingest and len(hubs) > 1:
         raise ConfigError(f"one ingest cannot stand before {len(hubs)} hubs: leave it out, and each gets its own")
     within = limits or Limits()
-    webhooks = Webhooks(hubs=_homes(hubs), ingest=ingest, rejects=Rejects(Path(rejects), capacity=_REJECTS))
+    channels = _homes(hubs)
+    aside = Rejects(Path(rejects), capacity=_REJECTS)
+    webhooks = Webhooks(hubs=channels, ingest=ingest, rejects=aside, client=client)
+    larger = {name: hub.channels[name].body_bytes for name, hub in channels.items()}
 
     @route(
         "/channels/{channel:str}",
         http_method=["GET", "POST"],
         status_code=200,
-        request_max_body_size=within.body_bytes,
+        request_max_body_size=max(within.body_bytes, *larger.values(), 0),
         tags=["webhooks"],
         operation_class=RawBody,
         responses={200: raw("*/*", "The channel's answer.")}
@@ -85,7 +91,10 @@ def create_app(
     async def take_webhook(request: Incoming) -> HttpResponse[bytes]:
         """Take what a platform or a site sends to a channel. A 2xx says that it is on disk here."""
         channel = request.path_params["channel"]
-        settled = await webhooks.take(channel, lambda: read_request(request, limits=within, clock=clock))
+        more = larger.get(channel, 0)
+        settled = await webhooks.take(
+            channel, lambda: read_request(request, limits=within, clock=clock, body_bytes=more)
+        )
         return write_response(request, settled.response, is_last=not settled.is_read)
 
     @get("/health", tags=["operation"], responses={200: raw("text/plain", "It is.")})
@@ -120,7 +129,7 @@ def create_app(
     homes = {
         hub: Home(hub, Chat(hub, receive=webhooks.receive, files=kept, clock=clock), Live(hub)) for hub in set(hubs)
     }
-    widgets = Widgets({name: homes[hub] for name, hub in _homes(hubs).items()}, files=kept, limits=within)
+    widgets = Widgets({name: homes[hub] for name, hub in channels.items()}, files=kept, limits=within)
     streams = [home.live for home in homes.values()]
     return Litestar(
         [take_webhook, tell_health, tell_readiness, tell_metrics, give_widget, widgets.router(), *routes],

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -56,10 +56,16 @@ class UnreadError(Exception):
         self.status = status
 
 
-async def read_request(incoming: Incoming, *, limits: Limits, clock: Clock) -> Request:
-    """Give the request as a channel sees it; raise `UnreadError` where its body goes beyond `limits`."""
+async def read_request(incoming: Incoming, *, limits: Limits, clock: Clock, body_bytes: int = 0) -> Request:
+    """Give the request as a channel sees it; raise `UnreadError` where its body goes beyond `limits`.
+
+    `body_bytes` is what its channel takes where that is more, and such a body has the time of a file.
+    """
+    # The framework's own limit is one for all channels: that of the one which takes the largest.
+    most = max(limits.body_bytes, body_bytes)
+    body = _whole(incoming, most)
     return Request(
-        body=await read_body(incoming, limits=limits),
+        body=await _in_time(body, limits.file_time_s if most > limits.body_bytes else limits.body_time_s),
         received_at=clock(),
         method=incoming.method,
         url=_url(incoming.scope, incoming.headers.get("host", "")),
@@ -74,15 +80,30 @@ async def read_body(incoming: Incoming, *, limits: Limits) -> bytes:
     The size counts as it comes, whether or not the sender has announced it, and nothing is read beyond it. The time is
     that of the whole body: a sender that drips a byte now and then is not waited for.
     """
+    return await _in_time(incoming.body(), limits.body_time_s)
+
+
+async def _in_time(body: Awaitable[bytes], time_s: float) -> bytes:
     try:
-        async with asyncio.timeout(limits.body_time_s):
-            return await incoming.body()
+        async with asyncio.timeout(time_s):
+            return await body
     except TimeoutError:
         raise UnreadError("slow", 408) from None
     except RequestEntityTooLarge:
         raise UnreadError("oversized", 413) from None
     except InternalServerException:  # Litestar's word for a sender that hung up
         raise UnreadError("gone", 400) from None
+
+
+async def _whole(incoming: Incoming, most: int) -> bytes:
+    if (incoming.content_length or 0) > most:
+        raise RequestEntityTooLarge
+    body = bytearray()
+    async for chunk in incoming.stream():
+        body += chunk
+        if len(body) > most:
+            raise RequestEntityTooLarge
+    return bytes(body)
 
 
 def _url(scope: HTTPScope, host: str) -> str:

@@ -2,9 +2,9 @@
 
 ::
 
-    read ──> challenge, verify, parse ──> queue ──commit──> 2xx
-     │ 404 408 413     │ 403   │            │ 503
-                               └─> rejects ─┘ 2xx
+    read ──> fetch what is wanted ──> challenge, verify, parse ──> queue ──commit──> 2xx
+     │ 404 408 413   │ 503                   │ 403   │               │ 503
+                                                     └──> rejects ───┘ 2xx
 
 A 2xx says: this is on disk, do not send it again. Either the events are in the store, or the request is among the
 rejects, where the operator can run it again. Its sender could do nothing but send the same bytes: platforms repeat
@@ -17,6 +17,7 @@ from enum import StrEnum
 from functools import cached_property
 from time import perf_counter
 
+import httpx
 import structlog
 from attrs import frozen
 
@@ -24,6 +25,7 @@ from convsdk.core.events import Event
 from convsdk.core.ports import Channel, Request, Response
 from convsdk.desk import Received
 from convsdk.errors import ConvsdkError, Forbidden, ParseError, PermanentError, TransientError
+from convsdk.fetch import Fetcher
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
 from convsdk.rejects import Rejects
@@ -71,14 +73,33 @@ def _later(fate: Fate, pause_s: float, *, why: str = "", is_read: bool = True) -
 
 
 class Webhooks:
-    """Takes requests to channels, each into its hub by name. `ingest` is the queue to use (None: one for each)."""
+    """Takes requests to channels, each into its hub by name. `ingest` is the queue to use (None: one for each).
 
-    def __init__(self, *, hubs: Mapping[str, Hub], ingest: Ingest | None, rejects: Rejects) -> None:
+    `client` fetches what channels want (None: one of its own).
+    """
+
+    def __init__(
+        self,
+        *,
+        hubs: Mapping[str, Hub],
+        ingest: Ingest | None,
+        rejects: Rejects,
+        client: httpx.AsyncClient | None = None,
+    ) -> None:
         self.metrics = Metrics(waiting=lambda: sum(one.waiting for one in self._queues.values()))
         self.is_draining = False
         self._hubs = hubs
         self._given = ingest
         self._rejects = rejects
+        self._given_client = client
+
+    @cached_property
+    def _fetcher(self) -> Fetcher:
+        return Fetcher(self._given_client or self._client)
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient()
 
     @cached_property
     def _queues(self) -> Mapping[Hub, Ingest]:
@@ -90,6 +111,8 @@ class Webhooks:
         self.is_draining = True
         if self._given is None:
             await asyncio.gather(*(asyncio.to_thread(one.close) for one in self._queues.values()))
+        if "_client" in vars(self):
+            await self._client.aclose()
 
     def receive(self, channel: str, events: Sequence[Event]) -> tuple[Received, ...]:
         """Keep what came by another way than a webhook. Blocks, for a thread; raises what `Ingest.receive` does."""
@@ -137,6 +160,8 @@ class Webhooks:
             return _later(Fate.FAILED, REPAIR_S, why=str(error))
 
     async def _take(self, hub: Hub, channel: Channel, request: Request) -> Settled:
+        if type(channel).wants is not Channel.wants:
+            request = await self._fetcher.complete(channel, request)
         try:
             found = await _read(hub, channel, request)
         except ParseError as error:

@@ -1,5 +1,6 @@
 """Reads a Telegram `Update` (https://core.telegram.org/bots/api#update), without I/O and without a clock."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ _UNSTORABLE = re.compile(
 _Object = dict[str, Any]
 _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]  # the end of the year 9999
+_LONGEST_ITEM = 4000
 _Key = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _MEDIA_TYPES = {
     "photo": "image/jpeg",
@@ -120,15 +122,16 @@ def _read_message(item: _Item) -> Event:
         moved = {"chat": str(_part(fields, "migrate_to_chat_id", _Id))}
         return Noted(external_id=item.message, kind="migrated", detail=moved, **item.shared())
     answered = _part(fields, "reply_to_message", _Object, {})
-    files = dict(_files(fields))
+    files, text = dict(_files(fields)), _text(fields)
     album = _part(fields, "media_group_id", str, "")
+    # What has neither, such as a poll, is kept as it came. By a file's id, `getFile` tells where it is.
+    told = {"files": list(files)} if files else {} if text else {"item": json.dumps(fields)[:_LONGEST_ITEM]}
     return MessageReceived(
         external_id=item.message,
-        text=_text(fields),
+        text=text,
         references=(f"{item.thread}/{_part(answered, 'message_id', _Id)}",) if answered else (),
         attachments=tuple(files.values()),
-        # By its id, `getFile` tells where a file is.
-        detail=({"files": list(files)} if files else {}) | ({"media_group": album} if album else {}),
+        detail=told | ({"media_group": album} if album else {}),
         **item.shared(),
     )
 

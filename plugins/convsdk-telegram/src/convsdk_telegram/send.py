@@ -11,6 +11,7 @@ from attrs import evolve
 from convsdk.core.ports import Outbound, Receipt, Secret
 from convsdk.core.texts import pieces_of
 from convsdk.errors import PermanentError, TransientError, UncertainError
+from convsdk_telegram.parse import USER
 
 MOST_UNITS = 4096
 """How long a text may be, in UTF-16 units, as `sendMessage` counts."""
@@ -64,6 +65,8 @@ def _units(text: str) -> int:
 
 def build_request(message: Outbound, *, api: str, token: Secret) -> httpx.Request:
     """Give the call that delivers `message`, a part. Raises `PermanentError` where there is nothing in it."""
+    if not message.thread and message.to.kind != USER:
+        raise PermanentError(f"{message.to} is no user of Telegram: write by the channel that knows them")
     fields: dict[str, Any] = {"chat_id": message.thread or message.to.value}
     if message.attachments:
         method, files = _upload(message)
@@ -112,12 +115,10 @@ def read_receipt(response: httpx.Response, *, channel: str) -> Receipt:
     chat, message = answer.result.get("chat"), answer.result.get("message_id")
     if answer.ok and isinstance(chat, dict) and message:
         return Receipt(external_id=f"{chat.get('id')}/{message}")
-    if response.is_success:
-        raise UncertainError(
-            f"channel {channel!r}: Telegram's answer cannot be read: look into the chat before it is sent again"
-        )
     code = answer.error_code or response.status_code
     said = f"channel {channel!r}: Telegram answered {code} {answer.description[:200]!r}"
+    if response.is_success or (response.is_server_error and not answer.error_code):  # what stands between said it
+        raise UncertainError(f"{said}: look into the chat before it is sent again")
     if code == httpx.codes.TOO_MANY_REQUESTS or code >= httpx.codes.INTERNAL_SERVER_ERROR:
         raise TransientError(said, retry_after_s=answer.parameters.get("retry_after"))
     raise PermanentError(f"{said}: {_REMEDIES.get(code, 'see the Bot API')}", code=str(code))

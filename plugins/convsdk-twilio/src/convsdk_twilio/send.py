@@ -34,6 +34,8 @@ def build_request(message: Outbound, *, url: str, key: tuple[str, str], fields: 
     """
     recipient, _, person = message.thread.partition("/")
     sender = {"From": recipient} if person else {}  # who was written to answers
+    if not person and message.to.kind != "phone":
+        raise PermanentError(f"{message.to} has no number: write by the channel that knows them")
     media = [file.url for file in message.attachments]
     if not all(media) or len(media) > _MOST_MEDIA:
         raise PermanentError(
@@ -55,11 +57,9 @@ def read_receipt(response: httpx.Response, *, channel: str) -> Receipt:
     answer, status = _answer(response), response.status_code
     if response.is_success and answer.sid:
         return Receipt(external_id=answer.sid, status=DeliveryStatus.QUEUED)
-    if response.is_success:
-        raise UncertainError(
-            f"channel {channel!r}: Twilio's answer has no SID: look into its log before it is sent again"
-        )
     said = f"channel {channel!r}: Twilio answered {answer.code or status}"
+    if response.is_success or (response.is_server_error and not answer.code):  # what stands between said it
+        raise UncertainError(f"{said} and no SID: look into its log before it is sent again")
     if status == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
         pause = response.headers.get("retry-after", "")
         raise TransientError(said, retry_after_s=float(pause) if pause.isdecimal() else None)

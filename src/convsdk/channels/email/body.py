@@ -6,7 +6,7 @@ line is looked at once, beside at most seven others, and long lines are none of 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import frozen
 
@@ -20,6 +20,8 @@ _LONGEST_MARK = 400
 _LONGEST_END = 50
 _FEWEST_FIELDS = 3
 _LONGEST_SIGNATURE = 15
+_SHINGLE = 4
+_NEARLY_ALL = 0.8
 
 _OWN_LINE = re.compile(r"[>\s]*+##-.{1,200}-##\s*\Z")
 _QUOTED = re.compile(r"\s?>")
@@ -39,6 +41,8 @@ _DIVIDER = re.compile(rf"[\s>]*-{{2,}}\s*{any_of('original')}\s*-*\s*\Z", re.IGN
 _RULE = re.compile(r"[\s>]*[_-]{5,}\s*\Z")
 _FORWARD = re.compile(rf"[\s>]*-*\s*{any_of('forwarded')}(?: from.{{0,100}})?\s*{_COLON}?\s*-*\s*\Z", re.IGNORECASE)
 _FORWARD_SUBJECT = re.compile(rf"\s*(?:\[[^\]]{{0,40}}\]\s*)?(?:{FORWARD_SUBJECTS})\s*{_COLON}", re.IGNORECASE)
+# A sign of a language without blanks is a word.
+_WORD = re.compile(r"[\u2e80-\ud7af]|[^\W\u2e80-\ud7af]+")
 _SENT_FROM = re.compile(rf"\s*{any_of('device')}.{{0,80}}\s*\Z", re.IGNORECASE)
 
 
@@ -118,6 +122,83 @@ def forwarded_from(header: str) -> str:
     # `Ann [mailto:ann@a.example]` and `Ann <ann@a.example<mailto:ann@a.example>>` are how Outlook writes it.
     value = re.sub(r"\[mailto:([^\]\s]{1,320})\]", r"<\1>", value)
     return re.sub(r"<mailto:[^<>\s]{1,320}>", "", value).replace("*", "").strip()
+
+
+def unrepeated(sections: Sequence[Section], answered: str) -> tuple[Section, ...]:
+    """Give `sections` with what they repeat, unmarked, of the text `answered` as a quote; as they are, where all is.
+
+    Four words in a row tell it: programs break lines anew. Without an introduction it must be nearly all of the text,
+    since an answer may well have some words of its question.
+    """
+    if len(answered) + sum(len(one.text) for one in sections) > _MOST_SPLIT:
+        return tuple(sections)
+    words = _words(answered)
+    known = {tuple(words[at : at + _SHINGLE]) for at in range(len(words) - _SHINGLE + 1)}
+    lines: list[str] = []
+    kinds: list[str] = []
+    for one in sections:
+        inner = one.text.splitlines(keepends=True)
+        lines += inner
+        kinds += _unrepeated(inner, known, len(words)) if one.kind == "reply" and known else [one.kind] * len(inner)
+    if not any(line.strip() for line, kind in zip(lines, kinds, strict=True) if kind == "reply"):
+        return tuple(sections)
+    return _joined(lines, kinds)
+
+
+def _unrepeated(lines: Sequence[str], known: Collection[tuple[str, ...]], size: int) -> list[str]:
+    """Give the kind of each line of a reply: a quote where the lines at its end, or else at its start, are repeated."""
+    counts = _repeated(lines, known)
+
+    def is_quote(start: int, stop: int, *, is_introduced: bool) -> bool:
+        count = sum(counts[at] for at in range(start, stop))
+        return count >= (_SHINGLE if is_introduced else max(_SHINGLE, size * _NEARLY_ALL))
+
+    stop = next((at + 1 for at in range(len(lines) - 1, -1, -1) if counts[at] < 0), 0)
+    top = _above(lines, _next_written(lines, stop))
+    if top < len(lines) and is_quote(stop, len(lines), is_introduced=top < stop):
+        return ["reply"] * top + ["quote"] * (len(lines) - top)
+    start = _below(lines)
+    end = next((at for at in range(start, len(lines)) if counts[at] < 0), len(lines))
+    if is_quote(start, end, is_introduced=start > 0):
+        return ["quote"] * end + ["reply"] * (len(lines) - end)
+    return ["reply"] * len(lines)
+
+
+def _repeated(lines: Sequence[str], known: Collection[tuple[str, ...]]) -> list[int]:
+    """Give how many words each line repeats, and -1 for one that has others as well."""
+    words = [(word, at) for at, line in enumerate(lines) for word in _words(line)]
+    is_known = bytearray(len(words))
+    for at in range(len(words) - _SHINGLE + 1):
+        if tuple(word for word, _ in words[at : at + _SHINGLE]) in known:
+            is_known[at : at + _SHINGLE] = b"\1" * _SHINGLE
+    counts = [0] * len(lines)
+    for (_, at), is_repeated in zip(words, is_known, strict=True):
+        counts[at] = counts[at] + 1 if is_repeated and counts[at] >= 0 else -1
+    return counts
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+def _above(lines: Sequence[str], at: int) -> int:
+    """Give where what is repeated from line `at` on really starts: with its introduction, however mangled that is."""
+    start = _introduced(lines, at) if at < len(lines) else at
+    above = next((one for one in range(start - 1, max(start - 4, -1), -1) if lines[one].strip("> \t\r\n")), -1)
+    return above if start == at and above >= 0 and _is_mangled(lines[above]) else start
+
+
+def _below(lines: Sequence[str]) -> int:
+    """Give where what stands above an answer starts: behind its introduction, if it has one."""
+    first = next((at for at, line in enumerate(lines) if line.strip()), len(lines))
+    return first + 1 if first < len(lines) and _is_mangled(lines[first]) else 0
+
+
+def _is_mangled(line: str) -> bool:
+    """Say whether a line could have been the introduction of a quote, whatever became of its words and its colon."""
+    if len(line) > _LONGEST_MARK or not _DIGIT.search(line):
+        return False
+    return _ADDRESS.search(line) is not None or _ENDS.search(line[-_LONGEST_END:]) is not None
 
 
 def _label(lines: Sequence[str], *, is_forward: bool) -> list[str]:

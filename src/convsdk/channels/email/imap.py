@@ -24,10 +24,11 @@ from attrs import evolve, frozen
 from convsdk.channels.email.mailbox import GARBLED, Entry, Mailbox
 from convsdk.channels.email.mime import MAX_BYTES
 from convsdk.channels.email.settings import ImapSettings
-from convsdk.core.ports import Feed, Request
+from convsdk.core.ports import Envelope, Feed, Request
 from convsdk.errors import ConvsdkError, TransientError
 
 Result = TypeVar("Result")
+_UNKNOWN = Envelope(sender=None)  # a mail of ours to read, which no source has to prove
 
 _PAGE = 50
 _CUT_S = 2.0
@@ -134,7 +135,9 @@ class _Reader:
             await self._set_aside(entry, at)
             return
         position = evolve(self._position, read=entry.uid)
-        await self._feed.deliver(Request(received_at=at, body=mail), position=(self._name, str(position)))
+        await self._feed.deliver(
+            Request(received_at=at, body=mail, envelope=_UNKNOWN), position=(self._name, str(position))
+        )
         self._position = position
 
     async def _set_aside(self, entry: Entry, at: datetime) -> None:
@@ -145,7 +148,7 @@ class _Reader:
             "this is its header alone, and the mail stays in the mailbox for you to look at"
         )
         await self._pass_over(entry.uid)
-        request = Request(received_at=at, body=header or b"")
+        request = Request(received_at=at, body=header or b"", envelope=_UNKNOWN)
         await self._feed.set_aside(request, why, position=(self._name, str(self._position)))
 
     async def _pass_over(self, uid: int) -> None:

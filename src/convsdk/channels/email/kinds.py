@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 
 from attrs import field, frozen
 
-from convsdk.channels.email.mime import Part, one_line, parameter, plain
-from convsdk.channels.email.sender import Sender
+from convsdk.channels.email.mime import Part, message_ids, one_line, parameter, plain
+from convsdk.channels.email.sender import Sender, is_addressed
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.channels.email.threads import message_ids
 from convsdk.core.ports import Envelope
 
 _REPORTS = {"delivery-status": "bounce", "disposition-notification": "disposition", "feedback-report": "feedback"}
@@ -24,6 +23,8 @@ _FORWARDING = "forwarding-noreply@google.com"
 _LINK = re.compile(r"https://(?:mail-settings|mail|isolated\.mail)\.google\.com/[!-;=?-~]{1,500}")
 _CODE = re.compile(r"#(\d{6,12})\b")
 _MAIL_TO = re.compile(r"<mailto:([^<>?\s]{1,320})")
+_NO_READER = re.compile(r"(?:no|do-?not|dont)[-_.]?reply.*|owner-.*|.*-request|mailer-daemon|postmaster|bounces?\b.*")
+_SUPPRESSED = {"all", "autoreply"}
 _LIST_FIELDS = ("list-id", "list-unsubscribe", "list-post", "mailing-list", "x-mailing-list")
 
 
@@ -76,6 +77,18 @@ def confirmation(mail: Mail) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
+def sign_against_answer(mail: Mail) -> str:
+    """Give the sign by which a person's mail is not to be answered automatically (RFC 3834, 2); empty: it may be."""
+    head, author = mail.head, mail.author
+    if mail.is_passed_on or author is None:
+        return "its author is only said to be one: whoever it is may have written nothing"
+    if _NO_READER.fullmatch(author.key.partition("@")[0]):
+        return "nobody reads what its From gets"
+    if _SUPPRESSED & set(re.split(r"[\s,;]+", plain(head.first("x-auto-response-suppress")).lower())):
+        return "it asks for no automatic answer"
+    return "" if is_addressed(head, mail.settings) else "it names no address of ours in To or Cc"
+
+
 def _sign_of_own(mail: Mail) -> str:
     if any(map(mail.settings.is_own_id, message_ids(mail.head.first("message-id")))):
         return "its Message-ID is one of ours"
@@ -91,8 +104,8 @@ def _sign_of_bounce(mail: Mail) -> str:
     # A null return path is what an automatic answer should have as well (RFC 3834, 3.3), and what some forms have.
     if mail.is_passed_on or _sign_of_program(mail):
         return ""
-    envelope = mail.envelope
-    is_null = not envelope.sender.strip("<> ") if envelope else mail.head.first("return-path").split() == ["<>"]
+    sender = mail.envelope.sender if mail.envelope else None
+    is_null = mail.head.first("return-path").split() == ["<>"] if sender is None else not sender.strip("<> ")
     return "its return path is empty" if is_null else ""
 
 

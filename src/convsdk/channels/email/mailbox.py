@@ -146,7 +146,7 @@ class Mailbox:
             ) from error
 
     def _refused(self, error: Exception) -> ConvsdkError:
-        found = _CODE.search(repr(error).encode())
+        found = _CODE.search(str(error).encode())
         code = found[1].decode() if found else ""
         said = f" ({code})" if code else ""
         if code in _LATER:
@@ -192,12 +192,18 @@ class Mailbox:
 
     def entries(self, uids: Sequence[int]) -> list[Entry]:
         """Give what is said of the mails with these UIDs, in order; those that were removed are left out."""
-        asked, found = set(uids), {}
-        for line in map(_line, self._ask("FETCH", ",".join(map(str, uids)), "(UID RFC822.SIZE INTERNALDATE)")):
+        found = {}
+        for line in map(_line, self._ask("FETCH", _set(uids), "(UID RFC822.SIZE INTERNALDATE)")):
             uid, size, at = (pattern.search(line) for pattern in (_UID, _SIZE, _DATE))
-            if uid and size and int(uid[1]) in asked:
+            if uid and size:
                 found[int(uid[1])] = Entry(uid=int(uid[1]), size=int(size[1]), at=_moment(at[1]) if at else None)
-        return [found[one] for one in sorted(found)]
+        self._require_removed([one for one in uids if one not in found])
+        return [found[one] for one in uids if one in found]
+
+    def _require_removed(self, uids: Sequence[int]) -> None:
+        """Raise where one of the mails that nothing was said of is there all the same: it would be passed over."""
+        if uids and set(uids).intersection(_numbers(self._ask("SEARCH", "UID", _set(uids)))):
+            raise TransientError(f"{self} has mails in folder {self._settings.folder!r} that it does not give")
 
     def mail(self, uid: int) -> bytes | None:
         """Give a mail, byte for byte; None where it was removed. Of one that is too large, a byte too many."""
@@ -216,6 +222,7 @@ class Mailbox:
                 return one[1]
             if short := _QUOTED.search(head):
                 return re.sub(rb"\\(.)", rb"\1", short[1] or b"")
+        self._require_removed([uid])
         return None
 
     def _ask(self, command: str, *arguments: str) -> Sequence[bytes | tuple[bytes, bytes] | None]:
@@ -231,7 +238,7 @@ class Mailbox:
         uids = [one for one in _numbers(self._ask("SEARCH", "UID", f"{first}:{last}")) if first <= one <= last]
         if not uids:
             return
-        chosen = ",".join(map(str, uids))
+        chosen = _set(uids)
         if self._settings.done == "seen":
             self._ask("STORE", chosen, "+FLAGS.SILENT", r"(\Seen)")
             return
@@ -277,6 +284,10 @@ class Mailbox:
 def _encoded(folder: str) -> bytes:
     encoded: bytes = encode_folder(folder)
     return encoded
+
+
+def _set(uids: Iterable[int]) -> str:
+    return ",".join(map(str, uids))
 
 
 def _line(item: bytes | tuple[bytes, bytes] | None) -> bytes:

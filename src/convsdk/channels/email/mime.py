@@ -30,6 +30,8 @@ _BLANK_LINE = re.compile(rb"\r?\n")
 _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+("(?:[^"\\]|\\.)*+"?|[^;]*+)', re.DOTALL)
 _ENCODED_WORD = re.compile(r"=\?([^?\s]*+)\?([qQbB])\?([^?]*+)\?=")
 _MEDIA_TYPE = re.compile(r"\s*+([a-z0-9!#$&^_.+-]{1,100})/([a-z0-9!#$&^_.+-]{1,100})\s*+(?:;|$)")
+_MESSAGE_ID = re.compile(r"<([^<>]++)>")
+_LONGEST_ID = 255
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 # What mail programs say, and what they mean by it (WHATWG Encoding): the wider set that contains the named one.
@@ -136,6 +138,12 @@ def read_head(raw: bytes, start: int = 0, end: int | None = None) -> Part:
     del message["content-type"], message["content-transfer-encoding"]
     rest = len(str(message.get_payload()))
     return Part(raw=raw, fields=fields, start=head_end - rest if rest else content, end=end)
+
+
+def inner_parts(part: Part) -> list[Part]:
+    """Give the parts that a multipart holds directly, none of another part; raise `PastLimitError` as `read_head`."""
+    boundary = _boundary(part)
+    return [read_head(part.raw, *span) for span in _inner(part, boundary)] if boundary else []
 
 
 def leaves(root: Part) -> Iterator[Part]:
@@ -247,6 +255,15 @@ def _append_word(pieces: list[tuple[str, list[bytes]]], charset: str, encoding: 
 def one_line(text: str) -> str:
     """Give `text` on one line, with single blanks and without controls and invisible direction marks."""
     return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
+def message_ids(value: str) -> list[str]:
+    """Give the ids in a raw value, each in angle brackets, without blanks and controls."""
+    text = plain(value)
+    bare = text.split()
+    ids = _MESSAGE_ID.findall(text) or (bare if len(bare) == 1 else [])
+    cleaned = ("".join(c for c in one.strip("<>") if c.isprintable() and not c.isspace()) for one in ids)
+    return [f"<{one}>" for one in cleaned if one and len(one) <= _LONGEST_ID]
 
 
 def _parameters(value: str) -> dict[str, str]:

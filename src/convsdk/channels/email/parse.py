@@ -1,6 +1,7 @@
-"""A raw mail becomes an event: what it says, who is talking, in answer to what, and how far that can be believed.
+"""A raw mail becomes events: what it says, who is talking, in answer to what, and how far that can be believed.
 
-Pure: the raw bytes, the settings, the envelope and the time of receipt go in, one event comes out.
+Pure: the raw bytes, the settings, the envelope and the time of receipt go in; a message, or what a report says of one
+of ours, comes out.
 """
 
 import hashlib
@@ -16,9 +17,10 @@ from convsdk.channels.email.body import (
     is_forward,
     split,
     split_forward,
+    unrepeated,
     words_of,
 )
-from convsdk.channels.email.kinds import NAMELESS, REPORTED, Kind, Mail, classify, confirmation
+from convsdk.channels.email.kinds import NAMELESS, REPORTED, Kind, Mail, classify, confirmation, sign_against_answer
 from convsdk.channels.email.markup import written
 from convsdk.channels.email.mime import (
     MAX_BYTES,
@@ -32,7 +34,7 @@ from convsdk.channels.email.mime import (
     read_head,
     readable,
 )
-from convsdk.channels.email.report import read_report
+from convsdk.channels.email.report import read_report, sentences, status_of
 from convsdk.channels.email.sender import (
     Sender,
     Verdict,
@@ -44,7 +46,7 @@ from convsdk.channels.email.sender import (
 )
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.email.threads import answered, external_id
-from convsdk.core.events import INBOUND_EMAIL, MessageReceived
+from convsdk.core.events import INBOUND_EMAIL, Event, MessageReceived, Noted
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
 from convsdk.core.ports import Envelope
 from convsdk.errors import ParseError
@@ -85,8 +87,11 @@ _REVIEWS = {
 
 def parse_mail(
     raw: bytes, *, settings: EmailSettings, received_at: datetime, envelope: Envelope | None = None
-) -> MessageReceived:
-    """Give the message that a raw mail holds; raise `ParseError` where the bytes have no header at all."""
+) -> tuple[Event, ...]:
+    """Give what a raw mail holds: a message, or what a report says of one of ours.
+
+    Raises `ParseError` where the bytes have no header at all.
+    """
     lines = opened(raw)
     problem, head = "", Part(raw=lines, fields=(), start=0, end=len(lines))
     try:
@@ -103,23 +108,24 @@ def parse_mail(
     if problem:
         whole = Attachment(name="message.eml", media_type="message/rfc822", size=len(raw), content=raw)
         body = Body(text=UNREADABLE, attachments=(whole,))
-    return _event(head, body, problem, settings=settings, received_at=received_at, envelope=envelope)
+    return _events(head, body, problem, settings=settings, received_at=received_at, envelope=envelope)
 
 
-def told_apart(event: MessageReceived) -> MessageReceived:
-    """Give a mail whose Message-ID another mail has already as a second one, flagged.
+def trimmed(event: MessageReceived, answered: str) -> MessageReceived:
+    """Give a mail without what it repeats, unmarked, of the text that it answers; that stays in `sections`."""
+    before = tuple(Section(*one) for one in event.detail.get("sections", ())) or (Section("reply", event.text),)
+    sections = unrepeated(before, answered)
+    if sections == before:
+        return event
+    detail = event.detail | {"sections": [[one.kind, one.text] for one in sections]}
+    return evolve(event, text=words_of(sections), detail=detail)
 
-    Two copies of one mail have the same `fingerprint` in their detail; whoever finds that they differ keeps both.
-    """
-    external = f"{event.external_id}#{event.detail['fingerprint'][:16]}"
-    return evolve(event, external_id=external, detail=event.detail | {"same_id_as": event.external_id})
 
-
-def _event(
+def _events(
     head: Part, body: "Body", problem: str, *, settings: EmailSettings, received_at: datetime, envelope: Envelope | None
-) -> MessageReceived:
+) -> tuple[Event, ...]:
     sender, doubt = find_sender(head)
-    verdict = attest(head, sender, settings.authserv_id)
+    verdict = attest(head, sender, settings)
     doubt = doubt or ("failed" if verdict.is_failed else "")
     subject = readable(head.first("subject"))
     author, sections = _author(body, head, subject, sender, settings)
@@ -141,25 +147,56 @@ def _event(
         "attested_by": verdict.by,
         "review": "" if problem else _REVIEWS.get(doubt, ""),
         "sections": [[one.kind, one.text] for one in sections] if {one.kind for one in sections} - {"reply"} else [],
-        "fingerprint": _fingerprint(head, sender, body),
         "unreadable": problem,
     }
-    return MessageReceived(
+    told = {key: value for key, value in (_told(mail, kind) | detail | report).items() if value}
+    references = tuple(dict.fromkeys((*reported, *answers)))
+    # What a report in a forged name says of our mails is looked at first, as all that is in doubt.
+    if kind.name in REPORTED and not problem and doubt != "failed":
+        told |= {"subject": subject}
+        text = words_of(sections)
+        noted = _noted(head, kind, text=text, told=told, references=references, received_at=received_at)
+        status = status_of(noted, settings)
+        return (noted, status) if status else (noted,)
+    external = external_id(head)
+    return (
+        MessageReceived(
+            external_id=external,
+            hint=_hint(None if doubt or problem else author, kind, verdict.trust, received_at),
+            at=received_at,
+            text=words_of(sections),
+            html=body.html,
+            subject=subject,
+            thread=external,
+            references=references,
+            attachments=body.attachments,
+            is_automatic=kind.name != "human",
+            detail=told,
+            participants=tuple(Claim("email", one, Trust.ASSERTED) for one in told.get("participants", ())),
+            review=told.get("review", ""),
+            fingerprint=_fingerprint(head, sender, body),
+        ),
+    )
+
+
+def _noted(
+    head: Part, kind: Kind, *, text: str, told: dict[str, Any], references: tuple[str, ...], received_at: datetime
+) -> Noted:
+    """Give what a report says as a line of the conversation of the mail that it is about."""
+    name, said = sentences(kind.name, told.get("report", ()))
+    return Noted(
         external_id=external_id(head),
-        hint=_hint(None if doubt or problem else author, kind, verdict.trust, received_at),
+        kind=name,
         at=received_at,
-        text=words_of(sections),
-        html=body.html,
-        subject=subject,
-        references=tuple(dict.fromkeys((*reported, *answers))),
-        attachments=body.attachments,
-        is_automatic=kind.name != "human",
-        detail={key: value for key, value in (_told(mail, kind) | detail | report).items() if value},
+        text=said or text,
+        detail=told | {"text": text},
+        references=references,
     )
 
 
 def _told(mail: Mail, kind: Kind) -> dict[str, Any]:
     """Give what the header tells beside the fields of a message."""
+    is_asked = mail.settings.automatic_answer is not None and kind.name == "human"
     return {
         "class": kind.name,
         "why": kind.why,
@@ -167,6 +204,7 @@ def _told(mail: Mail, kind: Kind) -> dict[str, Any]:
         "passed_on_for": mail.author.address if mail.author and mail.is_passed_on else "",
         "participants": participants(mail.head, mail.settings),
         "date": readable(mail.head.first("date"))[:100],
+        "no_automatic_answer": sign_against_answer(mail) if is_asked else "",
         "confirmation": confirmation(mail) if kind.name == "confirmation" else {},
     }
 

@@ -1,13 +1,12 @@
 """What another program reports on a mail of ours: not delivered, displayed, complained about."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from convsdk.channels.email.mime import Part, PastLimitError, one_line, plain, read_head
+from convsdk.channels.email.mime import Part, PastLimitError, message_ids, one_line, plain, read_head
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.channels.email.threads import message_ids
-from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
+from convsdk.core.events import DeliveryStatus, Noted, StatusChanged
 from convsdk.core.model import Claim, Trust
 
 _MACHINE = {"message/delivery-status", "message/disposition-notification", "message/feedback-report"}
@@ -15,6 +14,7 @@ _RETURNED = {"message/rfc822", "text/rfc822-headers", "message/rfc822-headers"}
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _MOST_GROUPS = 100
 _LONGEST = 500
+_MOST_LINES = 20
 _TOLD = {"final-recipient", "action", "status", "diagnostic-code", "disposition", "feedback-type", "original-rcpt-to"}
 _TOLD |= {"original-recipient"}
 _STATUS = re.compile(r"(?<![\d.])[245]\.\d{1,3}\.\d{1,3}(?![\d.])")
@@ -28,13 +28,13 @@ _GONE = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.2.1", "5.1.10"}
 _STRONGEST_FIRST = (DeliveryStatus.FAILED, DeliveryStatus.READ, DeliveryStatus.DELIVERED)
 
 
-def status_of(mail: MessageReceived, settings: EmailSettings) -> StatusChanged | None:
-    """Give how far a message of ours has come, as far as `mail` is a report that says so; else None.
+def status_of(noted: Noted, settings: EmailSettings) -> StatusChanged | None:
+    """Give how far a message of ours has come, as far as a report says so; else None.
 
     A delay says nothing new: the server goes on trying. A bounce in words alone says nothing that a program can read.
     """
-    message = next(filter(settings.is_own_id, mail.references), "")
-    groups = mail.detail.get("report", []) if mail.detail["class"] in {"bounce", "disposition"} else []
+    message = next(filter(settings.is_own_id, noted.references), "")
+    groups = noted.detail.get("report", []) if noted.detail["class"] in {"bounce", "disposition"} else []
     told = {status: group for group in reversed(groups) if (status := _reported(group))}
     status = next((one for one in _STRONGEST_FIRST if one in told), None)
     if status is None or not message:
@@ -43,9 +43,9 @@ def status_of(mail: MessageReceived, settings: EmailSettings) -> StatusChanged |
     is_failed = status is DeliveryStatus.FAILED
     address = group.get("original-recipient") or group.get("final-recipient", "")
     return StatusChanged(
-        external_id=f"{mail.external_id}/status",
+        external_id=f"{noted.external_id}/status",
         status=status,
-        at=mail.at,
+        at=noted.at,
         messages=(message,),
         error=one_line(f"{group.get('status', '')} {group.get('diagnostic-code', '')}") if is_failed else "",
         unreachable=Claim("email", address, Trust.CHANNEL) if is_failed and address and _is_gone(group) else None,
@@ -82,6 +82,44 @@ def read_report(parts: Sequence[Part], settings: EmailSettings) -> tuple[dict[st
         if part.media_type in _RETURNED:
             ids += [one for head in _heads(part.content()) for one in _ids(head, settings)]
     return ({"report": [one for one in told if one]} if any(told) else {}), tuple(dict.fromkeys(ids))
+
+
+def sentences(kind: str, report: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    """Give what a report of the sort `kind` is about, in one word, and what it says for people, one line for each."""
+    lines = [_SAID[kind](one) for one in report if one.keys() & {"action", "disposition", "feedback-type"}]
+    actions = {one.get("action", "").lower() for one in report} - {""}
+    name = kind if kind != "bounce" or "failed" in actions or not actions else _WORDS.get(min(actions), (kind, ""))[0]
+    return name, "\n".join(lines[:_MOST_LINES])
+
+
+def _bounced(one: Mapping[str, str]) -> str:
+    action = one.get("action", "").lower()
+    said = _WORDS.get(action, ("", f"{action} for"))[1]
+    why = " ".join(filter(None, (one.get("diagnostic-code", ""), f"({one['status']})" if "status" in one else "")))
+    return f"{said} {one.get('final-recipient', 'somebody')}{': ' if why else ''}{why}"
+
+
+def _disposed(one: Mapping[str, str]) -> str:
+    # `manual-action/MDN-sent-manually; displayed`
+    return f"{one.get('disposition', '').rpartition(';')[2].strip()} by {one.get('final-recipient', 'somebody')}"
+
+
+def _complained(one: Mapping[str, str]) -> str:
+    return f"{one.get('original-rcpt-to', 'somebody')} complained about it: {one.get('feedback-type', 'abuse')}"
+
+
+_WORDS = {
+    "failed": ("bounce", "not delivered to"),
+    "delayed": ("delay", "still on its way to"),
+    "delivered": ("delivery", "delivered to"),
+    "relayed": ("delivery", "passed on, without further news, for"),
+    "expanded": ("delivery", "passed on to several for"),
+}
+_SAID: Mapping[str, Callable[[Mapping[str, str]], str]] = {
+    "bounce": _bounced,
+    "disposition": _disposed,
+    "feedback": _complained,
+}
 
 
 def _ids(head: Part, settings: EmailSettings) -> Iterator[str]:

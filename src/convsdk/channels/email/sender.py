@@ -6,6 +6,7 @@ read two different senders, there is none.
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 
@@ -34,6 +35,10 @@ _RESULT_END = re.compile(r"\s*+(?:;|\Z)")
 _COMMENT_MARK = re.compile(rf"{_QUOTED}|\\.|[()]", re.DOTALL)
 
 _ADDRESS_TOKEN = re.compile(rf'{_QUOTED}|<[^<>]*+>|\\.|[^"<\\,;:]++|.', re.DOTALL)
+
+
+Result = tuple[str, str, dict[str, str]]
+"""What one check came to: its method, the result, and its properties."""
 
 
 @frozen
@@ -70,10 +75,18 @@ def find_original(head: Part, settings: EmailSettings) -> Sender | None:
 
 def participants(head: Part, settings: EmailSettings) -> list[str]:
     """Give who else a mail went to, without the business's own addresses; at most a hundred."""
-    pieces = (piece for name in ("to", "cc") for value in head.all(name) for piece in _pieces(value))
-    mailboxes = map(read_mailbox, islice(pieces, _MOST_READ))
-    others = {one.key: one.address for one in mailboxes if one and not settings.is_own(one.address)}
+    others = {one.key: one.address for one in _addressed(head) if not settings.is_own(one.address)}
     return list(islice(others.values(), _MAX_PARTICIPANTS))
+
+
+def is_addressed(head: Part, settings: EmailSettings) -> bool:
+    """Say whether a mail names an address of the business in To or Cc."""
+    return any(settings.is_own(one.address) for one in _addressed(head))
+
+
+def _addressed(head: Part) -> Iterator[Sender]:
+    pieces = (piece for name in ("to", "cc") for value in head.all(name) for piece in _pieces(value))
+    return filter(None, map(read_mailbox, islice(pieces, _MOST_READ)))
 
 
 def _pieces(value: str) -> list[str]:
@@ -162,22 +175,23 @@ class Verdict:
     is_failed: bool = False
 
 
-def attest(head: Part, sender: Sender | None, authserv_id: str) -> Verdict:
+def attest(head: Part, sender: Sender | None, settings: EmailSettings) -> Verdict:
     """Give how well the From address is attested.
 
-    Only the topmost Authentication-Results of `authserv_id` counts: whoever sends a mail can put others below it.
+    Only the topmost Authentication-Results of `authserv_id` counts: whoever sends a mail can put others below it. What
+    a trusted sealer saw goes before what the mail is now, which a forwarder may have changed (RFC 8617).
     """
-    if sender is None or not authserv_id:
+    if sender is None or not settings.authserv_id:
         return Verdict()
-    domain = sender.key.rpartition("@")[2]
-    results = next(
-        (found for found in map(_results, head.all("authentication-results")) if found[0] == authserv_id.lower()), None
+    name, domain = settings.authserv_id.lower(), sender.key.rpartition("@")[2]
+    _, results = next(
+        (one for one in map(read_results, head.all("authentication-results")) if one[0] == name), ("", [])
     )
-    if results is None:
-        return Verdict()
-    if any(method == "dmarc" and result == "fail" for method, result, _ in results[1]):
+    if sealer := _sealer(results, domain, settings):
+        return Verdict(trust=Trust.CHANNEL, by=f"arc of {sealer}")
+    if any(method == "dmarc" and result == "fail" for method, result, _ in results):
         return Verdict(is_failed=True)
-    for method, result, properties in results[1]:
+    for method, result, properties in results:
         if result != "pass":
             continue
         if method == "dmarc" and _domain(properties.get("header.from", "")) == domain:
@@ -189,11 +203,20 @@ def attest(head: Part, sender: Sender | None, authserv_id: str) -> Verdict:
     return Verdict()
 
 
+def _sealer(results: Sequence[Result], domain: str, settings: EmailSettings) -> str:
+    """Give the trusted sealer that saw DMARC pass for `domain`, or nothing."""
+    for method, result, properties in results:
+        sealer, seen = (_domain(properties.get(f"header.{name}", "")) for name in ("d", "from"))
+        if (method, result, seen) == ("arc", "pass", domain) and settings.trusts_sealer(sealer):
+            return sealer
+    return ""
+
+
 def _domain(text: str) -> str:
     return (EmailAddress().canonical(f"x@{text}") or "").rpartition("@")[2]
 
 
-def _results(value: str) -> tuple[str, list[tuple[str, str, dict[str, str]]]]:
+def read_results(value: str) -> tuple[str, list[Result]]:
     """Give the authserv-id and (method, result, properties) of each result (RFC 8601, 2.2); none where malformed.
 
     What is malformed keeps its name: skipped, it would make room for the results that a sender put below it.
@@ -203,7 +226,7 @@ def _results(value: str) -> tuple[str, list[tuple[str, str, dict[str, str]]]]:
     name = (authority.split() or [""])[0].strip('"').lower()
     if text is None:
         return name, []
-    found: list[tuple[str, str, dict[str, str]]] = []
+    found: list[Result] = []
     position, is_new = 0, True
     while position < len(rest):
         match = _RESULT.match(rest, position)

@@ -1,20 +1,28 @@
-"""How an e-mail channel sends: the settings of each way (`by`), and those of its automatic answer."""
+"""How an e-mail channel sends: the settings of each way (`by`)."""
 
 import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, le, matches_re, max_len, min_len
+from attrs.validators import ge, gt, le, matches_re
 
 from convsdk.core.ports import Secret
 
 if TYPE_CHECKING:
     from attrs import Attribute
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_PORTS = {"starttls": 587, "tls": 465, "plain": 25}
+_PORTS = {"starttls": 587, "implicit": 465, "none": 25}
 _HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
 _REGION = r"[a-z]{2}(-[a-z]+)+-\d{1,2}"
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host` is this machine, so that nobody is on the way to it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_host(_: object, attribute: "Attribute[str]", value: str) -> None:
@@ -31,41 +39,41 @@ def _is_given(_: object, attribute: "Attribute[Secret]", value: Secret) -> None:
 class SmtpSending:
     """Sends through a mail server (RFC 5321), the business's own or a provider's.
 
-    `security`: `starttls` (RFC 3207) refuses a server that offers none, `tls` speaks TLS from the start (RFC 8314),
-    `plain` encrypts nothing. None: `starttls`, and `plain` to this machine. `port` 0 is the usual one of the three:
-    587, 465, 25. `ca_file` holds the certificates of who signs the server's, in PEM, in place of the well-known ones.
-    At most `connections` are open at once, one that is not used for `idle_s` seconds is closed, and an answer is
-    waited for up to `timeout_s` seconds. `greeting` is the name given in EHLO; empty: this machine's.
+    `tls`: "starttls" (RFC 3207) refuses a server that offers none, "implicit" speaks TLS from the start (RFC 8314),
+    "none" encrypts nothing. None: "starttls", and "none" to this machine. `port` 0 is the usual one of the three: 587,
+    465, 25. `ca_file` holds the certificates of who signs the server's, in PEM, in place of the well-known ones. At
+    most `connections` are open at once, one that is not used for `idle_s` is closed, and `timeout_s` is how long the
+    server may say nothing (five times as long behind a mail). `greeting` is the name in EHLO; empty: this machine's.
     """
 
     by: ClassVar[str] = "smtp"
 
     host: str = field(validator=_is_host)
     port: int = field(default=0, validator=[ge(0), le(65_535)])
-    security: Literal["starttls", "tls", "plain"] | None = None
-    username: str = ""
-    password: Secret | None = None
+    tls: Literal["implicit", "starttls", "none"] | None = None
+    user: str = ""
+    password: Secret = field(default=Secret(""))
     ca_file: str = ""
-    greeting: str = ""
+    greeting: str = field(default="", validator=matches_re(r"[A-Za-z0-9.:\[\]-]{0,253}"))
     connections: int = field(default=4, validator=[ge(1), le(100)])
     idle_s: float = field(default=20.0, validator=gt(0))
     timeout_s: float = field(default=60.0, validator=gt(0))
 
     def __attrs_post_init__(self) -> None:
-        if bool(self.username) != bool(self.password):
-            raise ValueError("password and username belong together: give both, or neither")
-        if self.password and self.secured_by == "plain" and self.host not in _LOOPBACK:
-            raise ValueError("security: the password would go in the clear: take 'starttls' or 'tls'")
+        if bool(self.user) != bool(self.password):
+            raise ValueError("password and user belong together: give both, or neither")
+        if self.password and self.tls_used == "none" and not is_loopback(self.host):
+            raise ValueError('tls: anybody on the way would read the password: take "starttls" or "implicit"')
 
     @property
-    def secured_by(self) -> Literal["starttls", "tls", "plain"]:
-        """Give how the connection is secured."""
-        return self.security or ("plain" if self.host in _LOOPBACK else "starttls")
+    def tls_used(self) -> Literal["implicit", "starttls", "none"]:
+        """Give how the connection is encrypted."""
+        return self.tls or ("none" if is_loopback(self.host) else "starttls")
 
     @property
-    def at_port(self) -> int:
+    def port_used(self) -> int:
         """Give the port that is connected to."""
-        return self.port or _PORTS[self.secured_by]
+        return self.port or _PORTS[self.tls_used]
 
 
 @frozen(kw_only=True)
@@ -107,12 +115,3 @@ class SesSending:
 
 Sending = SmtpSending | MailgunSending | PostmarkSending | SesSending
 """One way to send; `by` is its name."""
-
-
-@frozen(kw_only=True)
-class AutomaticAnswer:
-    """What people are told at once when they write, until `again_after_days` have passed not a second time."""
-
-    text: str = field(validator=min_len(1))
-    subject: str = field(default="", validator=max_len(200))
-    again_after_days: int = field(default=7, validator=ge(1))

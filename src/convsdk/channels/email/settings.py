@@ -2,16 +2,16 @@
 
 import re
 from functools import cached_property
-from ipaddress import ip_address
 from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 from attrs.validators import and_, gt, le, max_len, min_len
 
 from convsdk.channels.email.body import REPLY_LINE, is_own_line
-from convsdk.channels.email.sending import AutomaticAnswer, Sending
+from convsdk.channels.email.incoming import Source
+from convsdk.channels.email.sending import Sending, is_loopback
 from convsdk.core.identifiers import EmailAddress
-from convsdk.core.ports import Secret
+from convsdk.core.ports import AutomaticAnswer, Secret
 
 # A server may log out who says nothing for half an hour.
 _MOST_S = 29 * 60.0
@@ -33,6 +33,12 @@ def _is_address(_: object, attribute: "Attribute[Any]", value: str | tuple[str, 
             )
 
 
+def _are_domains(_: object, attribute: "Attribute[Any]", value: tuple[str, ...]) -> None:
+    for domain in value:
+        if _email.canonical(f"x@{domain}") is None:
+            raise ValueError(f"{attribute.name}: {domain!r} is no domain: write one such as 'lists.shop.example'")
+
+
 def _is_address_or_empty(_: object, attribute: "Attribute[Any]", value: str) -> None:
     if value:
         _is_address(_, attribute, value)
@@ -41,13 +47,6 @@ def _is_address_or_empty(_: object, attribute: "Attribute[Any]", value: str) -> 
 def _is_reply_line(_: object, __: object, value: str) -> None:
     if value and not is_own_line(value):
         raise ValueError(f"reply_line: {value!r} would not be known again: write words between ##- and -##")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _has_no_line_end(_: object, attribute: "Attribute[Any]", value: str | Secret) -> None:
@@ -91,7 +90,7 @@ class ImapSettings:
     def __attrs_post_init__(self) -> None:
         if sum(map(bool, (self.password, self.token, self.token_file))) != 1:
             raise ValueError("imap: give one of password, token and token_file")
-        if self.tls == "none" and not _is_loopback(self.host):
+        if self.tls == "none" and not is_loopback(self.host):
             raise ValueError('imap: without TLS, anybody on the way reads the password: tls = "none" is for 127.0.0.1')
         if (self.done == "move") != bool(self.move_to) or self.move_to == self.folder:
             raise ValueError('imap: done = "move" and move_to, another folder than folder, go together')
@@ -110,17 +109,21 @@ class EmailSettings:
     `relays` are those of its own addresses that send for others (a contact form, a group that forwards): their mail
     is from whom its Reply-To or X-Original-From names. `authserv_id` is the name by which the business's own mail
     server signs Authentication-Results (RFC 8601), the only one that is believed. Empty: none is, and each sender is
-    only asserted.
+    only asserted. `trusted_sealers` are the domains of forwarders that are believed in what they saw of a mail before
+    they changed it (ARC, RFC 8617). `source` is who posts mail over HTTP; None: it comes by SMTP, LMTP, IMAP or from
+    a file.
 
     `sending` is how it answers; None: it does not. Mail goes out from `sender` (empty: `address`) under `name`, and
     begins with `reply_line`, below which an answer is known to be quoted. `automatic_answer` is what people are told
     at once. `imap` is a mailbox to read: all mail in it is the channel's, whatever address it was sent to.
     """
 
-    address: str = field(validator=_is_address)
+    address: str = field(validator=_is_address, metadata={"example": "inbound@channel.example"})
     own: tuple[str, ...] = field(default=(), validator=_is_address)
     relays: tuple[str, ...] = field(default=(), validator=_is_address)
     authserv_id: str = ""
+    trusted_sealers: tuple[str, ...] = field(default=(), validator=_are_domains)
+    source: Source | None = None
     name: str = field(default="", validator=max_len(100))
     sender: str = field(default="", validator=_is_address_or_empty)
     reply_line: str = field(default=REPLY_LINE, validator=_is_reply_line)
@@ -154,6 +157,10 @@ class EmailSettings:
         """Say whether `address` is the business's: the inbound one, with a reply token or without, or another."""
         key = key_of(address)
         return key in self._own_keys or self._reply_address.fullmatch(key) is not None
+
+    def trusts_sealer(self, domain: str) -> bool:
+        """Say whether what the ARC sealer `domain` saw of a mail is believed."""
+        return f"x@{domain}" in {_email.canonical(f"x@{one}") for one in self.trusted_sealers}
 
     def is_relay(self, address: str) -> bool:
         """Say whether mail from `address` speaks for somebody else."""

@@ -3,14 +3,12 @@
 import hashlib
 import re
 
-from convsdk.channels.email.mime import Part, plain
+from convsdk.channels.email.mime import Part, message_ids, plain
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.ports import Envelope
 
-_MAX_ID = 255
 _MAX_REFERENCES = 100
 _TRACE = re.compile(r"received|return-path|delivered-to|authentication-results|x-.*|arc-.*")
-_MESSAGE_ID = re.compile(r"<([^<>]++)>")
 _ADDRESSED = ("delivered-to", "x-original-to", "to", "cc")
 
 
@@ -25,15 +23,6 @@ def external_id(head: Part) -> str:
             digest.update(f"{name}:{' '.join(value.split())}\n".encode("utf-8", "surrogateescape"))
     digest.update(head.raw[head.start : head.end].replace(b"\r\n", b"\n"))
     return f"sha256:{digest.hexdigest()}"
-
-
-def message_ids(value: str) -> list[str]:
-    """Give the ids in a raw value, each in angle brackets, without blanks and controls."""
-    text = plain(value)
-    bare = text.split()
-    ids = _MESSAGE_ID.findall(text) or (bare if len(bare) == 1 else [])
-    cleaned = ("".join(c for c in one.strip("<>") if c.isprintable() and not c.isspace()) for one in ids)
-    return [f"<{one}>" for one in cleaned if one and len(one) <= _MAX_ID]
 
 
 def answered(head: Part, envelope: Envelope | None, settings: EmailSettings) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import hmac
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from http import HTTPStatus
 from typing import ClassVar
 
 import httpx
@@ -25,7 +24,7 @@ from convsdk.core.events import Event, Identified
 from convsdk.core.identifiers import EmailAddress, IdentifierKind, MessagingId
 from convsdk.core.model import Claim, Identifier, IdentityHint, Trait, Trust
 from convsdk.core.ports import Capabilities, Channel, Check, Outbound, Receipt, Request, Response
-from convsdk.errors import Forbidden, PermanentError, TransientError
+from convsdk.errors import Forbidden, TransientError, UncertainError
 from convsdk.hookspecs import Context, hookimpl
 
 __all__ = [
@@ -40,8 +39,6 @@ __all__ = [
 
 _SIGNATURE_HEADER = "X-Hub-Signature-256"
 _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
-# What keeps a profile back: no consent, another app's person, a permission that is missing.
-_WITHHELD = {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
 
 
 class MessengerChannel(Channel):
@@ -160,11 +157,11 @@ class MessengerChannel(Channel):
         if response.is_success:
             return read_profile(response.content, who, self.platform, at=at)
         error = self._graph.error(response)
-        if isinstance(error, PermanentError):
-            if response.status_code in _WITHHELD:
-                return None
+        if isinstance(error, UncertainError):
+            raise TransientError(str(error))
+        if isinstance(error, TransientError) or self._graph.is_disconnected(error):
             raise error
-        raise error if isinstance(error, TransientError) else TransientError(str(error))
+        return None  # no consent, another app's person, a field that needs a permission: it stays unknown
 
     def checks(self) -> Sequence[httpx.Request]:
         return self._setup.requests()
@@ -173,7 +170,7 @@ class MessengerChannel(Channel):
         return tuple(self._setup.judge(responses))
 
     def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:
-        return self._setup.subscriptions(callback)
+        return tuple(self._setup.subscriptions(callback))
 
     @property
     def _graph(self) -> Graph:

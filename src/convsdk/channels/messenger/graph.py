@@ -48,7 +48,10 @@ class Graph:
     def post(
         self, path: str, content: Mapping[str, Any], *, sender: str, file: File | None = None, boundary: str = ""
     ) -> httpx.Request:
-        """Give the request that posts `content` for the page or account `sender`, with a `file` as form data."""
+        """Give the request that posts `content`, with a `file` as form data.
+
+        For the page or account `sender`; with an empty one, for the app itself.
+        """
         token = self.token(sender)
         content = {**content, "appsecret_proof": self._proof(token)}
         headers = _authorization(token)
@@ -73,26 +76,18 @@ class Graph:
 
         https://developers.facebook.com/docs/graph-api/batch-requests
         """
-        content = {"batch": operations, "include_headers": False}
-        token = Secret(f"{self.settings.app_id}|{self.settings.app_secret.reveal()}")
-        headers = _authorization(token) | {"content-type": "application/json"}
-        return httpx.Request("POST", self._url(""), headers=headers, content=json.dumps(content))
+        return self.post("", {"batch": operations, "include_headers": False}, sender="")
 
-    def operation(self, method: str, path: str, sender: str = "", **fields: str) -> dict[str, Any]:
-        """Give an operation for `batch`; for the page or account `sender`, or else for the app."""
-        if sender:
-            token = self.token(sender)
-            fields = {**fields, "access_token": token.reveal(), "appsecret_proof": self._proof(token)}
-        if method == "GET":
-            return {"method": method, "relative_url": f"{self.settings.api_version}/{path}?{urlencode(fields)}"}
-        return {
-            "method": method,
-            "relative_url": f"{self.settings.api_version}/{path}",
-            "body": urlencode(fields),
-        }
+    def reading(self, path: str, sender: str = "", **query: str) -> dict[str, Any]:
+        """Give an operation for `batch` that reads; for the page or account `sender`, or else for the app."""
+        token = self.token(sender)
+        query = {**query, "access_token": token.reveal(), "appsecret_proof": self._proof(token)}
+        return {"method": "GET", "relative_url": f"{self.settings.api_version}/{path}?{urlencode(query)}"}
 
     def token(self, sender: str) -> Secret:
-        """Give the access token of a page or account; raise `PermanentError` where the settings have none."""
+        """Give the access token of a page or account, with a blank the app's; `PermanentError` where there is none."""
+        if not sender:
+            return Secret(f"{self.settings.app_id}|{self.settings.app_secret.reveal()}")
         if sender not in self.settings.tokens:
             raise PermanentError(
                 f"channel {self.channel!r} has no token of {sender!r}, so nothing is sent from there: "
@@ -138,6 +133,11 @@ class Graph:
         if response.is_server_error:
             return UncertainError(f"{told}: look into the conversation before you send it again")
         return PermanentError(f"{told}: correct graph_url, or what stands between", code=str(status))
+
+    def is_disconnected(self, error: Exception) -> bool:
+        """Say whether an error is about the access token, so that nothing works until there is a new one."""
+        code = (error.code or "" if isinstance(error, PermanentError) else "").partition("/")[0]
+        return code.isdecimal() and int(code) in _TOKEN
 
     def masked(self, text: str) -> str:
         """Give `text` without the channel's secrets: Meta quotes a token that it does not understand."""

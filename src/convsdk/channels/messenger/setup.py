@@ -28,33 +28,26 @@ class Setup:
         app = self.graph.settings.app_id
         if not app:
             return ()
-        asked = [self.graph.operation("GET", f"{app}/subscriptions")]
+        asked = [self.graph.reading(f"{app}/subscriptions")]
         for sender, token in self.graph.settings.tokens.items():
-            asked.append(self.graph.operation("GET", "debug_token", input_token=token.reveal()))
-            asked.append(self.graph.operation("GET", f"{self._node(sender)}/subscribed_apps", sender))
+            asked.append(self.graph.reading("debug_token", input_token=token.reveal()))
+            asked.append(self.graph.reading(f"{self._node(sender)}/subscribed_apps", sender))
         return (self.graph.batch(asked),)
 
-    def subscriptions(self, callback: str) -> tuple[httpx.Request, ...]:
+    def subscriptions(self, callback: str) -> Iterator[httpx.Request]:
         """Give the requests that subscribe the pages and, with the address of its webhook, the app."""
         settings = self.graph.settings
-        wanted = [
-            self.graph.operation(
-                "POST",
-                f"{self._node(sender)}/subscribed_apps",
-                sender,
-                subscribed_fields=",".join(self.platform.page_fields),
-            )
-            for sender in settings.tokens
-        ]
-        if callback:
+        fields = {"subscribed_fields": ",".join(self.platform.page_fields)}
+        if callback and settings.app_id:
             app = {
                 "object": self.platform.object,
                 "callback_url": callback,
                 "fields": ",".join(self.platform.fields),
                 "verify_token": settings.verify_token.reveal(),
             }
-            wanted.append(self.graph.operation("POST", f"{settings.app_id}/subscriptions", **app))
-        return (self.graph.batch(wanted),) if wanted and settings.app_id else ()
+            yield self.graph.post(f"{settings.app_id}/subscriptions", app, sender="")
+        for sender in settings.tokens:
+            yield self.graph.post(f"{self._node(sender)}/subscribed_apps", fields, sender=sender)
 
     def judge(self, responses: Sequence[httpx.Response]) -> Iterator[Check]:
         """Give what is right and what is not, by the answers to `requests`."""
@@ -90,7 +83,9 @@ class Setup:
             return
         yield Check(what=f"{what}, at {found.get('callback_url', 'an address that it keeps to itself')}", is_right=True)
         has = {one if isinstance(one, str) else one.get("name") for one in _items(found.get("fields"))}
-        yield _complete(f"the app's subscription to {self.platform.object!r}", self.platform.fields, has, remedy)
+        yield _complete(
+            f"the app's subscription to {self.platform.object!r}", "field", self.platform.fields, has, remedy
+        )
 
     def _judge_token(self, sender: str, answer: dict[str, Any]) -> Iterator[Check]:
         what = f"the token of {sender} is valid"
@@ -115,7 +110,7 @@ class Setup:
             )
         remedy = "let the app ask for them when the page is connected (Facebook Login), and make a new token"
         has = set(map(str, _items(said.get("scopes"))))
-        yield _complete(f"the permissions of the token of {sender}", self.platform.permissions, has, remedy)
+        yield _complete(f"the token of {sender}", "permission", self.platform.permissions, has, remedy)
 
     def _judge_page(self, sender: str, answer: dict[str, Any]) -> Iterator[Check]:
         what = f"{sender} is subscribed to the app"
@@ -128,7 +123,7 @@ class Setup:
         yield Check(what=what, is_right=found is not None, remedy=remedy)
         if found is not None:
             has = set(map(str, _items(found.get("subscribed_fields"))))
-            yield _complete(f"the subscription of {sender}", self.platform.page_fields, has, remedy)
+            yield _complete(f"the subscription of {sender}", "field", self.platform.page_fields, has, remedy)
 
     def _failed(self, what: str, answer: dict[str, Any]) -> Check:
         error = answer.get("error")
@@ -142,11 +137,11 @@ class Setup:
         return sender if self.platform.object == "page" else "me"
 
 
-def _complete(what: str, wanted: Sequence[str], has: Iterable[object], remedy: str) -> Check:
+def _complete(what: str, noun: str, wanted: Sequence[str], has: Iterable[object], remedy: str) -> Check:
     missing = [one for one in wanted if one not in set(has)]
     if not missing:
-        return Check(what=f"{what} is complete" if "subscription" in what else f"{what} are complete", is_right=True)
-    return Check(what=f"{what} lack {', '.join(missing)}", is_right=False, remedy=remedy)
+        return Check(what=f"{what} has every {noun}", is_right=True)
+    return Check(what=f"{what} lacks {', '.join(missing)}", is_right=False, remedy=remedy)
 
 
 def _end(expires_at: object) -> str:

@@ -59,7 +59,7 @@ def told(response: httpx.Response) -> Mapping[str, Any]:
     """Give the JSON object of an answer; an empty one where there is none."""
     try:
         found = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested without end
         return {}
     return found if isinstance(found, dict) else {}
 

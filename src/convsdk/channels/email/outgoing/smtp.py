@@ -5,6 +5,7 @@ server says so. Needs the extra `email`.
 """
 
 import asyncio
+import base64
 import contextlib
 import re
 import ssl
@@ -25,6 +26,8 @@ _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
 _GO_ON = 354
 _DONE = 250
 _FIRST_PERMANENT = 500
+# A server may look at a mail before it answers: RFC 5321, 4.5.3.2, gives it ten minutes, and a command five or two.
+_PATIENCE = 5
 _DOT = re.compile(rb"^\.", re.MULTILINE)
 
 
@@ -53,12 +56,22 @@ class _Lines:
         self.idle.append(_Line(client, self.loop.call_later(idle_s, client.close)))
 
 
+@contextlib.contextmanager
+def _closing(client: aiosmtplib.SMTP) -> Iterator[None]:
+    """Close a connection on which something went wrong: nobody knows what the server waits for."""
+    try:
+        yield
+    except BaseException:
+        client.close()
+        raise
+
+
 class Relay:
     """The mail server that takes what a channel sends."""
 
     def __init__(self, sending: SmtpSending) -> None:
         self._sending = sending
-        self._where = f"mail server {sending.host}:{sending.at_port}"
+        self._where = f"mail server {sending.host}:{sending.port_used}"
         self._lines: _Lines | None = None
 
     async def send(self, letter: Letter) -> Receipt:
@@ -71,11 +84,8 @@ class Relay:
         async with lines.slots:
             with self._told():
                 client = await self._begun(lines, letter)
-                try:
+                with _closing(client):
                     await self._handed_over(client, letter)
-                except BaseException:
-                    client.close()
-                    raise
             lines.keep(client, self._sending.idle_s)
         return Receipt()
 
@@ -102,33 +112,28 @@ class Relay:
             line = lines.idle.pop()
             if not line.take():
                 continue
-            try:
+            # The server has closed it, or takes no second mail: a new one will tell.
+            with contextlib.suppress(aiosmtplib.SMTPException, OSError), _closing(line.client):
                 await self._mail_from(line.client, letter)
                 return line.client
-            except (aiosmtplib.SMTPException, OSError):
-                # The server has closed it, or takes no second mail: a new one will tell.
-                line.client.close()
         client = await self._connected()
-        try:
+        with _closing(client):
             await client.ehlo()
             await self._mail_from(client, letter)
-        except BaseException:
-            client.close()
-            raise
         return client
 
     async def _connected(self) -> aiosmtplib.SMTP:
         sending = self._sending
         client = aiosmtplib.SMTP(
             hostname=sending.host,
-            port=sending.at_port,
-            username=sending.username or None,
+            port=sending.port_used,
+            username=sending.user or None,
             password=sending.password.reveal() if sending.password else None,
             local_hostname=sending.greeting or None,
             timeout=sending.timeout_s,
-            use_tls=sending.secured_by == "tls",
-            start_tls=sending.secured_by == "starttls",
-            tls_context=self._tls() if sending.secured_by != "plain" else None,
+            use_tls=sending.tls_used == "implicit",
+            start_tls=sending.tls_used == "starttls",
+            tls_context=self._tls() if sending.tls_used != "none" else None,
         )
         await client.connect()
         return client
@@ -163,7 +168,7 @@ class Relay:
             raise aiosmtplib.SMTPDataError(begun.code, begun.message)
         try:
             client.protocol.write(_DOT.sub(b"..", letter.raw) + b".\r\n")
-            answer = await client.protocol.read_response(timeout=self._sending.timeout_s)
+            answer = await client.protocol.read_response(timeout=_PATIENCE * self._sending.timeout_s)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise UncertainError(
                 f"{self._where} did not say whether it took the mail to {letter.recipient} ({self._words(error)}): "
@@ -182,7 +187,7 @@ class Relay:
         except (aiosmtplib.SMTPException, OSError) as error:
             raise TransientError(
                 f"{self._where} cannot be used ({self._words(error)}): nothing was sent, and it is tried again; check "
-                "host, port, security and username"
+                "host, port, tls and user"
             ) from None
 
     def _refusal(self, code: int, words: str) -> ConvsdkError:
@@ -195,6 +200,10 @@ class Relay:
 
     def _words(self, said: object) -> str:
         """Give what was said on one line, without the password: a server may repeat what it was told."""
-        words = one_line(storable(str(said)))[:_LONGEST_WORDS]
-        secret = self._sending.password.reveal() if self._sending.password else ""
-        return words.replace(secret, "***") if secret else words
+        words = one_line(storable(str(said)))
+        if password := self._sending.password.reveal():
+            # RFC 4616: how it is sent. A server may quote that as well.
+            sent = base64.b64encode(f"\0{self._sending.user}\0{password}".encode()).decode("ascii")
+            for secret in (sent, base64.b64encode(password.encode()).decode("ascii"), password):
+                words = words.replace(secret, "***")
+        return words[:_LONGEST_WORDS]
