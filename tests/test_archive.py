@@ -20,11 +20,13 @@ from convsdk.core.model import Attachment, Direction, Message
 from convsdk.core.ports import Capabilities, Envelope, Headers, Request
 from convsdk.errors import ConfigError, Forbidden, NotFound, ParseError, PermanentError, TransientError
 from convsdk.hub import Hub
+from convsdk.listening import Listening
 from convsdk.mailserver import MailServer
 from convsdk.rejects import Rejects
 from convsdk.testing.builders import NOON, request
 from convsdk.web import create_app
 
+PATIENCE_S = 20
 MAIL = (
     b"From: Ann <ann@mail.example>\r\nMessage-ID: <one@mail.example>\r\n"
     b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
@@ -412,6 +414,7 @@ class _Signed(EmailChannel):
     """Refuses what is not signed, and keeps no raw requests."""
 
     can = Capabilities(verifies=True, attachments=True)
+    is_webhook = True
 
     def verify(self, request):
         if "x-sign" not in request.headers:
@@ -471,6 +474,33 @@ def test_mail_by_http_is_archived(tmp_path):
         answer = client.post("/channels/support", content=MAIL, headers=dict(posted.headers))
 
     assert answer.status_code == 200
+    assert archive.request(_only_message(hub).detail["raw"]).body == MAIL
+
+
+class _Mailbox(EmailChannel):
+    """Finds one mail in its mailbox."""
+
+    listens = True
+
+    async def listen(self, feed):
+        await feed.deliver(request(MAIL), position=("inbox", "1"))
+        self.done.set()
+        await asyncio.Event().wait()
+
+
+def test_mail_that_was_listened_for_is_archived(tmp_path):
+    """What a source brings is archived like what is sent."""
+    archive = Archive(tmp_path / "archive")
+    channel = _Mailbox("support", _support().config)
+    hub = Hub("memory:", channels=[channel], archive=archive)
+
+    async def run():
+        channel.done = asyncio.Event()
+        async with Listening(hub, rejects=Rejects(tmp_path / "rejects"), lease_s=1):
+            await asyncio.wait_for(channel.done.wait(), PATIENCE_S)
+
+    asyncio.run(run())
+
     assert archive.request(_only_message(hub).detail["raw"]).body == MAIL
 
 

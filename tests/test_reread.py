@@ -149,6 +149,20 @@ def test_second_copy_of_a_mail_changes_nothing(hubs):
     assert _fates(later) == [Fate.UNCHANGED, Fate.COPY]
 
 
+def test_two_mails_with_one_id_are_each_renewed(hubs):
+    """A mail that was told apart from another one with its id stays apart, and flagged."""
+    today, later = hubs
+    _take(today, 1)
+    forged = (MAIL % 1).replace(b"my order", b"my money")
+    today.handle("support", request(forged, received_at=NOON + timedelta(days=2)))
+
+    assert _fates(today) == [Fate.UNCHANGED] * 2
+    assert _fates(later) == [Fate.RENEWED] * 2
+    assert sorted(one.text for one in _messages(later)) == ["WHERE IS MY MONEY?", "WHERE IS MY ORDER?"]
+    assert sorted((one.detail or {}).get("same_id_as", "") for one in _messages(later)) == ["", "<1@mail.example>"]
+    assert _fates(later) == [Fate.UNCHANGED] * 2
+
+
 def test_message_of_ours_is_left_alone(hubs):
     """A mail that came back to us, by the id of one that we sent, does not overwrite what we said."""
     today, later = hubs
@@ -182,6 +196,20 @@ def test_unreadable_request_stops_no_other(hubs):
 
     assert [one.fate for one in told] == [Fate.UNREADABLE, Fate.UNREADABLE, Fate.RENEWED]
     assert ("spoilt" in told[0].problem, told[1].problem) == (True, "no mail any more")
+
+
+def test_report_names_its_raw_request(hubs):
+    """A line that a report became is read again like a message."""
+    today, _ = hubs
+    bounce = (Path(__file__).parent / "mail" / "class-bounce.eml").read_bytes()
+    today.handle("support", request(bounce, received_at=NOON))
+
+    assert set(_fates(today)) == {Fate.UNCHANGED}
+    (line,) = _messages(today)
+    assert today.archive.request(line.detail["raw"]).body == bounce
+    today.store.transact("default", lambda one: one.write(Batch(revised=[evolve(line, text="?")])))
+    assert Fate.RENEWED in _fates(today)
+    assert _messages(today) == [line]
 
 
 def test_attachment_of_before_there_was_an_archive_gets_its_address(hubs):
