@@ -6,6 +6,7 @@ import threading
 from datetime import date, timedelta
 from pathlib import Path
 
+import providers
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
@@ -444,14 +445,13 @@ def test_mail_by_smtp_is_archived(tmp_path):
 def test_mail_by_http_is_archived(tmp_path):
     """The web app archives what its channel wants archived."""
     archive = Archive(tmp_path / "archive")
-    channel = _Signed("support", _support().config)
-    channel.can = Capabilities(verifies=True, attachments=True, keeps_raw=True)
-    hub = Hub("memory:", channels=[channel], archive=archive)
-    app = create_app(hub, rejects=tmp_path / "rejects", files=tmp_path / "files")
+    hub = Hub("memory:", channels=[providers.channel(providers.RAW)], archive=archive)
+    app = create_app(hub, rejects=tmp_path / "rejects", files=tmp_path / "files", clock=lambda: NOON)
+    posted = providers.posted(MAIL)
     from litestar.testing import TestClient  # noqa: PLC0415  (takes half a second)
 
     with TestClient(app) as client:
-        answer = client.post("/channels/support", content=MAIL, headers={"X-Sign": "a"})
+        answer = client.post("/channels/support", content=MAIL, headers=dict(posted.headers))
 
     assert answer.status_code == 200
     assert archive.request(_only_message(hub).detail["raw"]).body == MAIL

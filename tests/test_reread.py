@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
+from outgoing import send
 
 from convsdk.archive import Archive
 from convsdk.channels.email import EmailChannel, EmailSettings
 from convsdk.cli import main
+from convsdk.core.inbox import ConversationStatus
 from convsdk.core.model import Direction, Message
 from convsdk.core.storage import Batch
 from convsdk.errors import ConfigError, ParseError
@@ -28,7 +30,11 @@ MAIL = (
 class NextEmailChannel(EmailChannel):
     """The channel of a later release: it reads more, or other things."""
 
+    mark = ""
+
     def parse(self, request):
+        if self.mark:
+            return [evolve(one, fingerprint=self.mark + one.fingerprint) for one in super().parse(request)]
         if b"<4@" in request.body:
             raise ParseError("no mail any more")
         return [
@@ -93,6 +99,25 @@ def test_second_run_changes_nothing(hubs):
     assert _fates(later) == [Fate.UNCHANGED] * 2
 
 
+def test_what_became_of_a_message_is_kept(hubs):
+    """Two mails of one id stay two, what an answer repeats of our text stays a quote, and what is related is named."""
+    today, _ = hubs
+    asked = "Your shoes are on their way to you since Monday."
+    _take(today, 1)
+    (first,) = _messages(today)
+    send(today, first.conversation, asked, external_id="<ours@shop.example>", status=ConversationStatus.OPEN)
+    head = "Message-ID: <1@mail.example>\r\nIn-Reply-To: <ours@shop.example>\r\n\r\n"
+    for sender in ("ann", "eve"):
+        raw = f"From: {sender}@mail.example\r\n{head}No.\r\n\r\n{asked}\r\n"
+        today.handle("support", request(raw, received_at=NOON + timedelta(days=2)))
+    before = _messages(today)
+
+    assert _fates(today) == [Fate.UNCHANGED] * 3
+    assert _messages(today) == before
+    assert sorted(one.text for one in before) == sorted(["Where is my order?", asked, "No.", "No."])
+    assert [one.detail["related"] for one in before if one.detail and "related" in one.detail] == [[first.conversation]]
+
+
 def test_missing_message_is_taken_in(hubs):
     """A store that was lost, or a mail that no release could read before, comes back out of the archive."""
     today, _ = hubs
@@ -142,6 +167,17 @@ def test_two_mails_with_one_id_are_each_renewed(hubs):
     assert _fates(later) == [Fate.UNCHANGED] * 2
 
 
+def test_another_fingerprint_makes_no_third_mail(hubs):
+    """A release that tells copies apart in another way takes nothing in that is there, under whatever id."""
+    today, later = hubs
+    _take(today, 1)
+    today.handle("support", request((MAIL % 1).replace(b"my order", b"my money"), received_at=NOON + timedelta(days=2)))
+    later.channel("support").mark = "other"
+
+    assert Fate.NEW not in _fates(later)
+    assert len(_messages(later)) == 2
+
+
 def test_message_of_ours_is_left_alone(hubs):
     """A mail that came back to us, by the id of one that we sent, does not overwrite what we said."""
     today, later = hubs
@@ -157,7 +193,8 @@ def test_message_of_ours_is_left_alone(hubs):
         text="It is on its way.",
     )
     today.store.transact("default", lambda one: one.write(Batch(messages=[ours])))
-    today.archive.keep("support", request(MAIL % 2, received_at=NOON + timedelta(days=2)))
+    back = (MAIL % 2).replace(b"Ann <ann@mail.example>", b"help@shop.example")
+    today.archive.keep("support", request(back, received_at=NOON + timedelta(days=2)))
 
     assert _fates(later) == [Fate.RENEWED, Fate.COPY]
     assert [one.text for one in _messages(later) if one.direction is Direction.OUTBOUND] == ["It is on its way."]

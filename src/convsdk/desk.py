@@ -332,7 +332,7 @@ class Desk:
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
                 status="received" if is_message else "",
-                detail=detail_of(event, related),
+                detail=_detail(event, related),
             )
         )
         return filing
@@ -359,12 +359,17 @@ def _first_status(event: Event) -> ConversationStatus:
     return ConversationStatus.OPEN if is_work else ConversationStatus.COMPLETE
 
 
-def detail_of(event: MessageReceived | FormRejected | Noted, related: Sequence[int]) -> dict[str, Any] | None:
-    """Give the detail of an event's message; `related` are the conversations that it answers, and is in none of."""
+def _detail(event: MessageReceived | FormRejected | Noted, related: Sequence[int]) -> dict[str, Any] | None:
     if isinstance(event, FormRejected):
         return None
-    fingerprint = event.fingerprint if isinstance(event, MessageReceived) else ""
-    more = {"fingerprint": fingerprint, "related": list(related)}
+    if isinstance(event, Noted):
+        return event.detail or None
+    return detail_of(event, related=related)
+
+
+def detail_of(event: MessageReceived, *, related: Sequence[int]) -> dict[str, Any] | None:
+    """Give the detail that a message is stored with: what its channel told, and what became of it here."""
+    more = {"fingerprint": event.fingerprint, "related": list(related)}
     return event.detail | {key: value for key, value in more.items() if value} or None
 
 

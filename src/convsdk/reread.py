@@ -20,7 +20,7 @@ from convsdk.core.model import Direction, Message
 from convsdk.core.storage import Batch, Transaction
 from convsdk.desk import detail_of, hint_of, told_apart
 from convsdk.errors import ConfigError, ParseError, PermanentError
-from convsdk.hub import Hub
+from convsdk.hub import MOST_ANSWERED, Hub
 
 _FIELDS = ("text", "html", "attachments", "detail")
 
@@ -73,15 +73,16 @@ def _settle(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) ->
         return _take(hub, channel, name, event, is_dry=is_dry)
     told = Reread(name=name, external_id=event.external_id, fate=Fate.UNCHANGED)
     stored = next((one for one in found if _raw(one) == name), found[0])
-    is_own = stored.direction is (event.direction if isinstance(event, MessageReceived) else Direction.LINE)
-    if not is_own or _raw(stored) not in {"", name}:
+    is_ours = stored.direction is not (event.direction if isinstance(event, MessageReceived) else Direction.LINE)
+    if is_ours or _raw(stored) not in {"", name}:
         return evolve(told, fate=Fate.COPY)
+    event = _as_kept(hub, channel, event, stored)
     renewed = _renewed(stored, event)
     changed = tuple(one for one in _FIELDS if _plain(getattr(stored, one)) != _plain(getattr(renewed, one)))
     if not changed:
         return told
     if not is_dry:
-        _write(hub, channel, stored.external_id, event)
+        _write(hub, channel, event)
     return evolve(told, fate=Fate.RENEWED, fields=changed)
 
 
@@ -100,8 +101,8 @@ def _take(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> R
     return Reread(name=name, external_id=event.external_id, fate=Fate.UNCHANGED if is_known else Fate.NEW)
 
 
-def _write(hub: Hub, channel: str, external_id: str, event: MessageReceived | Noted) -> None:
-    key = (channel, external_id)
+def _write(hub: Hub, channel: str, event: MessageReceived | Noted) -> None:
+    key = (channel, event.external_id)
 
     def work(transaction: Transaction) -> None:
         # Once more, and locked: its status can have changed meanwhile.
@@ -111,12 +112,21 @@ def _write(hub: Hub, channel: str, external_id: str, event: MessageReceived | No
     hub.store.transact(hub.workspace, work)
 
 
-def _renewed(stored: Message, event: MessageReceived | Noted) -> Message:
-    related = (stored.detail or {}).get("related", ())
+def _as_kept(hub: Hub, channel: str, event: MessageReceived | Noted, stored: Message) -> MessageReceived | Noted:
+    """Give an event as it was before it was stored: told apart, and without what it repeats of a text of ours."""
     if isinstance(event, Noted):
-        return evolve(stored, text=event.text, detail=detail_of(event, related))
-    one = event if stored.external_id == event.external_id else told_apart(event)
-    return evolve(stored, text=one.text, html=one.html, attachments=one.attachments, detail=detail_of(one, related))
+        return event
+    event = event if stored.external_id == event.external_id else told_apart(event)
+    answered = (hub.store.message(hub.workspace, channel, one) for one in event.references[:MOST_ANSWERED])
+    ours = next((one for one in answered if one and one.direction is Direction.OUTBOUND), None)
+    return hub.channel(channel).trim(event, ours.text) if ours else event
+
+
+def _renewed(stored: Message, event: MessageReceived | Noted) -> Message:
+    if isinstance(event, Noted):
+        return evolve(stored, text=event.text, detail=event.detail or None)
+    detail = detail_of(event, related=(stored.detail or {}).get("related", ()))
+    return evolve(stored, text=event.text, html=event.html, attachments=event.attachments, detail=detail)
 
 
 def _raw(message: Message) -> str:

@@ -262,6 +262,15 @@ def test_channel_names_a_message_before_it_is_sent():
 # -- values of the model
 
 
+def test_channel_asks_its_platform_nothing_unless_it_says_what():
+    """A channel knows of no profiles, and has nothing to check or subscribe, unless it says so."""
+    pigeon, answer = Pigeon("loft", {}), httpx.Response(200)
+
+    assert pigeon.profile_request(ANN) is None
+    assert pigeon.profile(ANN, answer, at=NOW) is None
+    assert (pigeon.checks(), pigeon.judge([answer]), pigeon.subscribe()) == ((), (), ())
+
+
 def test_trust_is_ordered():
     """A claim weighs least, then staff, then the platform, then proof."""
     assert list(Trust) == [Trust.ASSERTED, Trust.AGENT, Trust.CHANNEL, Trust.PROVEN]

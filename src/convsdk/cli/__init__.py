@@ -17,7 +17,7 @@ _HOME = {
         "serve": "Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.",
     },
     "convsdk.cli.mail": {
-        "mail": "Take mail in by SMTP and LMTP, until SIGTERM or SIGINT.",
+        "mail": "Take mail in by SMTP and LMTP, and from mailboxes by IMAP, until SIGTERM or SIGINT.",
     },
     "convsdk.cli.worker": {
         "worker": "Tell plugins and webhooks what happened, until SIGTERM or SIGINT.",

@@ -303,7 +303,10 @@ def read_body(head: Part, size: int) -> Body:
 
 
 def _fingerprint(head: Part, sender: Sender | None, body: Body) -> str:
-    """Give a value that two mails share where sender and content are the same, however they were encoded."""
+    """Give a value that two mails share where sender and content are the same, however they were encoded.
+
+    It is stored, and is part of ids: made in another way, it would tell copies of one mail apart.
+    """
     who = sender.key if sender else " ".join(map(plain, head.all("from")))
     digest = hashlib.sha256(f"{who}\0".encode())
     # In pieces: the words of 25 MB at once are half a gigabyte. Without blanks, so that it is the same in any pieces.
