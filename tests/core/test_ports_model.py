@@ -409,4 +409,5 @@ def test_no_message_holds_the_bytes_of_an_attachment():
     )
 
     assert message.attachments == (evolve(attachment, content=None),)
+    assert evolve(message).attachments == message.attachments
     assert "%PDF" not in repr(attachment)

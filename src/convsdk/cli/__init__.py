@@ -26,7 +26,7 @@ _HOME = {
         "rejects": "List what could not be taken in, and run it again.",
     },
     "convsdk.cli.reread": {
-        "reread": "Read archived requests again, with the code and the settings of today.",
+        "reread": "Read what the archive holds of CHANNEL again, with the code and the settings of today.",
     },
     "convsdk.cli.records": {
         "contacts": "List contacts.",
