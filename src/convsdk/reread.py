@@ -18,7 +18,7 @@ from convsdk.archive import Archive, filed
 from convsdk.core.events import Event, MessageReceived, Noted
 from convsdk.core.model import Direction, Message
 from convsdk.core.storage import Batch, Transaction
-from convsdk.desk import detail_of, hint_of, told_apart
+from convsdk.desk import detail_of, hint_of, is_another, told_apart
 from convsdk.errors import ConfigError, ParseError, PermanentError
 from convsdk.hub import MOST_ANSWERED, Hub
 
@@ -69,29 +69,29 @@ def reread(hub: Hub, channel: str, *, since: date | None = None, is_dry: bool = 
 
 
 def _settle(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> Reread:
-    if not isinstance(event, MessageReceived | Noted) or not (found := _stored(hub, channel, event)):
+    if not isinstance(event, MessageReceived | Noted) or not (stored := _stored(hub, channel, name, event)):
         return _take(hub, channel, name, event, is_dry=is_dry)
+    if isinstance(event, MessageReceived):
+        event = _trimmed(hub, channel, event)
     told = Reread(name=name, external_id=event.external_id, fate=Fate.UNCHANGED)
-    stored = next((one for one in found if _raw(one) == name), found[0])
-    is_ours = stored.direction is not (event.direction if isinstance(event, MessageReceived) else Direction.LINE)
-    if is_ours or _raw(stored) not in {"", name}:
+    is_own = stored.direction is (event.direction if isinstance(event, MessageReceived) else Direction.LINE)
+    if not is_own or _raw(stored) not in {"", name}:
         return evolve(told, fate=Fate.COPY)
-    event = _as_kept(hub, channel, event, stored)
     renewed = _renewed(stored, event)
     changed = tuple(one for one in _FIELDS if _plain(getattr(stored, one)) != _plain(getattr(renewed, one)))
     if not changed:
         return told
     if not is_dry:
-        _write(hub, channel, event)
+        _write(hub, channel, stored.external_id, event)
     return evolve(told, fate=Fate.RENEWED, fields=changed)
 
 
-def _stored(hub: Hub, channel: str, event: MessageReceived | Noted) -> list[Message]:
-    """Give the message with the id of an event, and the one that was told apart from it, where they are there."""
-    ids = [event.external_id]
-    if isinstance(event, MessageReceived) and event.fingerprint:
-        ids.append(told_apart(event).external_id)
-    return [one for id_ in ids if (one := hub.store.message(hub.workspace, channel, id_)) is not None]
+def _stored(hub: Hub, channel: str, name: str, event: MessageReceived | Noted) -> Message | None:
+    """Give the message that an event is, under its id or the one by which it was told apart."""
+    first = hub.store.message(hub.workspace, channel, event.external_id)
+    if isinstance(event, Noted) or first is None or _raw(first) == name or not is_another(event, first):
+        return first
+    return hub.store.message(hub.workspace, channel, told_apart(event).external_id)
 
 
 def _take(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> Reread:
@@ -101,8 +101,8 @@ def _take(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> R
     return Reread(name=name, external_id=event.external_id, fate=Fate.UNCHANGED if is_known else Fate.NEW)
 
 
-def _write(hub: Hub, channel: str, event: MessageReceived | Noted) -> None:
-    key = (channel, event.external_id)
+def _write(hub: Hub, channel: str, external_id: str, event: MessageReceived | Noted) -> None:
+    key = (channel, external_id)
 
     def work(transaction: Transaction) -> None:
         # Once more, and locked: its status can have changed meanwhile.
@@ -112,21 +112,18 @@ def _write(hub: Hub, channel: str, event: MessageReceived | Noted) -> None:
     hub.store.transact(hub.workspace, work)
 
 
-def _as_kept(hub: Hub, channel: str, event: MessageReceived | Noted, stored: Message) -> MessageReceived | Noted:
-    """Give an event as it was before it was stored: told apart, and without what it repeats of a text of ours."""
-    if isinstance(event, Noted):
-        return event
-    event = event if stored.external_id == event.external_id else told_apart(event)
+def _trimmed(hub: Hub, channel: str, event: MessageReceived) -> MessageReceived:
     answered = (hub.store.message(hub.workspace, channel, one) for one in event.references[:MOST_ANSWERED])
     ours = next((one for one in answered if one and one.direction is Direction.OUTBOUND), None)
     return hub.channel(channel).trim(event, ours.text) if ours else event
 
 
 def _renewed(stored: Message, event: MessageReceived | Noted) -> Message:
+    related = (stored.detail or {}).get("related", ())
     if isinstance(event, Noted):
-        return evolve(stored, text=event.text, detail=event.detail or None)
-    detail = detail_of(event, related=(stored.detail or {}).get("related", ()))
-    return evolve(stored, text=event.text, html=event.html, attachments=event.attachments, detail=detail)
+        return evolve(stored, text=event.text, detail=detail_of(event, related))
+    one = event if stored.external_id == event.external_id else told_apart(event)
+    return evolve(stored, text=one.text, html=one.html, attachments=one.attachments, detail=detail_of(one, related))
 
 
 def _raw(message: Message) -> str:
