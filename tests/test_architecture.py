@@ -34,6 +34,8 @@ NEVER = {
     "hub": {"convsdk.channels", "convsdk.web"},
     "desk": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "reports": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "delivery": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
     "fetch": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},

@@ -36,6 +36,17 @@ def test_benchmark_of_a_mail_measures_every_reader():
     assert all(min(row["ours"], row["bare"], row["default"], row["ratio"]) > 0 for row in rows)
 
 
+def test_benchmark_of_delivery_measures_both_loops():
+    """Ours and the bare loop send the same, and the ratio is of the same rounds."""
+    options = ["--messages", "40", "--rounds", "1", "--json"]
+
+    out = subprocess.run([sys.executable, BENCHMARKS / "delivery.py", *options], check=True, capture_output=True).stdout
+
+    found = json.loads(out)
+    assert found["ratio"] > 0
+    assert abs(found["ratio"] - found["ours"] / found["bare"]) < 0.01
+
+
 def test_benchmark_of_event_streams_measures_both_apps():
     """Our streams and those of the bare app get their memory, and a visitor's own stream hears of a message."""
     options = ["--streams", "50", "--rounds", "1", "--pings", "1"]

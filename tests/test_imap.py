@@ -324,6 +324,28 @@ def test_broken_connection_loses_and_doubles_nothing(shared, tmp_path, harm):
     assert [text.partition("\n")[0].strip() for text in texts(found.hub)] == [*names, "last"]
 
 
+def test_mail_that_is_told_with_the_answer_to_idle_is_seen(shared, tmp_path):
+    """What was read together with the answer to IDLE does not wait until the server says more."""
+    held, is_holding = [], threading.Event()
+
+    def join(_said, data):
+        """Send the answer to IDLE with what is said next."""
+        if data.startswith(b"+ idling"):
+            held.append(data)
+            is_holding.set()
+            return b""
+        joined = b"".join((*held, data))
+        held.clear()
+        return joined
+
+    with Wire(shared.imap) as wire:
+        wire.harm = join
+        with listening(tmp_path, channel(wire.port, user="joined")) as found:
+            assert is_holding.wait(PATIENCE_S)
+            shared.deliver(letter("one"), to="joined")
+            until(lambda: texts(found.hub) == ["one"])
+
+
 def test_server_that_says_nothing_is_left(shared, tmp_path):
     """A connection that is dead, and nobody said so, is noticed when IDLE is renewed, and made anew."""
     with (

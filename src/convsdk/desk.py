@@ -13,6 +13,7 @@ from convsdk.core.consent import (
 )
 from convsdk.core.events import (
     ConsentSignalled,
+    DeliveryStatus,
     Event,
     FormRejected,
     Identified,
@@ -35,6 +36,7 @@ from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Known, decide
 from convsdk.core.storage import Batch, HintRecord, ThreadQuery, Transaction
 from convsdk.replies import Bots, run_bot
+from convsdk.reports import Reports
 
 # A hint's id takes 512 characters, the channel's name among them; a Message-ID can have more.
 _LONGEST_EXTERNAL_ID = 255
@@ -139,13 +141,14 @@ class Desk:
         policy: Policy,
         known: Known,
         bots: Bots | None = None,
-        stored: Stored | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self.batch = Batch()
+        self._reports = reports
         self._policy = policy
         self._bots = bots or Bots()
         self._known = known
-        self._stored = stored or {}
+        self._stored: Stored = reports.stored if reports else {}
         self._ids = transaction.new_ids()
         self._by_message: dict[tuple[str, str], int] = {}
         self._opened: dict[tuple[str, str], list[int]] = {}
@@ -154,6 +157,11 @@ class Desk:
         event, evidence = arrival.event, arrival.evidence
         if evidence.hint in self._known.decisions:
             return Received(event=event, decision=self._known.decisions[evidence.hint].as_replayed(), conversation=None)
+        if self._reports and isinstance(event, MessageReceived):
+            ours = self._reports.echo(arrival.channel, event, self.batch, self._ids)
+            if ours and event.direction is Direction.OUTBOUND:
+                decision = self.decide(arrival.hint, evidence, arrival.channel, ours.conversation)
+                return Received(event=event, decision=decision, conversation=ours.conversation)
         if (ours := self._stored.get((arrival.channel, event.external_id))) and ours.direction is Direction.OUTBOUND:
             decision = Decision(hint=evidence.hint, outcome=Outcome.DUPLICATE)
             return Received(event=event, decision=decision, conversation=ours.conversation)
@@ -236,8 +244,8 @@ class Desk:
     def _file(self, arrival: Arrival, candidates: Sequence[tuple[str, Filing]]) -> Filing | None:
         event, evidence, query = arrival.event, arrival.evidence, arrival.query
         if isinstance(event, StatusChanged):
-            told = {"status": event.status.value, "messages": list(event.messages), "thread": event.thread}
-            self._notify("status.reported", event.at, channel=arrival.channel, **told)
+            if self._reports:
+                self._reports.take(arrival.channel, event, self.batch, self._ids)
             return None
         if query is None or isinstance(event, ConsentSignalled):
             return None
@@ -309,7 +317,6 @@ class Desk:
     def _write_message(
         self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing, related: Sequence[int]
     ) -> Filing:
-        is_message = isinstance(event, MessageReceived)
         direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
         filing = filing.with_message(
             evidence,
@@ -331,11 +338,23 @@ class Desk:
                 text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
-                status="received" if is_message else "",
+                status=self._status(event, filing.channel) if isinstance(event, MessageReceived) else "",
                 detail=detail_of(event, related),
             )
         )
         return filing
+
+    def _status(self, event: MessageReceived, channel: str) -> str:
+        if event.direction is not Direction.OUTBOUND:
+            return "received"
+        report = self._reports.overtook(channel, event) if self._reports else None
+        return (report.status if report else DeliveryStatus.SENT).value
+
+    def end(self) -> Batch:
+        """Give all that is to be written."""
+        if self._reports:
+            self._reports.end(self.batch)
+        return self.batch
 
     def _participants(self, event: Event) -> tuple[Identifier, ...]:
         if not isinstance(event, MessageReceived):

@@ -1,5 +1,6 @@
 """The one entry point: everything a program does with a workspace goes through a `Hub`."""
 
+import base64
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,16 +21,12 @@ from convsdk.core.consent import (
     may_write,
     membership,
 )
-from convsdk.core.events import (
-    Event,
-    MessageReceived,
-    Noted,
-    Notice,
-)
+from convsdk.core.events import Event, MessageReceived, Noted, Notice
 from convsdk.core.explain import sentences
 from convsdk.core.fold import Evidence, Moment, Policy, Refusal, fold, weigh
 from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import (
+    Attachment,
     Claim,
     Contact,
     Decision,
@@ -49,6 +46,7 @@ from convsdk.core.ports import Channel, Clock, Request, Response
 from convsdk.core.profile import Reach, TraitClaim, reach, shown_traits
 from convsdk.core.resolver import Known, NewContact, cookie_contact, needs_history, refold
 from convsdk.core.storage import (
+    Alias,
     Batch,
     ContactRecord,
     HintRecord,
@@ -70,7 +68,8 @@ from convsdk.desk import (
     told_apart,
 )
 from convsdk.errors import ConfigError, Conflict, NotFound, UnsupportedError
-from convsdk.replies import DUTY, Bots, answer, duty_at, known_fields, reviewed
+from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, queue_again, reviewed
+from convsdk.reports import UNREACHABLE, Reports, Unreachable, unreachable_of
 from convsdk.store import open_store
 
 MOST_ANSWERED = 10
@@ -134,6 +133,11 @@ class Ruled:
         return self.contacts[0] is not None and self.contacts[0] == self.contacts[1]
 
 
+def _new_token() -> str:
+    """Give a token that nobody guesses: 26 characters of a-z and 2-7, which a mail address can hold in any case."""
+    return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
+
+
 def _names(arrival: Arrival) -> Iterator[tuple[str, str]]:
     """Give the messages that matter to an event beside their conversations: of its own id, and what it answers."""
     event = arrival.event
@@ -186,6 +190,7 @@ class Hub:
         clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
         self.archive = archive
+        self._wakers: list[Callable[[], None]] = []
         self.store = open_store(store) if isinstance(store, str) else store
         self.workspace = workspace
         self.channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
@@ -267,26 +272,31 @@ class Hub:
         """
         bots = self._bots(arrivals) if self._flows else None
 
-        def work(transaction: Transaction) -> tuple[Received, ...] | None:
+        def work(transaction: Transaction) -> tuple[tuple[Received, ...], bool] | None:
             known = self._load(transaction, [one.evidence for one in arrivals])
             asked = [one.query for one in arrivals if one.query]
             found = iter(transaction.candidates(asked) if asked else [])
             names = {name for one in arrivals for name in _names(one)}
-            stored = {name: one.message for name, one in transaction.found(names).items()} if names else {}
+            reports = Reports(transaction, self.policy, [(one.channel, one.event) for one in arrivals], sending, names)
+            stored = reports.stored
             others.clear()
             others.update(_others(arrivals, stored))
             if others:  # they get an id of their own, under which they may be known already
                 return None
-            desk = Desk(transaction, self.policy, known, bots, stored)
+            desk = Desk(transaction, self.policy, known, bots, reports)
             received = tuple(
                 desk.take(self._trimmed(one, stored), next(found) if one.query else []) for one in arrivals
             )
             desk.batch.checkpoints.update(checkpoints or {})
-            transaction.write(desk.batch)
-            return received
+            transaction.write(desk.end())
+            return received, bool(desk.batch.deliveries)
 
         others: dict[int, MessageReceived] = {}
-        if (received := self.store.transact(self.workspace, work)) is not None:
+        sending = {name for name, channel in self.channels.items() if channel.can.sends}
+        if (done := self.store.transact(self.workspace, work)) is not None:
+            received, is_going_on = done
+            if is_going_on:  # an echo was waited for
+                self._wake()
             return received
         apart = [
             self._arrival(one.channel, others[place]) if place in others else one for place, one in enumerate(arrivals)
@@ -802,33 +812,124 @@ class Hub:
 
         return self.store.transact(self.workspace, work)
 
-    def reply(self, conversation: int, text: str, *, by: str, reply_id: str = "") -> str:
-        """Answer a conversation that the chat widget shows, where it is read; give the message's external id.
+    def reply(
+        self,
+        conversation: int,
+        text: str,
+        *,
+        by: str,
+        reply_id: str = "",
+        html: str = "",
+        subject: str = "",
+        attachments: Sequence[Attachment] = (),
+        detail: Mapping[str, Any] | None = None,
+        is_automatic: bool = False,
+    ) -> str:
+        """Answer a conversation, and give the message's external id.
 
-        The first who answers takes the conversation, and its bot automation says no more. The same `reply_id` again
-        changes nothing. Raises `UnsupportedError` for one that no browser began, and `ValueError` for a blank text.
+        On a channel that sends, the answer is queued, and delivered by a `Deliverer`; where the chat widget shows the
+        conversation, it is read there. The first agent who answers takes the conversation, and its bot automation says
+        no more; what is `is_automatic` no agent wrote. The same `reply_id` again changes nothing. `html` is the text
+        once more, `detail` what more there is to it, such as buttons, as plain JSON values.
+
+        Raises `UnsupportedError` where nothing can be sent, `Conflict` where the address takes nothing any more, and
+        `ValueError` for an answer with neither words nor a file.
         """
         filing = self.conversation(conversation).filing
-        if not text.strip():
+        if not text.strip() and not attachments:
             raise ValueError("a reply without words says nothing: write some")
-        if filing.visitor is None:
-            raise UnsupportedError(
-                f"conversation {conversation} is on {filing.channel!r}, and in no browser where a widget would show it"
-            )
-        external_id = f"reply/{reply_id or secrets.token_hex(8)}"
-        query = ThreadQuery(channel=filing.channel, thread=filing.thread, references=(external_id,))
+        channel = self._way(filing)
+        token = _new_token() if channel else ""
+        said = Said(
+            text=text,
+            by=by,
+            html=html,
+            attachments=self._archived(attachments),
+            detail={**(detail or {}), **({"subject": subject} if subject else {})},
+            is_automatic=is_automatic,
+        )
+        # By this one a second call knows the first.
+        name = f"reply/{reply_id or secrets.token_hex(8)}"
+        external_id = channel.outbound_id(token) if channel else name
+        query = ThreadQuery(channel=filing.channel, thread=filing.thread, references=(name,))
         at = self._clock()
 
-        def work(transaction: Transaction) -> None:
+        def work(transaction: Transaction) -> str:
             (found,) = transaction.candidates([query])
-            if not any(reference for reference, _ in found):
-                locked = next(one for _, one in found if one.id == conversation)
-                transaction.write(
-                    answer(locked, text, by=by, at=at, external_id=external_id, ids=transaction.new_ids())
-                )
+            if before := transaction.found([(filing.channel, name)]):
+                return before[filing.channel, name].message.external_id
+            locked = next(one for _, one in found if one.id == conversation)
+            batch = answer(locked, said, at=at, external_id=external_id, ids=transaction.new_ids(), token=token)
+            if channel:
+                alias = Alias(conversation=conversation, message=next(iter(batch.deliveries)))
+                batch.aliases[filing.channel, name] = alias
+            transaction.write(batch)
+            return external_id
 
-        self.store.transact(self.workspace, work)
+        external_id = self.store.transact(self.workspace, work)
+        self._wake()
         return external_id
+
+    def _way(self, filing: Filing) -> Channel | None:
+        """Give the channel that delivers an answer; None where it is read in the widget."""
+        channel = self.channels.get(filing.channel)
+        if channel is None or not channel.can.sends:
+            if filing.visitor is not None:
+                return None
+            raise UnsupportedError(
+                f"conversation {filing.id} is on {filing.channel!r}, which cannot answer, and in no browser where a "
+                "widget would show it"
+            )
+        if filing.identifier is None:
+            raise UnsupportedError(
+                f"conversation {filing.id} on {filing.channel!r} is nobody's that could be written to"
+            )
+        self.check_reachable(filing.identifier)
+        return channel
+
+    def _archived(self, attachments: Sequence[Attachment]) -> tuple[Attachment, ...]:
+        """Give `attachments` with their bytes in the archive."""
+        archive = self.archive
+        if archive is None and any(one.content is not None for one in attachments):
+            raise UnsupportedError("there is no archive to keep attachments in: give the hub one, or their URLs")
+        return tuple(
+            evolve(one, url=archive.put(one.content), size=len(one.content), content=None)
+            if archive is not None and one.content is not None
+            else one
+            for one in attachments
+        )
+
+    def retry(self, message: Message) -> None:
+        """Send an outbound message once more that failed. Raises `Conflict` where it has not."""
+        filing = self.conversation(message.conversation).filing
+        self._way(filing)
+        at = self._clock()
+        self.store.transact(self.workspace, lambda transaction: queue_again(transaction, message, at))
+        self._wake()
+
+    def on_queued(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called, from any thread, whenever this hub has queued something; give what ends that."""
+        self._wakers.append(wake)
+        return lambda: self._wakers.remove(wake)
+
+    def _wake(self) -> None:
+        for wake in tuple(self._wakers):
+            wake()
+
+    def unreachable(self, identifier: Identifier) -> Unreachable | None:
+        """Give why nothing is sent to `identifier` any more, and since when; None where it takes messages."""
+        return unreachable_of(self.store.memo(self.workspace, UNREACHABLE, str(identifier)))
+
+    def check_reachable(self, identifier: Identifier) -> None:
+        """Raise `Conflict` where nothing is sent to `identifier` any more, with what to do about it."""
+        if stopped := self.unreachable(identifier):
+            raise Conflict(stopped.told(identifier))
+
+    def make_reachable(self, identifier: Identifier) -> None:
+        """Let `identifier` be written to again, whatever was reported about it."""
+        at = self._clock()
+        batch = Batch(memos={(UNREACHABLE, str(identifier)): Memo("", at)})
+        self.store.transact(self.workspace, lambda transaction: transaction.write(batch))
 
     def be_on_duty(self, agent: str, until: datetime | None) -> None:
         """Say until when `agent` is there to answer; None ends it now."""

@@ -9,13 +9,15 @@ import structlog
 from attrs import evolve, field, frozen
 
 from convsdk.core.bot import BotState, Turn, advance
-from convsdk.core.events import AUTOMATION_ENTERED, Event, Identified, MessageReceived, Noted, Notice
+from convsdk.core.events import AUTOMATION_ENTERED, DeliveryStatus, Event, Identified, MessageReceived, Noted, Notice
 from convsdk.core.flow import Effect, Enter, Facts, Flow, Given, HandOver, Learn, Say
 from convsdk.core.fold import Evidence
 from convsdk.core.inbox import ConversationStatus, Filing
-from convsdk.core.model import Contact, Direction, IdentityHint, Message, Trust
+from convsdk.core.model import Attachment, Contact, Direction, IdentityHint, Message, Trust
 from convsdk.core.profile import TraitClaim
-from convsdk.core.storage import Batch, Memo
+from convsdk.core.storage import Batch, Delivery, Memo, Transaction
+from convsdk.errors import Conflict
+from convsdk.reports import status_changed
 
 OPENED = "chat_opened"
 """The kind of `Noted` that says that a visitor opened the chat."""
@@ -57,14 +59,53 @@ def known_fields(contact: Contact) -> dict[str, str]:
     return {name: value for name, value in (held | described).items() if name in {"email", "phone", *_TRAITS}}
 
 
-def answer(filing: Filing, text: str, *, by: str, at: datetime, external_id: str, ids: Iterator[int]) -> Batch:
-    """Give what is written when the agent `by` answers: the first who does takes the conversation."""
+@frozen(kw_only=True)
+class Said:
+    """What is answered in a conversation, and who says it; with `is_automatic`, no person does."""
+
+    text: str
+    by: str
+    html: str = ""
+    attachments: tuple[Attachment, ...] = ()
+    detail: Mapping[str, Any] = field(factory=dict)
+    is_automatic: bool = False
+
+
+def answer(filing: Filing, said: Said, *, at: datetime, external_id: str, ids: Iterator[int], token: str = "") -> Batch:
+    """Give what is written when somebody answers: the first agent who does takes the conversation.
+
+    With a `token` it is queued, to be delivered; without, it is read where it stands.
+    """
     talk = _Talk(Batch(), filing, at=at, ids=ids)
-    talk.send(text, external_id=external_id, detail={"by": by})
-    talk.filing = evolve(talk.filing, unread=0)
-    if not filing.assignee:
-        talk.assign(by)
+    detail = {**said.detail, "by": said.by}
+    if token:
+        detail |= {"token": token} | ({"is_automatic": True} if said.is_automatic else {})
+        talk.queue(said, external_id=external_id, detail=detail)
+    else:
+        talk.send(said.text, external_id=external_id, detail=detail, html=said.html, attachments=said.attachments)
+    if not said.is_automatic:
+        talk.filing = evolve(talk.filing, unread=0)
+    if not said.is_automatic and not filing.assignee:
+        talk.assign(said.by)
     return talk.end()
+
+
+def queue_again(transaction: Transaction, message: Message, at: datetime) -> None:
+    """Queue a message that failed once more; its parts that arrived are not sent again."""
+    delivery = Delivery(
+        message=message.id, conversation=message.conversation, channel=message.channel, due_at=at, put_off_at=at
+    )
+    is_waiting = bool(transaction.hold([delivery]))
+    found = transaction.found([(message.channel, message.external_id)]).get((message.channel, message.external_id))
+    if found is None or is_waiting or found.message.status != DeliveryStatus.FAILED.value:
+        status = found.message.status if found else "not there"
+        raise Conflict(f"message {message.id} has not failed: it is {status!r}, and was not sent again")
+    detail = dict(found.message.detail or {})
+    delivery = evolve(delivery, parts_done=detail.pop("parts_done", 0))
+    detail = {key: value for key, value in detail.items() if key not in {"error", "error_code"}}
+    queued = evolve(found.message, status=DeliveryStatus.QUEUED.value, detail=detail)
+    notice = status_changed(queued, at, id=next(transaction.new_ids()))
+    transaction.write(Batch(revised=[queued], notices=[notice], deliveries={message.id: delivery}))
 
 
 def reviewed(batch: Batch, filing: Filing, evidence: Evidence, *, by: str, ids: Iterator[int]) -> Batch:
@@ -172,9 +213,28 @@ class _Talk:
         self._at = at
         self._ids = ids
 
-    def send(self, text: str, *, external_id: str, detail: dict[str, Any]) -> None:
-        self._write(Direction.OUTBOUND, text, external_id=external_id, status="sent", detail=detail)
+    def send(self, text: str, *, external_id: str, detail: dict[str, Any], **fields: Any) -> None:  # noqa: ANN401  (a message's fields)
+        sent = DeliveryStatus.SENT.value
+        self._write(Direction.OUTBOUND, text, external_id=external_id, status=sent, detail=detail, **fields)
         self.notify("message.sent", direction=Direction.OUTBOUND.value)
+
+    def queue(self, said: Said, *, external_id: str, detail: dict[str, Any]) -> None:
+        number = self._write(
+            Direction.OUTBOUND,
+            said.text,
+            external_id=external_id,
+            status=DeliveryStatus.QUEUED.value,
+            detail=detail,
+            html=said.html,
+            attachments=said.attachments,
+        )
+        self.batch.deliveries[number] = Delivery(
+            message=number,
+            conversation=self.filing.id,
+            channel=self.filing.channel,
+            due_at=self._at,
+            put_off_at=self._at,
+        )
 
     def assign(self, to: str) -> None:
         self.filing = evolve(self.filing, assignee=to)
@@ -205,7 +265,7 @@ class _Talk:
         self.batch.filings[self.filing.id] = self.filing
         return self.batch
 
-    def _write(self, direction: Direction, text: str, **fields: Any) -> None:  # noqa: ANN401  (a message's fields)
+    def _write(self, direction: Direction, text: str, **fields: Any) -> int:  # noqa: ANN401  (a message's fields)
         message = Message(
             id=next(self._ids),
             conversation=self.filing.id,
@@ -218,3 +278,4 @@ class _Talk:
         self.batch.messages.append(message)
         last_at = max(self.filing.last_at, self._at)
         self.filing = evolve(self.filing, messages=self.filing.messages + 1, last_at=last_at)
+        return message.id

@@ -20,13 +20,13 @@ _HOME = {
         "mail": "Take mail in by SMTP and LMTP, and from mailboxes by IMAP, until SIGTERM or SIGINT.",
     },
     "convsdk.cli.worker": {
-        "worker": "Tell plugins and webhooks what happened, until SIGTERM or SIGINT.",
+        "worker": "Deliver answers, and tell plugins and webhooks what happened, until SIGTERM or SIGINT.",
     },
     "convsdk.cli.rejects": {
         "rejects": "List what could not be taken in, and run it again.",
     },
     "convsdk.cli.reread": {
-        "reread": "Read archived requests again, with the code and the settings of today.",
+        "reread": "Read what the archive holds of CHANNEL again, with the code and the settings of today.",
     },
     "convsdk.cli.records": {
         "contacts": "List contacts.",
@@ -38,7 +38,9 @@ _HOME = {
         "suggestions": "List the pairs of contacts that may be one person.",
     },
     "convsdk.cli.staff": {
-        "reply": "Answer a conversation that the chat widget shows.",
+        "reply": "Answer a conversation.",
+        "retry": "Send an answer once more that failed.",
+        "reachable": "Say whether an identifier takes messages, or with --lift that it does again.",
         "review": "List the mails whose sender is in doubt, or decide about one.",
         "duty": "Say who is there to answer, or with --hours that you are.",
         "merge": "Join two contacts, given by id or as kind:value.",

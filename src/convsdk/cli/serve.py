@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from convsdk.cli.session import Session, common_options, rejects_option
-from convsdk.cli.worker import telling
+from convsdk.cli.worker import working
 from convsdk.core.ports import Secret
 from convsdk.errors import ConfigError
 from convsdk.listening import Listening
@@ -47,8 +47,8 @@ def serve(
 
     Each configured channel has its address, /channels/NAME, and /widget/NAME where a widget shows it: those of all
     workspaces, or of the one that --workspace names. What is under way at the signal is kept and answered. What cannot
-    be taken in goes to the folder for rejects: see 'convsdk rejects'. Plugins and webhooks are told what happened.
-    Channels that listen, such as to a mailbox, do so in one process with the store at a time.
+    be taken in goes to the folder for rejects: see 'convsdk rejects'. Answers are delivered, and plugins and webhooks
+    are told what happened. Channels that listen, such as to a mailbox, do so in one process with the store at a time.
     """
     try:
         from convsdk.web import create_app  # noqa: PLC0415  (the extra may be missing)
@@ -83,7 +83,7 @@ def serve(
             _serve(
                 Server(app),
                 listening,
-                lambda: telling(session) if tells else nullcontext(),
+                lambda: working(session) if tells else nullcontext(),
                 lambda: Listening(*hubs, rejects=kept) if listens else nullcontext(),
             )
         )

@@ -71,6 +71,7 @@ class Session:
         self._workspace = workspace
         self._environ = environ
         self._stores: dict[str, Store] = {}
+        self._hubs: dict[str, Hub] = {}
 
     @cached_property
     def plugins(self) -> Plugins:
@@ -113,6 +114,14 @@ class Session:
         return [self._hub(name) for name in sorted(names)]
 
     def _hub(self, name: str, *, clock: Clock | None = None) -> Hub:
+        """Give the hub of a workspace: the same to all who ask, so that who queues something wakes who delivers it."""
+        if clock:
+            return self._new_hub(name, clock=clock)
+        if name not in self._hubs:
+            self._hubs[name] = self._new_hub(name)
+        return self._hubs[name]
+
+    def _new_hub(self, name: str, *, clock: Clock | None = None) -> Hub:
         homes = self.config.channel_workspaces
         options: dict[str, Any] = {"clock": clock} if clock else {}
         return Hub(

@@ -39,14 +39,52 @@ def _pair(hub: Hub, a: str, b: str) -> tuple[int | Identifier, int | Identifier]
 @_by
 @common_options
 def reply(session: Session, *, conversation: int, text: str, by: str) -> None:
-    """Answer a conversation that the chat widget shows.
+    """Answer a conversation.
 
-    Who answers first takes it, and its bot automation says no more.
+    On a channel that sends, 'convsdk serve' or 'convsdk worker' delivers the answer; where the chat widget shows the
+    conversation, it is read there. Who answers first takes it, and its bot automation says no more.
     """
     if not text.strip():
         raise click.UsageError("a reply without words says nothing: write some")
     external_id = session.hub().reply(conversation, text, by=by)
     session.screen.facts({"conversation": conversation, "message": external_id, "by": by})
+
+
+@click.command
+@click.argument("channel")
+@click.argument("message", metavar="EXTERNAL_ID")
+@common_options
+def retry(session: Session, *, channel: str, message: str) -> None:
+    """Send an answer once more that failed.
+
+    Parts of it that arrived are not sent again. An answer that may have arrived can come twice.
+    """
+    hub = session.hub(channel=channel)
+    found = hub.store.message(hub.workspace, channel, message)
+    if found is None:
+        raise NotFound(f"channel {channel!r} has no message {message!r}: see 'convsdk messages'")
+    hub.retry(found)
+    session.screen.facts({"channel": channel, "message": found.external_id, "status": "queued"})
+
+
+@click.command
+@click.argument("identifier")
+@click.option("--lift", "is_lifted", is_flag=True, help="It takes messages again, whatever was reported.")
+@common_options
+def reachable(session: Session, *, identifier: str, is_lifted: bool) -> None:
+    """Say whether an identifier takes messages, or with --lift that it does again.
+
+    One whose messages came back for good is not written to any more.
+    """
+    hub = session.hub()
+    one = who(hub, identifier)
+    if isinstance(one, int):
+        raise NotFound(f"contact {one} has identifiers, and each takes messages or not: write kind:value")
+    if is_lifted:
+        hub.make_reachable(one)
+    stopped = hub.unreachable(one)
+    why = {"since": stopped.since, "channel": stopped.channel, "why": stopped.why} if stopped else {}
+    session.screen.facts({"identifier": one, "reachable": stopped is None, **why})
 
 
 @click.command

@@ -418,6 +418,17 @@ class Store(ABC):
     def owners(self, workspace: str) -> list[str]:
         """Give the workers that have deliveries."""
 
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002  (for those that can tell)
+        """Call `wake`, from any thread, when another process has queued something; give what ends that.
+
+        A store that cannot tell does nothing: whoever delivers looks by itself as well.
+        """
+        return lambda: None
+
+    @abstractmethod
+    def memos(self, workspace: str, kind: str, keys: Collection[str]) -> dict[str, Memo]:
+        """Give by key the memos of that kind."""
+
     @abstractmethod
     def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
         """Give the memo of that kind and key, or None."""

@@ -546,6 +546,11 @@ class MemoryStore(Store):
         with self._lock:
             return sorted({one.owner for one in self._workspaces[workspace].deliveries.values() if one.owner})
 
+    def memos(self, workspace: str, kind: str, keys: Collection[str]) -> dict[str, Memo]:
+        with self._lock:
+            kept = self._workspaces[workspace].memos
+            return {key: kept[kind, key] for key in keys if (kind, key) in kept}
+
     def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
         with self._lock:
             return self._workspaces[workspace].memos.get((kind, key))

@@ -8,6 +8,7 @@ asked for by a token that the transaction wrote, so that nothing takes effect tw
 import itertools
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ from convsdk.store.postgresql_transaction import (
     IDS,
     KEYS,
     PAIRS,
+    QUEUED,
     BeginAgain,
     PostgresqlTransaction,
     parameters,
@@ -42,6 +44,7 @@ from convsdk.store.rows import FILING, FILING_FROM, HINT, HINT_FROM, filing_of, 
 
 _OLDEST_SERVER = 140000  # 14, as libpq counts
 _CONNECT_TIMEOUT_S = 10
+_LISTEN_S = 5.0
 _PATIENCE_S = 15  # how long a call is run again before its caller hears of it
 _FIRST_PAUSE_S = 0.004
 _LONGEST_PAUSE_S = 0.5
@@ -115,6 +118,7 @@ class PostgresqlStore(SqlReads):
     KEYS = KEYS
     IDS = IDS
     AND_THEN = "join"
+    TEXTS = "(select r as value from jsonb_array_elements_text(:texts::jsonb) r)"
     PAIRS = PAIRS
     BEFORE = f"""select w.message, b.external_id from {PAIRS} w cross join lateral (
         select m.id, m.external_id from message m where m.workspace_id = :workspace
@@ -311,6 +315,24 @@ class PostgresqlStore(SqlReads):
 
     def close(self) -> None:
         self._pool.close()
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        ending = threading.Event()
+
+        def run() -> None:
+            while not ending.is_set():
+                try:
+                    with psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+                        connection.execute(f"listen {QUEUED}")
+                        while not ending.is_set():
+                            wake()  # what was queued before it listened would else wait
+                            for _ in connection.notifies(timeout=_LISTEN_S, stop_after=1):
+                                wake()
+                except psycopg.Error:
+                    ending.wait(_LISTEN_S)
+
+        threading.Thread(target=run, name="convsdk-listen", daemon=True).start()
+        return ending.set
 
     # -- what PostgreSQL reads in its own way: with a branch for each identifier, by the index
 

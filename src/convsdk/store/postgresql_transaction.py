@@ -46,6 +46,9 @@ from convsdk.store.tables import COLUMNS, UPSERTS
 _IDS_OF_A_BLOCK = 32  # what the sequence steps by
 _IDS_OF_A_HINT = 6  # about how many one needs
 
+QUEUED = "convsdk_queued"
+"""What a transaction that queues something notifies, so that whoever delivers need not look all the time."""
+
 KEYS = "(select r ->> 0 as kind, r ->> 1 as scope, r ->> 2 as value from jsonb_array_elements(:keys::jsonb) r)"
 IDS = "(select r::bigint as value from jsonb_array_elements_text(:ids::jsonb) r)"
 PAIRS = """(select (r ->> 0)::bigint as message, (r ->> 1)::bigint as conversation
@@ -349,3 +352,5 @@ class PostgresqlTransaction(SqlTransaction):
         if written:
             self.has_written = True
             self._ask(_writes(tuple(written)), batch=text_of(written))
+        if any(not one.owner for one in batch.deliveries.values()):
+            self._ask(f"notify {QUEUED}")

@@ -71,6 +71,9 @@ class SqlReads(Store):
     IDS: ClassVar[str]
     """Gives the ids of the JSON `:ids` as rows of (value)."""
 
+    TEXTS: ClassVar[str]
+    """Gives the texts of the JSON `:texts` as rows of (value)."""
+
     PAIRS: ClassVar[str]
     """Gives the JSON `:pairs` as rows of (message, conversation)."""
 
@@ -386,6 +389,14 @@ class SqlReads(Store):
     def owners(self, workspace: str) -> list[str]:
         statement = "select distinct owner from delivery where workspace_id = :workspace and owner <> '' order by owner"
         return [owner for (owner,) in self._all(statement, {"workspace": self._workspace(workspace)})]
+
+    def memos(self, workspace: str, kind: str, keys: Collection[str]) -> dict[str, Memo]:
+        rows = self._all(
+            f"""select m.key, m.text, m.at from {self.TEXTS} w {self.AND_THEN} memo m
+              on m.workspace_id = :workspace and m.kind = :kind and m.key = w.value""",
+            {"workspace": self._workspace(workspace), "kind": kind, "texts": json.dumps(sorted(keys))},
+        )
+        return {key: Memo(text, time_of(at)) for key, text, at in rows}
 
     def memo(self, workspace: str, kind: str, key: str) -> Memo | None:
         return memo_of(self._one(MEMO, {"workspace": self._workspace(workspace), "kind": kind, "key": key}))

@@ -92,6 +92,7 @@ class SqliteStore(SqlReads):
     KEYS = KEYS
     IDS = "json_each(:ids)"
     AND_THEN = "cross join"
+    TEXTS = "json_each(:texts)"
     PAIRS = "(select value ->> 0 as message, value ->> 1 as conversation from json_each(:pairs))"
     BEFORE = f"""select w.message, m.external_id from {PAIRS} w cross join message m
       on m.workspace_id = :workspace and m.id in (select b.id from message b where b.workspace_id = :workspace

@@ -538,6 +538,8 @@ class StoreContract:
             found = store.transact(_SHOP, lambda one: one.memos("report", ["c", _ODD_TEXT]))
 
             assert found == {_ODD_TEXT: memo}
+            assert store.memos(_SHOP, "report", ["c", "b"]) == {"b": memo}
+            assert store.memos("another", "report", ["b"]) == {}
 
     # -- deliveries
 

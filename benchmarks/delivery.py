@@ -1,0 +1,210 @@
+"""Delivery: how many messages a second go out, against a bare httpx loop over the same connections.
+
+    delivery.py [--messages N] [--rounds N] [--store URL] [--json]
+
+The server is a process of its own and answers at once. Both send the same requests, as many at a time; ours come from
+the store, and what became of each is on disk before the next of its conversation goes. Rounds alternate.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+from attrs import frozen
+
+from convsdk.core.events import Event, MessageReceived
+from convsdk.core.model import Claim, Direction, IdentityHint, Message, Trust
+from convsdk.core.ports import Capabilities, Channel, Outbound, Receipt, Request
+from convsdk.core.storage import Batch, Delivery, Transaction
+from convsdk.delivery import Deliverer
+from convsdk.hub import Hub
+
+AT_A_TIME = 16
+CONVERSATIONS = 100
+TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+HEAD_END = b"\r\n\r\n"
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Where the server is."""
+
+    url: str
+
+
+class Posting(Channel):
+    """Posts the text to a server that knows a token again."""
+
+    type = "posting"
+    settings = Settings
+    can = Capabilities(sends=True, is_idempotent=True)
+
+    def parse(self, request: Request) -> list[Event]:  # noqa: ARG002  (nothing comes in)
+        """Give nothing: this one only sends."""
+        return []
+
+    def build(self, message: Outbound) -> httpx.Request:
+        """Give the request that the bare loop makes as well."""
+        return request_of(self.config.url, message.text, message.token)
+
+    def interpret(self, response: httpx.Response) -> Receipt:
+        """Read nothing but the status."""
+        response.raise_for_status()
+        return Receipt()
+
+
+def request_of(url: str, text: str, token: str) -> httpx.Request:
+    """Give the request that carries a message."""
+    return httpx.Request("POST", url, json={"to": "ann@shop.example", "text": text, "token": token})
+
+
+async def serve() -> None:
+    """Answer every request at once, and print the port first."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(HEAD_END)).lower()
+                await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n")[0]))
+                writer.write(TAKEN)
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """Run the server in a process of its own, and give its URL."""
+    command = [sys.executable, __file__, "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/"
+        finally:
+            process.kill()
+
+
+async def bare(url: str, messages: int) -> float:
+    """Send that many, by as many tasks as a channel has; give how many went a second."""
+    numbers = iter(range(messages))
+
+    async def send(client: httpx.AsyncClient) -> None:
+        for number in numbers:
+            response = await client.send(request_of(url, f"message {number}", f"{number:026}"))
+            response.raise_for_status()
+
+    async with httpx.AsyncClient() as client:
+        started = time.perf_counter()
+        await asyncio.gather(*(send(client) for _ in range(AT_A_TIME)))
+        return messages / (time.perf_counter() - started)
+
+
+async def ours(hub: Hub, messages: int) -> float:
+    """Queue that many, and deliver them; give how many went a second."""
+    queue(hub, messages)
+    async with httpx.AsyncClient() as client:
+        started = time.perf_counter()
+        async with Deliverer(hub, client, concurrency=AT_A_TIME, poll_s=0.02):
+            while (await asyncio.to_thread(left, hub)) > 0:  # noqa: ASYNC110  (a store tells nothing)
+                await asyncio.sleep(0.05)
+            return messages / (time.perf_counter() - started)
+
+
+def queue(hub: Hub, messages: int) -> None:
+    """Queue answers to conversations in turn, all in one transaction: that is not what is measured."""
+    now = datetime.now(UTC)
+    talks = [one.id for one in hub.conversations(limit=CONVERSATIONS)]
+
+    def work(transaction: Transaction) -> None:
+        ids = transaction.new_ids()
+        batch = Batch()
+        for number in range(messages):
+            message = Message(
+                id=next(ids),
+                conversation=talks[number % len(talks)],
+                channel="posting",
+                external_id=f"out/{now.timestamp()}/{number}",
+                direction=Direction.OUTBOUND,
+                at=now,
+                text=f"message {number}",
+                status="queued",
+                detail={"by": "kim", "token": f"{number:026}"},
+            )
+            batch.messages.append(message)
+            batch.deliveries[message.id] = Delivery(
+                message=message.id, conversation=message.conversation, channel="posting", due_at=now, put_off_at=now
+            )
+        transaction.write(batch)
+
+    hub.store.transact(hub.workspace, work)
+
+
+def left(hub: Hub) -> int:
+    """Give how many conversations have an answer that has not gone."""
+    talks = hub.conversations(limit=CONVERSATIONS)
+    return sum(next(iter(hub.messages(one.id, limit=1))).status == "queued" for one in talks)
+
+
+def people(hub: Hub) -> None:
+    """Let everybody write once."""
+    now = datetime.now(UTC)
+    hub.receive(
+        "posting",
+        [
+            MessageReceived(
+                external_id=f"in/{number}",
+                hint=IdentityHint(at=now, identifiers=(Claim("email", f"p{number}@shop.example", Trust.CHANNEL),)),
+                at=now,
+            )
+            for number in range(CONVERSATIONS)
+        ],
+    )
+
+
+def measure(options: argparse.Namespace) -> dict[str, float]:
+    """Give the medians of both, in messages a second, and the median of the ratios of the rounds."""
+    with server() as url, tempfile.TemporaryDirectory() as folder:
+        store = options.store or f"sqlite:///{Path(folder) / 'delivery.db'}"
+        with contextlib.closing(Hub(store, channels=[Posting("posting", Settings(url=url))])) as hub:
+            people(hub)
+            rates = [
+                (asyncio.run(bare(url, options.messages)), asyncio.run(ours(hub, options.messages)))
+                for _ in range(options.rounds)
+            ]
+    return {
+        "bare": statistics.median(one for one, _ in rates),
+        "ours": statistics.median(one for _, one in rates),
+        "ratio": statistics.median(ours / bare for bare, ours in rates),
+    }
+
+
+def main() -> None:
+    """Measure, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=3000, help="how many go in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--store", help="an empty store; default: a fresh SQLite file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve())
+        return
+    found = measure(options)
+    told = f"{found['ours']:.0f} messages/s, bare httpx {found['bare']:.0f}: {found['ratio']:.2f} of it"
+    print(json.dumps(found) if options.json else told)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,666 @@
+"""Delivers what was queued: from the store to the platforms, by the channels that send.
+
+::
+
+    store ──due──> route of a channel ──send──> platform
+                     └──ledger: what became of each, many in one transaction──> store
+
+Each channel has its route: a slow platform holds up no other. Of a conversation one message goes at a time, in order.
+What a worker has is marked as its own, and what it has sent as under way, before it is sent: so that another worker,
+which takes over from one that died, knows which outcomes nobody knows.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from random import random
+from typing import Self
+
+import httpx
+import structlog
+from attrs import evolve, frozen
+
+from convsdk.core.events import DeliveryStatus, Notice
+from convsdk.core.model import Attachment, Message
+from convsdk.core.ports import Capabilities, Channel, Clock, File, Outbound, Receipt
+from convsdk.core.storage import Alias, Batch, Delivery, Memo, Outgoing, Transaction
+from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError
+from convsdk.hub import Hub
+from convsdk.reports import (
+    KEPT,
+    REPORT,
+    UNKNOWN,
+    UNREACHABLE,
+    Report,
+    report_key,
+    report_of,
+    status_changed,
+    token_name,
+    unreachable_of,
+    with_report,
+)
+
+_MARK = "deliverer"  # the kind of the memos by which workers show that they are there
+_SOON_S, _SELDOM_S = 2.0, 3600.0
+_GIVE_UP_S = 24 * 3600.0
+_ECHO_S = 120.0
+_SEND_S = 60.0
+_MENDING_S = 5.0
+_TIDY_S = 3600.0
+_FORWARD_S = 60.0
+_OWN_DETAIL = {"token", "sent_at", "error", "error_code", "parts_done", "is_automatic", "subject"}
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+_log = structlog.get_logger(__name__)
+
+
+@frozen(kw_only=True)
+class _Job:
+    """A delivery that a worker has, with what it needs; `refusal` says why it may not go."""
+
+    delivery: Delivery
+    outgoing: Outgoing
+    refusal: str = ""
+
+
+@frozen(kw_only=True)
+class _Step:
+    """What became of a delivery, to be written down: what it is now (None: it has ended), and what that says.
+
+    `change` gives that of the delivery as it stands then. `names` are external ids, each with the part that it means.
+    A step that `is_fact` counts even if another worker has taken over.
+    """
+
+    job: _Job
+    change: Callable[[Delivery], Delivery | None]
+    report: Report | None = None
+    names: tuple[tuple[str, int], ...] = ()
+    is_fact: bool = False
+
+
+def backoff_s(tries: int, random: float) -> float:
+    """Give how long to wait after so many tries that failed: twice as long each time, and not all at once."""
+    return min(_SOON_S * 2.0 ** min(tries, 32), _SELDOM_S) * (0.5 + random / 2)
+
+
+# -- what becomes of a delivery: pure
+
+
+def _under_way(job: _Job, part: Outbound, number: int) -> _Step:
+    """Say, before a part is sent, that it may have been; and by which token its echo is known."""
+    return _Step(job=job, change=lambda one: evolve(one, is_under_way=True), names=((token_name(part.token), number),))
+
+
+def _arrived(job: _Job, number: int, receipt: Receipt, at: datetime, *, is_last: bool) -> _Step:
+    def change(one: Delivery) -> Delivery | None:
+        done = max(one.parts_done, number + 1)
+        return None if is_last else evolve(one, parts_done=done, is_under_way=False, awaits_echo=False, tries=0)
+
+    names = ((receipt.external_id, number),) if receipt.external_id else ()
+    report = Report(status=receipt.status, at=at) if is_last else None
+    return _Step(job=job, change=change, report=report, names=names, is_fact=True)
+
+
+def _freed(job: _Job) -> _Step:
+    return _Step(job=job, change=lambda one: evolve(one, owner="", is_under_way=False))
+
+
+def _failed(job: _Job, error: str, at: datetime, *, code: str = "") -> _Step:
+    report = Report(status=DeliveryStatus.FAILED, at=at, error=error, code=code)
+    return _Step(job=job, change=lambda _: None, report=report)
+
+
+def _put_off(
+    job: _Job, pause_s: float, at: datetime, *, error: str, is_a_try: bool = True, awaits_echo: bool = False
+) -> _Step:
+    """Try again later; or no more, where that has gone on for a day. No clock is asked how long: it may be set."""
+    if job.delivery.waited_s + pause_s > _GIVE_UP_S:
+        return _failed(job, f"given up after a day of trying: {error}", at, code=UNKNOWN if awaits_echo else "")
+
+    def change(one: Delivery) -> Delivery:
+        return evolve(
+            one,
+            owner="",
+            is_under_way=False,
+            awaits_echo=awaits_echo,
+            due_at=at + timedelta(seconds=pause_s),
+            put_off_at=at,
+            tries=one.tries + is_a_try,
+            waited_s=one.waited_s + pause_s,
+        )
+
+    return _Step(job=job, change=change)
+
+
+def _unknown(job: _Job, can: Capabilities, error: str, at: datetime, random: float) -> _Step:
+    """Nobody knows whether it arrived: what to do depends on how the platform tells one that comes twice."""
+    if can.is_idempotent:
+        return _put_off(job, backoff_s(job.delivery.tries, random), at, error=error)
+    if can.echoes:
+        return _put_off(job, _ECHO_S, at, error=error, awaits_echo=True)
+    words = f"it may have arrived: {error}. Ask, or look there, before you send it again"
+    return _failed(job, words, at, code=UNKNOWN)
+
+
+def _words(error: Exception) -> str:
+    # Of an error that is not ours, the text can hold anybody's words.
+    return str(error) if isinstance(error, ConvsdkError) else type(error).__name__
+
+
+def _written(transaction: Transaction, steps: Sequence[_Step], owner: str, at: datetime) -> list[bool]:
+    """Write what became of deliveries of `owner`, all at once; say for each whether it still was its own."""
+    held = transaction.hold([one.job.delivery for one in steps])
+    names = {(one.job.delivery.channel, name) for one in steps for name, _ in one.names}
+    # Who reports about a name that nobody has yet does so under the same lock.
+    kept = transaction.memos(REPORT, {report_key(*name) for name in names}) if names else {}
+    told = {(one.channel, one.external_id) for one in (step.job.outgoing.message for step in steps if step.report)}
+    found = transaction.found(told) if told else {}
+    batch, ids = Batch(), transaction.new_ids()
+    are_ours = []
+    for step in steps:
+        message, current = step.job.outgoing.message, held.get(step.job.delivery.message)
+        is_ours = current is not None and current.owner == owner
+        are_ours.append(is_ours)
+        if not is_ours and not step.is_fact:
+            continue
+        for name, part in step.names:
+            alias = Alias(conversation=message.conversation, message=message.id, part=part)
+            batch.aliases[message.channel, name] = alias
+        if current:
+            _move_on(batch, step, current, at)
+        if step.report and (known := found.get((message.channel, message.external_id))):
+            memos = [kept.get(report_key(message.channel, name)) for name, _ in step.names]
+            after = _reported(known.message, step, current, [report_of(one) for one in memos if one])
+            batch.revised.append(after)
+            batch.notices += _notices(known.message, after, at, ids)
+    transaction.write(batch)
+    return are_ours
+
+
+def _move_on(batch: Batch, step: _Step, current: Delivery, at: datetime) -> None:
+    changed = step.change(current)
+    if changed is None:
+        batch.ended[current.message] = at
+    else:
+        batch.deliveries[current.message] = changed
+
+
+def _reported(message: Message, step: _Step, delivery: Delivery | None, overtaken: Iterable[Report]) -> Message:
+    """Give a message with what became of it, and with the reports that came before that was known."""
+    report = step.report
+    assert report is not None  # noqa: S101  (for the type checker: who calls this has looked)
+    after = with_report(message, report)
+    if report.status is DeliveryStatus.FAILED and delivery and delivery.parts_done:
+        after = evolve(after, detail={**(after.detail or {}), "parts_done": delivery.parts_done})
+    if report.status is not DeliveryStatus.FAILED:
+        after = evolve(after, detail={**(after.detail or {}), "sent_at": report.at.isoformat()})
+    for one in overtaken:
+        after = with_report(after, one)
+    return after
+
+
+def _notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) -> Iterator[Notice]:
+    if before.status == after.status:
+        return
+    if after.status != DeliveryStatus.FAILED.value:
+        told = {"conversation": after.conversation, "direction": after.direction.value}
+        yield Notice(id=next(ids), type="message.sent", at=at, payload=told)
+    yield status_changed(after, at, id=next(ids))
+
+
+class _Ledger:
+    """Writes down what became of deliveries: all that comes while it writes goes into its next transaction."""
+
+    def __init__(self, hub: Hub, owner: str, clock: Clock) -> None:
+        self._hub = hub
+        self._owner = owner
+        self._clock = clock
+        self._waiting: list[tuple[_Step, asyncio.Future[bool]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, step: _Step) -> bool:
+        """Return once `step` is on disk, and say whether its delivery is still this worker's."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((step, done))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        return await asyncio.shield(done)
+
+    async def end(self, most_s: float) -> bool:
+        """Wait until all is written; say whether it is."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=most_s)
+        return self._writing is None
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                page, self._waiting = self._waiting, []
+                await self._write_page(page)
+        finally:
+            self._writing = None
+
+    async def _write_page(self, page: list[tuple[_Step, asyncio.Future[bool]]]) -> None:
+        steps = [step for step, _ in page]
+        while True:
+            try:
+                are_ours = await asyncio.to_thread(self._transact, steps)
+            except Exception as error:  # noqa: BLE001  (boundary: what went out is remembered until the store is back)
+                _log.error("what became of messages cannot be written down", messages=len(steps), why=_words(error))
+                await asyncio.sleep(_MENDING_S)
+                continue
+            for (_, done), is_ours in zip(page, are_ours, strict=True):
+                done.set_result(is_ours)
+            break
+
+    def _transact(self, steps: Sequence[_Step]) -> list[bool]:
+        store, at = self._hub.store, self._clock()
+        return store.transact(self._hub.workspace, lambda one: _written(one, steps, self._owner, at))
+
+
+class _Lease:
+    """Shows the other workers that this one is there, and finds those that are no more.
+
+    Each renews a mark of its own. Whose mark has stayed the same for `length_s` is gone: no clocks are compared.
+    """
+
+    def __init__(self, hub: Hub, *, clock: Clock, length_s: float) -> None:
+        self.owner = secrets.token_hex(8)
+        self._hub = hub
+        self._clock = clock
+        self._length_s = length_s
+        self._renewed_at = -math.inf
+        self._seen: dict[str, tuple[str, float]] = {}
+
+    @property
+    def is_fresh(self) -> bool:
+        """Say whether nobody can have taken this worker for dead."""
+        return time.monotonic() - self._renewed_at < self._length_s * 2 / 3
+
+    def renew(self) -> None:
+        """Put a new mark down."""
+        renewed_at = time.monotonic()
+        memo = Memo(secrets.token_hex(8), self._clock())
+        batch = Batch(memos={(_MARK, self.owner): memo})
+        self._hub.store.transact(self._hub.workspace, lambda transaction: transaction.write(batch))
+        self._renewed_at = renewed_at
+
+    def gone(self) -> list[tuple[str, str]]:
+        """Give the workers that have deliveries and are there no more, each with its last mark."""
+        now, seen = time.monotonic(), {}
+        for owner in self._hub.store.owners(self._hub.workspace):
+            memo = self._hub.store.memo(self._hub.workspace, _MARK, owner)
+            mark = memo.text if memo else ""
+            before, since = self._seen.get(owner, ("", now))
+            seen[owner] = (mark, since if owner in self._seen and before == mark else now)
+        self._seen = seen
+        return [
+            (owner, mark)
+            for owner, (mark, since) in seen.items()
+            if owner != self.owner and now - since >= self._length_s
+        ]
+
+
+class _Pace:
+    """Lets no more than `per_s` pass in a second (None: any number), and none while the platform wants a pause."""
+
+    def __init__(self, per_s: float | None) -> None:
+        self._gap_s = 1 / per_s if per_s else 0.0
+        self._next_at = 0.0
+        self._paused_until = 0.0
+
+    @property
+    def is_pausing(self) -> bool:
+        """Say whether the platform wants to be left alone for now."""
+        return time.monotonic() < self._paused_until
+
+    async def keep(self, closing: asyncio.Event) -> bool:
+        """Wait for one's turn; say whether it is one: not in a pause, nor once `closing` is set."""
+        now = time.monotonic()
+        turn = max(now, self._next_at)
+        self._next_at = turn + self._gap_s
+        if turn > now:
+            await _wait(closing, turn - now)
+        return not closing.is_set() and not self.is_pausing
+
+    def pause(self, pause_s: float) -> None:
+        """Let nobody pass for so long."""
+        self._paused_until = max(self._paused_until, time.monotonic() + pause_s)
+
+
+class _Route:
+    """Takes to one channel what is queued for it."""
+
+    def __init__(self, channel: Channel, means: "_Means") -> None:
+        self.name = channel.name
+        self.closing = asyncio.Event()
+        self.woken = asyncio.Event()
+        self._channel = channel
+        self._means = means
+        self._pace = _Pace(channel.can.max_per_s)
+        self._jobs: deque[_Job] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Deliver until `closing`; then let what is under way end, and give the rest back."""
+        while not self.closing.is_set():
+            self.woken.clear()
+            is_full = False
+            try:
+                is_full = await self._fetch()
+            except Exception as error:  # noqa: BLE001  (boundary: the worker loop goes on when the store is back)
+                _log.error("a channel's messages wait for the store", channel=self.name, why=_words(error))
+                await _wait(self.closing, _MENDING_S)
+            self._start()
+            if not is_full or self._is_busy:
+                await _wait(self.woken, self._means.poll_s)
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        await asyncio.gather(*self._running, *(self._means.ledger.write(_freed(job)) for job in jobs))
+        await self._channel.close()
+
+    @property
+    def _is_busy(self) -> bool:
+        return len(self._running) >= self._means.concurrency
+
+    async def _fetch(self) -> bool:
+        """Take more of what is due, before there is nothing left to do; say whether there may be more still."""
+        wanted = self._means.concurrency * 2 - len(self._jobs) - len(self._running)
+        if wanted < self._means.concurrency or not self._means.lease.is_fresh or self._pace.is_pausing:
+            return False
+        jobs = await asyncio.to_thread(self._claim, wanted)
+        self._jobs += jobs
+        return len(jobs) == wanted
+
+    def _claim(self, limit: int) -> list[_Job]:
+        hub, at = self._means.hub, self._means.clock()
+        owner = self._means.lease.owner
+        due = hub.store.transact(hub.workspace, lambda one: one.due(self.name, owner=owner, at=at, limit=limit))
+        return _jobs(hub, due)
+
+    def _start(self) -> None:
+        while self._jobs and not self._is_busy:
+            task = asyncio.create_task(self._deliver(self._jobs.popleft()))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self.woken.set()
+
+    async def _deliver(self, job: _Job) -> None:
+        try:
+            step = await self._send(job)
+        except Exception as error:  # noqa: BLE001  (boundary: a mistake in an adapter holds up no other message)
+            _log.error("a channel failed", channel=self.name, message=job.delivery.message, why=_words(error))
+            step = self._unknown(job, error)
+        if step:
+            await self._means.ledger.write(step)
+
+    async def _send(self, job: _Job) -> _Step | None:
+        """Send what is left of a message; give how that ended, unless it is written down already."""
+        at = self._means.clock()
+        if job.refusal:
+            return _failed(job, job.refusal, at)
+        try:
+            parts = self._channel.parts(await self._outbound(job))
+            for number in range(job.delivery.parts_done, len(parts)):
+                if not await self._send_part(job, parts, number):
+                    return None
+        except (TransientError, *_UNSENT) as error:
+            return self._put_off(job, error)
+        except (UncertainError, httpx.HTTPError, OSError) as error:
+            return self._unknown(job, error)
+        except (ConvsdkError, httpx.InvalidURL) as error:
+            code = (error.code or "") if isinstance(error, PermanentError) else ""
+            return _failed(job, _words(error), self._means.clock(), code=code)
+        # An echo has said that the last part is there.
+        is_done = job.delivery.parts_done >= len(parts)
+        return _arrived(job, len(parts) - 1, Receipt(), at, is_last=True) if is_done else None
+
+    async def _send_part(self, job: _Job, parts: Sequence[Outbound], number: int) -> bool:
+        """Send a part and write that down; say whether the next may go."""
+        if not await self._pace.keep(self.closing) or not self._means.lease.is_fresh:
+            await self._means.ledger.write(_freed(job))
+            return False
+        at = self._means.clock()
+        part = evolve(parts[number], at=at)
+        can = self._channel.can
+        # An echo can come before the answer does.
+        is_marked = can.echoes or not can.is_idempotent
+        if is_marked and not await self._means.ledger.write(_under_way(job, part, number)):
+            return False
+        async with asyncio.timeout(_SEND_S):
+            receipt = await self._channel.send(part, self._means.client)
+        is_last = number + 1 == len(parts)
+        is_ours = await self._means.ledger.write(_arrived(job, number, receipt, at, is_last=is_last))
+        return is_ours and not is_last
+
+    def _put_off(self, job: _Job, error: TransientError | httpx.TransportError) -> _Step:
+        asked_s = error.retry_after_s if isinstance(error, TransientError) else None
+        # As it was asked for: that is no failed try. Whoever is next would be told the same.
+        self._pace.pause(asked_s or 0.0)
+        pause_s = self._backoff_s(job) if asked_s is None else max(asked_s, _SOON_S)
+        message, why = job.delivery.message, _words(error)
+        _log.warning("a message was put off", channel=self.name, message=message, why=why, retry_in_s=round(pause_s, 1))
+        return _put_off(job, pause_s, self._means.clock(), error=why, is_a_try=asked_s is None)
+
+    def _backoff_s(self, job: _Job) -> float:
+        return backoff_s(job.delivery.tries, self._means.random())
+
+    def _unknown(self, job: _Job, error: Exception) -> _Step:
+        return _unknown(job, self._channel.can, _words(error), self._means.clock(), self._means.random())
+
+    async def _outbound(self, job: _Job) -> Outbound:
+        message, filing = job.outgoing.message, job.outgoing.filing
+        detail = message.detail or {}
+        if filing.identifier is None:
+            raise PermanentError(f"conversation {filing.id} is nobody's: there is no address")
+        return Outbound(
+            to=filing.identifier,
+            address=job.outgoing.address or filing.identifier.value,
+            text=message.text,
+            html=message.html,
+            subject=detail.get("subject", ""),
+            token=detail.get("token", ""),
+            thread=filing.thread,
+            external_id=message.external_id,
+            references=job.outgoing.references,
+            attachments=tuple([await asyncio.to_thread(self._file, one) for one in message.attachments]),
+            heard_at=job.outgoing.heard_at,
+            detail={key: value for key, value in detail.items() if key not in _OWN_DETAIL},
+            is_automatic=bool(detail.get("is_automatic")),
+            at=self._means.clock(),
+        )
+
+    def _file(self, attachment: Attachment) -> File:
+        is_public = attachment.url.startswith(("https://", "http://"))
+        archive, content = self._means.hub.archive, b""
+        try:
+            content = archive.get(attachment.url) if archive else b""
+        except NotFound as error:
+            if not is_public:
+                raise PermanentError(f"the file {attachment.name!r} is not there any more: {error}") from error
+        return File(
+            name=attachment.name,
+            media_type=attachment.media_type,
+            content=content,
+            url=attachment.url if is_public else "",
+            content_id=attachment.content_id,
+        )
+
+
+def _jobs(hub: Hub, deliveries: Sequence[Delivery]) -> list[_Job]:
+    """Give `deliveries` with what each needs."""
+    if not deliveries:
+        return []
+    needed = {one.message.id: one for one in hub.store.outgoing(hub.workspace, deliveries)}
+    people = {str(one.filing.identifier): one.filing.identifier for one in needed.values() if one.filing.identifier}
+    memos = hub.store.memos(hub.workspace, UNREACHABLE, people)
+    stopped = {people[key]: why.told(people[key]) for key, memo in memos.items() if (why := unreachable_of(memo))}
+    jobs = []
+    for delivery in deliveries:
+        to = needed[delivery.message].filing.identifier
+        refusal = stopped.get(to, "") if to else ""
+        jobs.append(_Job(delivery=delivery, outgoing=needed[delivery.message], refusal=refusal))
+    return jobs
+
+
+@frozen(kw_only=True)
+class _Means:
+    """What all routes of a worker share."""
+
+    hub: Hub
+    client: httpx.AsyncClient
+    ledger: _Ledger
+    lease: _Lease
+    clock: Clock
+    random: Callable[[], float]
+    poll_s: float
+    concurrency: int
+
+
+class Deliverer:
+    """Delivers what is queued on the channels of `hub` that send, from its start to its end.
+
+    ::
+
+        async with httpx.AsyncClient() as client, Deliverer(hub, client) as deliverer:
+            ...  # what this hub queues goes at once; what others queue, within poll_s
+
+    Any number of workers may deliver from one store: each delivery is one's, and those of one that is silent for
+    `lease_s` are taken over. `concurrency` is how many conversations of a channel are written to at a time. At its end
+    it lets what is under way finish, for `grace_s` at most. `clock` gives the present moment, `random` numbers from 0
+    to 1. The hub and the client stay open for their maker to close.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        client: httpx.AsyncClient,
+        *,
+        clock: Clock = lambda: datetime.now(UTC),
+        random: Callable[[], float] = random,
+        poll_s: float = 1.0,
+        lease_s: float = 30.0,
+        grace_s: float = 10.0,
+        concurrency: int = 16,
+    ) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._grace_s = grace_s
+        self._lease_s = lease_s
+        self._random = random
+        self._lease = _Lease(hub, clock=clock, length_s=lease_s)
+        self._ledger = _Ledger(hub, self._lease.owner, clock)
+        means = _Means(
+            hub=hub,
+            client=client,
+            ledger=self._ledger,
+            lease=self._lease,
+            clock=clock,
+            random=random,
+            poll_s=poll_s,
+            concurrency=concurrency,
+        )
+        self._routes = [_Route(one, means) for one in hub.channels.values() if one.can.sends]
+        self._closing = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_waking: tuple[Callable[[], None], ...] = ()
+        self._running: list[asyncio.Task[None]] = []
+        self._tidied_at = self._forward_at = -math.inf
+
+    @property
+    def channels(self) -> list[str]:
+        """Give the names of the channels that it delivers to."""
+        return sorted(one.name for one in self._routes)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._keep_house()
+        self._stop_waking = (self._hub.on_queued(self.wake), self._hub.store.listen(self.wake))
+        self._running = [asyncio.create_task(one) for one in (self._watch(), *(route.run() for route in self._routes))]
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._closing.set()
+        for route in self._routes:
+            route.closing.set()
+            route.woken.set()
+        _, late = await asyncio.wait(self._running, timeout=self._grace_s)
+        for one in late:
+            one.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for stop in self._stop_waking:
+            stop()
+        self._loop = None
+        if await self._ledger.end(self._grace_s):
+            with suppress(ConvsdkError):  # without the store: another worker takes over
+                await asyncio.to_thread(self._take_over, self._lease.owner, None)
+
+    def wake(self) -> None:
+        """Say that there is something to deliver. From any thread, and at any time."""
+        if loop := self._loop:
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for route in self._routes:
+            route.woken.set()
+
+    async def _watch(self) -> None:
+        while not self._closing.is_set():
+            await _wait(self._closing, self._lease_s / 4)
+            await self._keep_house()
+
+    async def _keep_house(self) -> None:
+        try:
+            await asyncio.to_thread(self._look_after)
+        except Exception as error:  # noqa: BLE001  (boundary: the worker loop goes on when the store is back)
+            _log.error("a deliverer waits for the store", why=_words(error))
+
+    # -- in threads
+
+    def _look_after(self) -> None:
+        """Renew the mark, take over from who is gone, and now and then see to clocks and to what is too old."""
+        self._lease.renew()
+        for owner, mark in self._lease.gone():
+            self._take_over(owner, mark)
+        store, workspace, at, now = self._hub.store, self._hub.workspace, self._clock(), time.monotonic()
+        if now - self._forward_at > _FORWARD_S:
+            # Another host's clock may be ahead of this one's by a little: that is no clock that was set back.
+            store.transact(workspace, lambda one: one.bring_forward(at + timedelta(seconds=_FORWARD_S)))
+            self._forward_at = now
+        if now - self._tidied_at > _TIDY_S:
+            store.transact(workspace, lambda one: one.forget_memos(REPORT, before=at - KEPT))
+            store.transact(workspace, lambda one: one.forget_memos(_MARK, before=at - KEPT))
+            self._tidied_at = now
+
+    def _take_over(self, owner: str, mark: str | None) -> None:
+        """Free the deliveries of a worker that is gone, and deal with those whose outcome nobody knows."""
+        hub, at = self._hub, self._clock()
+
+        def work(transaction: Transaction) -> None:
+            deliveries = [one for one in transaction.deliveries_of(owner) if one.channel in hub.channels]
+            memo = transaction.memo(_MARK, owner)
+            if mark is None or (memo.text if memo else "") == mark:
+                _written(transaction, [self._left_over(one, at) for one in _jobs(hub, deliveries)], owner, at)
+
+        hub.store.transact(hub.workspace, work)
+
+    def _left_over(self, job: _Job, at: datetime) -> _Step:
+        if not job.delivery.is_under_way:
+            return _freed(job)
+        can = self._hub.channels[job.delivery.channel].can
+        return _unknown(job, can, "the worker that sent it ended before the answer", at, self._random())
+
+
+async def _wait(event: asyncio.Event, most_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
+            await event.wait()

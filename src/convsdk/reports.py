@@ -1,0 +1,251 @@
+"""What platforms report on messages of ours: how far each has come, its echo, and who takes no more of them."""
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from attrs import evolve, frozen
+
+from convsdk.core.events import DeliveryStatus, Event, MessageReceived, Notice, StatusChanged
+from convsdk.core.fold import Policy
+from convsdk.core.inbox import advance
+from convsdk.core.model import Direction, Identifier, Message
+from convsdk.core.storage import Alias, Batch, Delivery, Found, Memo, Transaction, Watermark
+
+REPORT = "report"
+"""The kind of the memos that keep a report about a message whose external id nobody knows yet."""
+UNREACHABLE = "unreachable"
+"""The kind of the memos that say to whom nothing is to be sent any more."""
+UNKNOWN = "unknown"
+"""The `error_code` in the detail of a message that failed because nobody knows whether it arrived."""
+KEPT = timedelta(days=7)
+"""How long a report waits for its message to get the external id that it names."""
+
+_BY_VALUE = {one.value: one for one in DeliveryStatus}
+_MOVED_BY = {DeliveryStatus.DELIVERED: ("sent",), DeliveryStatus.READ: ("sent", "delivered")}
+
+
+@frozen(kw_only=True)
+class Report:
+    """How far a message has come, or why it failed: in the platform's words, and with its code where it gave one."""
+
+    status: DeliveryStatus
+    at: datetime
+    error: str = ""
+    code: str = ""
+
+
+@frozen(kw_only=True)
+class Unreachable:
+    """Why nothing is sent to an identifier any more, and since when. `channel` is the one that reported it."""
+
+    since: datetime
+    why: str
+    channel: str
+
+    def told(self, identifier: Identifier) -> str:
+        """Give that in words, and what to do."""
+        return (
+            f"nothing is sent to {identifier} since {self.since:%Y-%m-%d %H:%M} UTC, when {self.channel!r} reported: "
+            f"{self.why or 'it takes no messages'}. Once it does again: convsdk reachable {identifier} --lift"
+        )
+
+
+def token_name(token: str) -> str:
+    """Give the alias by which an echo finds the part with that token."""
+    return f"token/{token}"
+
+
+def report_key(channel: str, external_id: str) -> str:
+    """Give the key of the memo that keeps a report about that message."""
+    return f"{channel}/{external_id}"
+
+
+def unreachable_of(memo: Memo | None) -> Unreachable | None:
+    """Give what a memo says of an identifier; None where it was lifted."""
+    return msgspec.json.decode(memo.text, type=Unreachable) if memo and memo.text else None
+
+
+def report_of(memo: Memo) -> Report:
+    """Give the report that a memo keeps."""
+    return msgspec.json.decode(memo.text, type=Report)
+
+
+def status_of(message: Message) -> DeliveryStatus:
+    """Give how far an outbound message has come; one that was sent elsewhere has been sent."""
+    return _BY_VALUE.get(message.status, DeliveryStatus.SENT)
+
+
+def with_report(message: Message, report: Report) -> Message:
+    """Give the message after a report: the same where it says nothing new, or nothing that counts any more."""
+    before = status_of(message)
+    detail: dict[str, Any] = message.detail or {}
+    # Of that one nobody knew: whoever says that it went settles it.
+    is_open = before is DeliveryStatus.FAILED and detail.get("error_code") == UNKNOWN
+    status = advance(DeliveryStatus.QUEUED if is_open else before, report.status)
+    if status is before:
+        return message
+    detail = {key: value for key, value in detail.items() if key not in {"error", "error_code", "parts_done"}}
+    if status is DeliveryStatus.FAILED:
+        detail |= {"error": report.error} | ({"error_code": report.code} if report.code else {})
+    return evolve(message, status=status.value, detail=detail or None)
+
+
+def status_changed(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
+    """Give the notice that a message has come further, or failed."""
+    told = {
+        "conversation": message.conversation,
+        "message": message.id,
+        "external_id": message.external_id,
+        "channel": message.channel,
+        "status": message.status,
+    }
+    error = (message.detail or {}).get("error")
+    return Notice(id=id, type="message.status_changed", at=at, payload=told | ({"error": error} if error else {}))
+
+
+class Reports:
+    """Takes the reports and echoes among the events of one transaction, and gathers in `batch` what they change.
+
+    `events` are theirs with their channels, `sending` the channels whose own messages can come back. `stored` has
+    the messages with these names, and those of `others`, by channel and external id.
+    """
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        policy: Policy,
+        events: Sequence[tuple[str, Event]],
+        sending: Collection[str],
+        others: Collection[tuple[str, str]] = (),
+    ) -> None:
+        self._policy = policy
+        self._revised: dict[int, Message] = {}
+        self._changed: dict[int, Delivery] = {}
+        reports = [(channel, one) for channel, one in events if isinstance(one, StatusChanged)]
+        received = [
+            (channel, one) for channel, one in events if isinstance(one, MessageReceived) and channel in sending
+        ]
+        names = {(channel, name) for channel, one in reports for name in one.messages}
+        names |= {(channel, one.external_id) for channel, one in received}
+        # The names are locked first: who gives a message one of them looks for reports under the same lock.
+        keys = {report_key(*name) for name in names}
+        self._kept = transaction.memos(REPORT, keys) if keys else {}
+        names = names.union(others, *(_tokens(*one) for one in received))
+        self._found = transaction.found(names) if names else {}
+        self.stored = {name: one.message for name, one in self._found.items()}
+        echoed = {one.message.id for each in received if (one := self._echoed(*each))}
+        self._deliveries = transaction.deliveries(echoed) if echoed else {}
+        self._marked = _marked(transaction, reports)
+
+    def take(self, channel: str, event: StatusChanged, batch: Batch, ids: Iterator[int]) -> None:
+        """Move the messages that a report is about, and keep it for those that are not known yet."""
+        report = Report(status=event.status, at=event.at, error=event.error)
+        messages = list(self._marked.get((channel, event.external_id), ()))
+        for name in event.messages:
+            if found := self._found.get((channel, name)):
+                messages += [] if _is_of_a_part(found.message, name, report) else [found.message]
+            else:
+                self._keep(report_key(channel, name), report, batch)
+        for message in messages:
+            self._move(message, report, batch, ids)
+        if event.unreachable and (identifier := self._policy.canonical(event.unreachable)):
+            why = Unreachable(since=event.at, why=event.error, channel=channel)
+            batch.memos[UNREACHABLE, str(identifier)] = Memo(_text(why), event.at)
+
+    def echo(self, channel: str, event: MessageReceived, batch: Batch, ids: Iterator[int]) -> Message | None:
+        """Give the message of ours that `event` is, if it is one, and note that it arrived where that is an echo."""
+        found = self._echoed(channel, event)
+        if found is None or event.direction is not Direction.OUTBOUND:
+            return found.message if found else None
+        message = found.message
+        batch.aliases[channel, event.external_id] = Alias(
+            conversation=message.conversation, message=message.id, part=found.part
+        )
+        if delivery := self._changed.get(message.id, self._deliveries.get(message.id)):
+            self._changed[message.id] = _with_echo(delivery, found.part, event.at)
+        else:
+            self._move(message, Report(status=DeliveryStatus.SENT, at=event.at), batch, ids)
+        if kept := self._kept.get(report_key(channel, event.external_id)):
+            self._move(message, report_of(kept), batch, ids)
+        return message
+
+    def overtook(self, channel: str, event: MessageReceived) -> Report | None:
+        """Give the report that came before the outbound message which it is about."""
+        kept = self._kept.get(report_key(channel, event.external_id))
+        return report_of(kept) if kept else None
+
+    def end(self, batch: Batch) -> None:
+        """Put the messages and deliveries that have changed into `batch`."""
+        batch.revised += self._revised.values()
+        batch.deliveries |= self._changed
+
+    def _echoed(self, channel: str, event: MessageReceived) -> Found | None:
+        names = [(channel, event.external_id), *_tokens(channel, event)]
+        found = next((self._found[name] for name in names if name in self._found), None)
+        return found if found and found.message.direction is Direction.OUTBOUND else None
+
+    def _move(self, message: Message, report: Report, batch: Batch, ids: Iterator[int]) -> None:
+        message = self._revised.get(message.id, message)
+        if message.direction is not Direction.OUTBOUND:
+            return
+        moved = with_report(message, report)
+        if moved is not message:
+            self._revised[message.id] = moved
+            batch.notices.append(status_changed(moved, report.at, id=next(ids)))
+
+    def _keep(self, key: str, report: Report, batch: Batch) -> None:
+        kept = self._kept.get(key)
+        before = report_of(kept) if kept else report
+        further = before if advance(before.status, report.status) is before.status else report
+        self._kept[key] = batch.memos[REPORT, key] = Memo(_text(further), report.at)
+
+
+def _is_of_a_part(message: Message, name: str, report: Report) -> bool:
+    """Say whether a report is about a part of a message that has more to go: it has come as far as its last."""
+    is_going = status_of(message) is DeliveryStatus.QUEUED and report.status is not DeliveryStatus.FAILED
+    return is_going and message.external_id != name
+
+
+def _tokens(channel: str, event: MessageReceived) -> set[tuple[str, str]]:
+    token = event.detail.get("token")
+    return {(channel, token_name(token))} if isinstance(token, str) else set()
+
+
+def _with_echo(delivery: Delivery, part: int, at: datetime) -> Delivery:
+    """Give a delivery of which a part has arrived after all; whoever waited for that goes on."""
+    delivery = evolve(delivery, parts_done=max(delivery.parts_done, part + 1))
+    if delivery.owner or not delivery.awaits_echo:
+        return delivery
+    return evolve(delivery, awaits_echo=False, due_at=at, put_off_at=at)
+
+
+def _marked(
+    transaction: Transaction, reports: Sequence[tuple[str, StatusChanged]]
+) -> dict[tuple[str, str], list[Message]]:
+    """Give by channel and external id of a report what was sent up to its watermark and can still be moved by it."""
+    marks = {
+        (channel, one.external_id): Watermark(
+            channel=channel, thread=one.thread, until=one.watermark, statuses=_MOVED_BY.get(one.status, ())
+        )
+        for channel, one in reports
+        if one.watermark is not None
+    }
+    if not marks:
+        return {}
+    found = transaction.sent_until(list(marks.values()))
+    return {
+        name: [one for one in each if _sent_at(one) <= mark.until]
+        for (name, mark), each in zip(marks.items(), found, strict=True)
+    }
+
+
+def _sent_at(message: Message) -> datetime:
+    # Written when it was queued, it can have gone much later.
+    sent_at = (message.detail or {}).get("sent_at")
+    return datetime.fromisoformat(sent_at) if sent_at else message.at
+
+
+def _text(value: Report | Unreachable) -> str:
+    return msgspec.json.encode(value).decode()
