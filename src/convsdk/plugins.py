@@ -339,12 +339,18 @@ class _Loader:
         for implementation in implementations:
             hook = implementation.hook
             if hook in _BROUGHT:
-                target = brought.setdefault(hook, {})
                 for given in _given(implementation, self._context, entry.distribution):
-                    name, value = _named(hook, given)
-                    self._require_new(hook, name, value, target, entry)
-                    target[name] = value
+                    self._take(hook, given, brought, entry)
+        # A channel's own kinds come with it, as if the hook had given them.
+        for kind in [kind for channel in brought.get("convsdk_channels", {}).values() for kind in channel.kinds]:
+            self._take("convsdk_identifier_kinds", kind, brought, entry)
         return brought
+
+    def _take(self, hook: str, given: object, brought: _Brought, entry: _Entry) -> None:
+        name, value = _named(hook, given)
+        target = brought.setdefault(hook, {})
+        self._require_new(hook, name, value, target, entry)
+        target[name] = value
 
     def _require_new(self, hook: str, name: str, value: object, target: dict[str, Any], entry: _Entry) -> None:
         if target.get(name, value) is not value:
