@@ -291,7 +291,7 @@ class Outbound:
             raise PermanentError(f"a message to {self.to} has neither a text nor a file: nothing was sent: give it one")
 
 
-def parts_of(message: Outbound, can: Capabilities) -> Sequence[Outbound]:
+def parts_of(message: Outbound, can: Capabilities) -> tuple[Outbound, ...]:
     """Give the messages, in order, as which a platform that `can` do so much takes `message`.
 
     Its text in pieces of `can.max_text`, and the files with the last or, where it `can.sends_files_apart`, each behind
@@ -309,7 +309,9 @@ def parts_of(message: Outbound, can: Capabilities) -> Sequence[Outbound]:
         *(evolve(message, text=text, attachments=beside) for text in texts[-1:]),
         *(evolve(plain, text="", attachments=(file,)) for file in apart),
     ]
-    return [evolve(one, token=f"{one.token}.{number}" if number else one.token) for number, one in enumerate(parts)]
+    return tuple(
+        evolve(one, token=f"{one.token}.{number}" if number else one.token) for number, one in enumerate(parts)
+    )
 
 
 @frozen(kw_only=True)
@@ -494,10 +496,14 @@ class Channel(ABC):
         Raises `TransientError` where it can be tried again, `UncertainError` where nobody knows whether it arrived,
         and `PermanentError` where trying again is no use; what httpx raises is told apart by who calls this.
         """
+        return self.interpret(await self.exchange(message, client))
+
+    async def exchange(self, message: Outbound, client: httpx.AsyncClient) -> httpx.Response:
+        """Give the platform's answer to the request that delivers `message`: for a `send` that has to look at it."""
         request = self.build(message)
         # A request that the client did not make has none of its time-outs, and would wait for ever.
         request.extensions = {"timeout": client.timeout.as_dict(), **request.extensions}
-        return self.interpret(await client.send(request))
+        return await client.send(request)
 
     async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
         """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""

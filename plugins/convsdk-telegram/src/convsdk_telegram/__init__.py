@@ -110,10 +110,10 @@ class TelegramChannel(Channel):
         )
 
     async def send(self, message: Outbound, client: httpx.AsyncClient) -> Receipt:
-        response = await client.send(self.build(message))
+        response = await self.exchange(message, client)
         # A group may have become a supergroup, which nothing was sent to yet.
         if moved := read_answer(response).fields("parameters").key("migrate_to_chat_id"):
-            response = await client.send(self.build(evolve(message, thread=moved)))
+            response = await self.exchange(evolve(message, thread=moved), client)
         return self.interpret(response)
 
     def checks(self) -> Sequence[httpx.Request]:
