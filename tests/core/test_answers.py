@@ -32,7 +32,7 @@ def test_answer_is_read_leniently():
         ({}, None),
         ({"retry-after": "17"}, 17),
         ({"retry-after": "9" * 400}, 86_400),
-        ({"retry-after": "²"}, None),
+        ({"retry-after": "²".encode()}, None),
         ({"retry-after": "soon", "date": DATE}, None),
         ({"retry-after": "Mon, 02 Mar 2026 09:01:00 GMT", "date": DATE}, 30),
         ({"retry-after": "Mon, 02 Mar 2026 09:01:00 -0000", "date": DATE}, None),

@@ -140,7 +140,7 @@ def test_list_with_something_else_in_it():
 def test_value_that_stands_alone_is_read_like_a_document():
     """What was taken out of a list can be looked into; its errors name the path that is given."""
     assert fields_of({"w": 1}, path="sizes").integer("w") == 1
-    with pytest.raises(ParseError, match="^sizes is no JSON object"):
+    with pytest.raises(ParseError, match=r"^sizes is no JSON object"):
         fields_of(5, path="sizes")
 
 

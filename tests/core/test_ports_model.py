@@ -289,7 +289,7 @@ def test_choices_of_a_message():
 
 def test_message_that_cannot_go_says_so():
     """Another kind of identifier is another channel's, and nothing is not sent."""
-    with pytest.raises(PermanentError, match="^pigeon:p-9 is no dove or phone, so nothing was sent: "):
+    with pytest.raises(PermanentError, match=r"^pigeon:p-9 is no dove or phone, so nothing was sent: "):
         _outbound("hello").require_kind("dove", "phone")
     with pytest.raises(PermanentError, match="has neither a text nor a file"):
         _outbound(" \n").require_content()

@@ -65,8 +65,7 @@ def _clusters(text: str) -> Iterator[str]:
             yield cluster
             cluster = ""
         cluster += one
-    if cluster:
-        yield cluster
+    yield cluster
 
 
 def _belongs(one: str, cluster: str) -> bool:
