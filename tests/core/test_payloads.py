@@ -137,6 +137,14 @@ def test_list_with_something_else_in_it():
     assert [one.raw for one in Fields(members, is_lenient=True).items("sizes")] == [{"w": 1}]
 
 
+def test_list_of_ids():
+    """Each has to be one; in a lenient object what is none is left out."""
+    assert Fields({"mids": ["m1", 2]}).keys("mids") == ("m1", "2")
+    assert Fields({"mids": ["m1", None]}, is_lenient=True).keys("mids") == ("m1",)
+    with pytest.raises(ParseError, match=r"^mids\.1 is no id"):
+        Fields({"mids": ["m1", None]}).keys("mids")
+
+
 def test_value_that_stands_alone_is_read_like_a_document():
     """What was taken out of a list can be looked into; its errors name the path that is given."""
     assert fields_of({"w": 1}, path="sizes").integer("w") == 1

@@ -103,6 +103,12 @@ class Fields:
             return text
         return self._misfit(name, "id, or missing", "")
 
+    def keys(self, name: str) -> tuple[str, ...]:
+        """Give the ids of a list, each as `key` gives it."""
+        listed = {str(number): value for number, value in enumerate(self.values(name))}
+        found = Fields(listed, path=self._path(name), is_lenient=self.is_lenient)
+        return tuple(filter(None, map(found.key, listed)))
+
     def integer(self, name: str, default: int | None = None) -> int | None:
         """Give a whole number."""
         return self._shaped(name, int, "whole number", default)

@@ -50,7 +50,9 @@ class Secret:
     __str__ = __repr__
 
 
-def is_secret(remedy: str, *, pattern: str = "") -> Callable[[object, Attribute[Any], Secret], None]:
+def is_secret(
+    remedy: str = 'write { env = "NAME" }', *, pattern: str = ""
+) -> Callable[[object, Attribute[Any], Secret], None]:
     """Give the validator of a field that holds a secret which is not blank, and fits the regular expression `pattern`.
 
     `remedy` says where to get one. The error names the field and shows nothing of what was given, as attrs' own
