@@ -49,7 +49,7 @@ _MARK = "deliverer"  # the kind of the memos by which workers show that they are
 _SOON_S, _SELDOM_S = 2.0, 3600.0
 _GIVE_UP_S = 24 * 3600.0
 _ECHO_S = 120.0
-_SEND_S = 60.0
+_SEND_S = 600.0  # as the last resort: each transport has a patience of its own
 _MENDING_S = 5.0
 _TIDY_S = 3600.0
 _FORWARD_S = 60.0
@@ -348,6 +348,15 @@ class _Route:
 
     async def run(self) -> None:
         """Deliver until `closing`; then let what is under way end, and give the rest back."""
+        try:
+            await self._follow()
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            await asyncio.gather(*self._running, *(self._means.ledger.write(_freed(job)) for job in jobs))
+        finally:
+            await self._channel.close()
+
+    async def _follow(self) -> None:
         while not self.closing.is_set():
             self.woken.clear()
             is_full = False
@@ -359,10 +368,6 @@ class _Route:
             self._start()
             if not is_full or self._is_busy:
                 await _wait(self.woken, self._means.poll_s)
-        jobs = list(self._jobs)
-        self._jobs.clear()
-        await asyncio.gather(*self._running, *(self._means.ledger.write(_freed(job)) for job in jobs))
-        await self._channel.close()
 
     @property
     def _is_busy(self) -> bool:
