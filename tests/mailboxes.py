@@ -34,6 +34,7 @@ mail_location = maildir:~/Maildir
 first_valid_uid = 1
 passdb {{
   driver = static
+  mechanisms = plain login
   args = password={password}
 }}
 userdb {{
@@ -74,6 +75,23 @@ protocol lmtp {{
   postmaster_address = postmaster@shop.example
 }}
 {more}
+"""
+
+# Asks somebody else whether a token is good, and whose it is.
+TOKENS = """
+auth_mechanisms = xoauth2
+passdb {{
+  driver = oauth2
+  mechanisms = xoauth2
+  args = {file}
+}}
+"""
+TOKEN_SETTINGS = """
+introspection_mode = get
+introspection_url = {url}?token=
+username_attribute = email
+active_attribute = active
+active_value = true
 """
 
 

@@ -6,6 +6,7 @@ import threading
 from datetime import date, timedelta
 from pathlib import Path
 
+import providers
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
@@ -19,11 +20,13 @@ from convsdk.core.model import Attachment, Direction, Message
 from convsdk.core.ports import Capabilities, Envelope, Headers, Request
 from convsdk.errors import ConfigError, Forbidden, NotFound, ParseError, PermanentError, TransientError
 from convsdk.hub import Hub
+from convsdk.listening import Listening
 from convsdk.mailserver import MailServer
 from convsdk.rejects import Rejects
 from convsdk.testing.builders import NOON, request
 from convsdk.web import create_app
 
+PATIENCE_S = 20
 MAIL = (
     b"From: Ann <ann@mail.example>\r\nMessage-ID: <one@mail.example>\r\n"
     b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
@@ -411,6 +414,7 @@ class _Signed(EmailChannel):
     """Refuses what is not signed, and keeps no raw requests."""
 
     can = Capabilities(verifies=True, attachments=True)
+    is_webhook = True
 
     def verify(self, request):
         if "x-sign" not in request.headers:
@@ -461,16 +465,42 @@ def test_mail_by_smtp_is_archived(tmp_path):
 def test_mail_by_http_is_archived(tmp_path):
     """The web app archives what its channel wants archived."""
     archive = Archive(tmp_path / "archive")
-    channel = _Signed("support", _support().config)
-    channel.can = Capabilities(verifies=True, attachments=True, keeps_raw=True)
-    hub = Hub("memory:", channels=[channel], archive=archive)
-    app = create_app(hub, rejects=tmp_path / "rejects", files=tmp_path / "files")
+    hub = Hub("memory:", channels=[providers.channel(providers.RAW)], archive=archive)
+    app = create_app(hub, rejects=tmp_path / "rejects", files=tmp_path / "files", clock=lambda: NOON)
+    posted = providers.posted(MAIL)
     from litestar.testing import TestClient  # noqa: PLC0415  (takes half a second)
 
     with TestClient(app) as client:
-        answer = client.post("/channels/support", content=MAIL, headers={"X-Sign": "a"})
+        answer = client.post("/channels/support", content=MAIL, headers=dict(posted.headers))
 
     assert answer.status_code == 200
+    assert archive.request(_only_message(hub).detail["raw"]).body == MAIL
+
+
+class _Mailbox(EmailChannel):
+    """Finds one mail in its mailbox."""
+
+    listens = True
+
+    async def listen(self, feed):
+        await feed.deliver(request(MAIL), position=("inbox", "1"))
+        self.done.set()
+        await asyncio.Event().wait()
+
+
+def test_mail_that_was_listened_for_is_archived(tmp_path):
+    """What a source brings is archived like what is sent."""
+    archive = Archive(tmp_path / "archive")
+    channel = _Mailbox("support", _support().config)
+    hub = Hub("memory:", channels=[channel], archive=archive)
+
+    async def run():
+        channel.done = asyncio.Event()
+        async with Listening(hub, rejects=Rejects(tmp_path / "rejects"), lease_s=1):
+            await asyncio.wait_for(channel.done.wait(), PATIENCE_S)
+
+    asyncio.run(run())
+
     assert archive.request(_only_message(hub).detail["raw"]).body == MAIL
 
 

@@ -3,11 +3,14 @@
 import json
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from graph import APP, PAGE, SECRET, TOKEN, Failure, Graph, RefusedError
 
+from convsdk.channels.messenger import MessengerChannel, MessengerSettings, Sender
 from convsdk.cli import main
+from convsdk.core.ports import Secret
 
 CONFIG = """
 [channels.shop-page]
@@ -45,7 +48,9 @@ def connect(graph, tmp_path, monkeypatch):
     for name, value in (("APP_SECRET", SECRET), ("VERIFY_TOKEN", "token-of-the-shop"), ("PAGE_TOKEN", TOKEN)):
         monkeypatch.setenv(name, value)
 
-    def run(*arguments, app=APP, pages=PAGES):
+    def run(*arguments, app=APP, pages=PAGES, files=()):
+        for name in files:
+            (tmp_path / name).write_text(f"{TOKEN}-{name}", encoding="utf-8")
         (tmp_path / "convsdk.toml").write_text(CONFIG.format(app=app, pages=pages, url=graph.url), encoding="utf-8")
         result = CliRunner().invoke(main, ["channels", "connect", *arguments, "--json"])
         assert all(secret not in result.output for secret in (SECRET, TOKEN, "token-of-the-shop"))
@@ -157,6 +162,37 @@ def test_what_cannot_be_checked_is_told(connect, arguments, told):
 
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+def test_many_pages_are_checked_in_several_batches(connect, graph):
+    """A batch has room for some pages, and every page is checked."""
+    ids = [str(number) for number in range(1001, 1046)]
+    graph.tokens = {one: f"{TOKEN}-{one}" for one in ids}
+
+    _, wrong = connect(
+        "shop-page", pages=", ".join(f'{{ id = "{one}", token = {{ file = "{one}" }} }}' for one in ids), files=ids
+    )
+
+    assert sum(one.endswith("is subscribed to the app") for one in wrong) == 45
+    assert len(graph.asked) == 3
+
+
+@pytest.mark.parametrize("body", [b"[]", b'[{"code": 200, "body": "{}"}]', b"null", b"{}", b"\xff"])
+def test_answer_without_all_its_parts_is_no_good_news(body):
+    """What Meta leaves out of its answer does not count as right."""
+    page = Sender(id=PAGE, token=Secret(TOKEN))
+    settings = MessengerSettings(app_secret=Secret(SECRET), verify_token=Secret("x"), app_id=APP, pages=(page,))
+
+    checks = MessengerChannel("shop-page", settings).judge([httpx.Response(200, content=body)])
+
+    assert [one.what for one in checks if not one.is_right] == ["Meta answers"]
+
+
+def test_options_before_connect_are_refused(connect):
+    """An option that would count for nothing is told."""
+    result = CliRunner().invoke(main, ["channels", "--json", "connect", "shop-page"])
+
+    assert (result.exit_code, "options go behind 'connect'" in result.stderr) == (2, True)
 
 
 def test_platform_that_is_away_is_told(connect, graph):

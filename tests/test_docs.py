@@ -55,7 +55,7 @@ def _run(block, page, namespace):
 
 def _commands():
     consoles = "".join(block.text for page in PAGES for block in _blocks(page) if block.language == "console")
-    return sorted(set(re.findall(r"^\$ convsdk ([a-z]+)", consoles, re.MULTILINE)))
+    return sorted(set(re.findall(r"^\$ convsdk ([a-z-]+)", consoles, re.MULTILINE)))
 
 
 @each_page

@@ -3,6 +3,8 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from attrs import evolve
+from outgoing import send
 from servers import STORES, fresh_store
 
 from convsdk.channels.chat import ChatChannel, ChatSettings
@@ -18,6 +20,7 @@ from convsdk.core.events import (
     StatusChanged,
 )
 from convsdk.core.fold import Policy
+from convsdk.core.inbox import ConversationStatus
 from convsdk.core.model import (
     Claim,
     ConsentSignal,
@@ -388,6 +391,24 @@ def test_reply_of_somebody_else_does_not_join(hub):
     (reply,) = hub.receive("till", [wrote("2", "ben", thread="b", references=("1",))])
 
     assert reply.conversation != first.conversation
+
+
+def test_channel_takes_out_of_an_answer_what_it_repeats(store, clock):
+    """A channel is asked about an answer to a message of ours, with the text of that; by itself it leaves all."""
+
+    class Trimming(Till):
+        def trim(self, event, answered):
+            return evolve(event, text=event.text.replace(answered, "").strip())
+
+    hub = Hub(store, channels=[Till("till", "k"), Trimming("trimming", "k")], clock=clock)
+    told = {}
+    for name in hub.channels:
+        (first,) = hub.receive(name, [wrote("1", "ann")])
+        send(hub, first.conversation, "Ready?", external_id="ours", status=ConversationStatus.OPEN)
+        hub.receive(name, [evolve(wrote("2", "ann", references=("1", "ours")), text="Yes. Ready?")])
+        told[name] = hub.messages(first.conversation).items[0].text
+
+    assert told == {"till": "Yes. Ready?", "trimming": "Yes."}
 
 
 @pytest.mark.parametrize("is_batch", [False, True])

@@ -150,10 +150,13 @@ def test_what_is_heard_is_kept_with_its_position(tmp_path):
 )
 def test_what_cannot_be_read_keeps_nothing_back(tmp_path, update, outcome, why):
     """Garbage and what a bug stumbles over are kept aside, what is forged is dropped, and the next one arrives."""
-    hub = Hub(MemoryStore(), channels=[Poll([update, b"next"])])
+    channel = Poll([update])
+    hub = Hub(MemoryStore(), channels=[channel])
 
     async def work():
         async with listening(hub, tmp_path):
+            await until(lambda: position(hub) == "1")
+            channel.source.append(b"next")
             await until(lambda: texts(hub) == ["next"])
 
     logs = run(work())

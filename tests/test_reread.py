@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
+from outgoing import send
 
 from convsdk.archive import Archive
 from convsdk.channels.email import EmailChannel, EmailSettings
 from convsdk.cli import main
+from convsdk.core.inbox import ConversationStatus
 from convsdk.core.model import Direction, Message
 from convsdk.core.storage import Batch
 from convsdk.errors import ConfigError, ParseError
@@ -93,6 +95,25 @@ def test_second_run_changes_nothing(hubs):
     assert _fates(later) == [Fate.UNCHANGED] * 2
 
 
+def test_what_became_of_a_message_is_kept(hubs):
+    """Two mails of one id stay two, what an answer repeats of our text stays a quote, and what is related is named."""
+    today, _ = hubs
+    asked = "Your shoes are on their way to you since Monday."
+    _take(today, 1)
+    (first,) = _messages(today)
+    send(today, first.conversation, asked, external_id="<ours@shop.example>", status=ConversationStatus.OPEN)
+    head = "Message-ID: <1@mail.example>\r\nIn-Reply-To: <ours@shop.example>\r\n\r\n"
+    for sender in ("ann", "eve"):
+        raw = f"From: {sender}@mail.example\r\n{head}No.\r\n\r\n{asked}\r\n"
+        today.handle("support", request(raw, received_at=NOON + timedelta(days=2)))
+    before = _messages(today)
+
+    assert _fates(today) == [Fate.UNCHANGED] * 3
+    assert _messages(today) == before
+    assert sorted(one.text for one in before) == sorted(["Where is my order?", asked, "No.", "No."])
+    assert [one.detail["related"] for one in before if one.detail and "related" in one.detail] == [[first.conversation]]
+
+
 def test_missing_message_is_taken_in(hubs):
     """A store that was lost, or a mail that no release could read before, comes back out of the archive."""
     today, _ = hubs
@@ -128,6 +149,20 @@ def test_second_copy_of_a_mail_changes_nothing(hubs):
     assert _fates(later) == [Fate.UNCHANGED, Fate.COPY]
 
 
+def test_two_mails_with_one_id_are_each_renewed(hubs):
+    """A mail that was told apart from another one with its id stays apart, and flagged."""
+    today, later = hubs
+    _take(today, 1)
+    forged = (MAIL % 1).replace(b"my order", b"my money")
+    today.handle("support", request(forged, received_at=NOON + timedelta(days=2)))
+
+    assert _fates(today) == [Fate.UNCHANGED] * 2
+    assert _fates(later) == [Fate.RENEWED] * 2
+    assert sorted(one.text for one in _messages(later)) == ["WHERE IS MY MONEY?", "WHERE IS MY ORDER?"]
+    assert sorted((one.detail or {}).get("same_id_as", "") for one in _messages(later)) == ["", "<1@mail.example>"]
+    assert _fates(later) == [Fate.UNCHANGED] * 2
+
+
 def test_message_of_ours_is_left_alone(hubs):
     """A mail that came back to us, by the id of one that we sent, does not overwrite what we said."""
     today, later = hubs
@@ -143,7 +178,8 @@ def test_message_of_ours_is_left_alone(hubs):
         text="It is on its way.",
     )
     today.store.transact("default", lambda one: one.write(Batch(messages=[ours])))
-    today.archive.keep("support", request(MAIL % 2, received_at=NOON + timedelta(days=2)))
+    back = (MAIL % 2).replace(b"Ann <ann@mail.example>", b"help@shop.example")
+    today.archive.keep("support", request(back, received_at=NOON + timedelta(days=2)))
 
     assert _fates(later) == [Fate.RENEWED, Fate.COPY]
     assert [one.text for one in _messages(later) if one.direction is Direction.OUTBOUND] == ["It is on its way."]
@@ -160,6 +196,20 @@ def test_unreadable_request_stops_no_other(hubs):
 
     assert [one.fate for one in told] == [Fate.UNREADABLE, Fate.UNREADABLE, Fate.RENEWED]
     assert ("spoilt" in told[0].problem, told[1].problem) == (True, "no mail any more")
+
+
+def test_report_names_its_raw_request(hubs):
+    """A line that a report became is read again like a message."""
+    today, _ = hubs
+    bounce = (Path(__file__).parent / "mail" / "class-bounce.eml").read_bytes()
+    today.handle("support", request(bounce, received_at=NOON))
+
+    assert set(_fates(today)) == {Fate.UNCHANGED}
+    (line,) = _messages(today)
+    assert today.archive.request(line.detail["raw"]).body == bounce
+    today.store.transact("default", lambda one: one.write(Batch(revised=[evolve(line, text="?")])))
+    assert Fate.RENEWED in _fates(today)
+    assert _messages(today) == [line]
 
 
 def test_attachment_of_before_there_was_an_archive_gets_its_address(hubs):

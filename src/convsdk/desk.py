@@ -339,7 +339,7 @@ class Desk:
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
                 status=self._status(event, filing.channel) if isinstance(event, MessageReceived) else "",
-                detail=_detail(event, related),
+                detail=detail_of(event, related),
             )
         )
         return filing
@@ -378,11 +378,13 @@ def _first_status(event: Event) -> ConversationStatus:
     return ConversationStatus.OPEN if is_work else ConversationStatus.COMPLETE
 
 
-def _detail(event: MessageReceived | FormRejected | Noted, related: Sequence[int]) -> dict[str, Any] | None:
+def detail_of(event: MessageReceived | FormRejected | Noted, related: Sequence[int]) -> dict[str, Any] | None:
+    """Give the detail of an event's message; `related` are the conversations that it answers, and is in none of."""
     if isinstance(event, FormRejected):
         return None
-    fingerprint = event.fingerprint if isinstance(event, MessageReceived) else ""
-    more = {"fingerprint": fingerprint, "related": list(related)}
+    if isinstance(event, Noted):
+        return event.detail or None
+    more = {"fingerprint": event.fingerprint, "related": list(related)}
     return event.detail | {key: value for key, value in more.items() if value} or None
 
 

@@ -72,7 +72,8 @@ from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, que
 from convsdk.reports import UNREACHABLE, Reports, Unreachable, unreachable_of
 from convsdk.store import open_store
 
-_MOST_ANSWERED = 10  # more than that of a mail's references say no more of what it answers
+MOST_ANSWERED = 10
+"""How many of a message's references are looked at for what it answers: more of them say no more."""
 
 _Spoken = list[tuple[Moment, int | None]]
 """The visits of a cookie: when, and the contact that each spoke for."""
@@ -143,7 +144,7 @@ def _names(arrival: Arrival) -> Iterator[tuple[str, str]]:
     if isinstance(event, MessageReceived) and event.fingerprint:
         yield arrival.channel, event.external_id
     if isinstance(event, MessageReceived | Noted):
-        yield from ((arrival.channel, one) for one in event.references[:_MOST_ANSWERED])
+        yield from ((arrival.channel, one) for one in event.references[:MOST_ANSWERED])
 
 
 def _others(arrivals: Sequence[Arrival], stored: Stored) -> Iterator[tuple[int, MessageReceived]]:

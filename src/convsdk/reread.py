@@ -15,12 +15,12 @@ import msgspec
 from attrs import evolve, frozen
 
 from convsdk.archive import Archive, filed
-from convsdk.core.events import Event, MessageReceived
-from convsdk.core.model import Message
+from convsdk.core.events import Event, MessageReceived, Noted
+from convsdk.core.model import Direction, Message
 from convsdk.core.storage import Batch, Transaction
-from convsdk.desk import hint_of
+from convsdk.desk import detail_of, hint_of, is_another, told_apart
 from convsdk.errors import ConfigError, ParseError, PermanentError
-from convsdk.hub import Hub
+from convsdk.hub import MOST_ANSWERED, Hub
 
 _FIELDS = ("text", "html", "attachments", "detail")
 
@@ -69,19 +69,29 @@ def reread(hub: Hub, channel: str, *, since: date | None = None, is_dry: bool = 
 
 
 def _settle(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> Reread:
-    stored = hub.store.message(hub.workspace, channel, event.external_id)
-    if stored is None or not isinstance(event, MessageReceived):
+    if not isinstance(event, MessageReceived | Noted) or not (stored := _stored(hub, channel, name, event)):
         return _take(hub, channel, name, event, is_dry=is_dry)
+    if isinstance(event, MessageReceived):
+        event = _trimmed(hub, channel, event)
     told = Reread(name=name, external_id=event.external_id, fate=Fate.UNCHANGED)
-    if stored.direction is not event.direction or _raw(stored) not in {"", name}:
+    is_own = stored.direction is (event.direction if isinstance(event, MessageReceived) else Direction.LINE)
+    if not is_own or _raw(stored) not in {"", name}:
         return evolve(told, fate=Fate.COPY)
     renewed = _renewed(stored, event)
     changed = tuple(one for one in _FIELDS if _plain(getattr(stored, one)) != _plain(getattr(renewed, one)))
     if not changed:
         return told
     if not is_dry:
-        _write(hub, channel, event)
+        _write(hub, channel, stored.external_id, event)
     return evolve(told, fate=Fate.RENEWED, fields=changed)
+
+
+def _stored(hub: Hub, channel: str, name: str, event: MessageReceived | Noted) -> Message | None:
+    """Give the message that an event is, under its id or the one by which it was told apart."""
+    first = hub.store.message(hub.workspace, channel, event.external_id)
+    if isinstance(event, Noted) or first is None or _raw(first) == name or not is_another(event, first):
+        return first
+    return hub.store.message(hub.workspace, channel, told_apart(event).external_id)
 
 
 def _take(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> Reread:
@@ -91,8 +101,8 @@ def _take(hub: Hub, channel: str, name: str, event: Event, *, is_dry: bool) -> R
     return Reread(name=name, external_id=event.external_id, fate=Fate.UNCHANGED if is_known else Fate.NEW)
 
 
-def _write(hub: Hub, channel: str, event: MessageReceived) -> None:
-    key = (channel, event.external_id)
+def _write(hub: Hub, channel: str, external_id: str, event: MessageReceived | Noted) -> None:
+    key = (channel, external_id)
 
     def work(transaction: Transaction) -> None:
         # Once more, and locked: its status can have changed meanwhile.
@@ -102,10 +112,18 @@ def _write(hub: Hub, channel: str, event: MessageReceived) -> None:
     hub.store.transact(hub.workspace, work)
 
 
-def _renewed(stored: Message, event: MessageReceived) -> Message:
-    return evolve(
-        stored, text=event.text, html=event.html, attachments=event.attachments, detail=dict(event.detail) or None
-    )
+def _trimmed(hub: Hub, channel: str, event: MessageReceived) -> MessageReceived:
+    answered = (hub.store.message(hub.workspace, channel, one) for one in event.references[:MOST_ANSWERED])
+    ours = next((one for one in answered if one and one.direction is Direction.OUTBOUND), None)
+    return hub.channel(channel).trim(event, ours.text) if ours else event
+
+
+def _renewed(stored: Message, event: MessageReceived | Noted) -> Message:
+    related = (stored.detail or {}).get("related", ())
+    if isinstance(event, Noted):
+        return evolve(stored, text=event.text, detail=detail_of(event, related))
+    one = event if stored.external_id == event.external_id else told_apart(event)
+    return evolve(stored, text=one.text, html=one.html, attachments=one.attachments, detail=detail_of(one, related))
 
 
 def _raw(message: Message) -> str:

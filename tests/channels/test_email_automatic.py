@@ -5,6 +5,7 @@ from attrs import evolve
 
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.settings import EmailSettings
+from convsdk.core.events import Noted
 from convsdk.core.model import Direction
 from convsdk.core.ports import AutomaticAnswer, Channel, Envelope, Request
 
@@ -76,23 +77,23 @@ def test_what_a_form_passes_on_is_not_answered():
         ("Auto-Submitted: auto-replied", "automatic"),
         ("List-Id: <news.mail.example>", "list"),
         ("Precedence: bulk", "list"),
-        ("From: MAILER-DAEMON@mail.example", "bounce"),
         ("From: sales@shop.example", "own"),
     ],
 )
 def test_program_is_not_answered(field, kind):
-    """Neither programs, lists and bounces are answered, nor we ourselves: that could go on without end."""
+    """Neither programs and lists are answered, nor we ourselves: that could go on without end."""
     channel, event = read(field)
 
     assert event.detail["class"] == kind
     assert channel.automatic_answer(event) is None
 
 
-def test_empty_return_path_is_not_answered():
-    """There is nobody to answer to."""
-    channel, event = read(sender="")
+@pytest.mark.parametrize("given", [("From: MAILER-DAEMON@mail.example",), ()])
+def test_bounce_is_no_message_to_answer(given):
+    """What the mail system says, or what has no return path, is a note about a mail of ours."""
+    _, event = read(*given, sender="" if not given else "ann@mail.example")
 
-    assert channel.automatic_answer(event) is None
+    assert isinstance(event, Noted)
 
 
 def test_sender_in_doubt_is_not_answered():

@@ -4,7 +4,7 @@ import pytest
 
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
+from convsdk.core.events import DeliveryStatus, Noted, StatusChanged
 from convsdk.core.model import Claim, Trust
 from convsdk.core.ports import Envelope, Request
 
@@ -54,10 +54,10 @@ def failure(status, *more):
 
 
 def test_bounce_fails_its_message():
-    """A bounce is a mail of its own, and says what became of ours, in the words of who refused it."""
+    """A bounce is a note of its own, and says what became of ours, in the words of who refused it."""
     mail, status = parse(report(*failure("5.1.1", "Diagnostic-Code: smtp; 550 5.1.1 No such user")))
 
-    assert isinstance(mail, MessageReceived)
+    assert isinstance(mail, Noted)
     assert (mail.external_id, mail.detail["class"]) == ("<bounce@mx.mail.example>", "bounce")
     assert status == StatusChanged(
         external_id="<bounce@mx.mail.example>/status",
@@ -126,6 +126,15 @@ def test_failure_counts_more_than_a_delivery():
     _, found = parse(report(*delivered, *failure("5.1.1")))
 
     assert (found.status, found.unreachable.value) == (DeliveryStatus.FAILED, "ann@mail.example")
+
+
+def test_first_of_several_failures_is_told():
+    """A list or a forwarder can have several recipients behind our one: the first that failed is named."""
+    other = ("Final-Recipient: rfc822; b@mail.example", "Action: failed", "Status: 5.2.2")
+
+    _, found = parse(report(*failure("5.1.1"), "", *other))
+
+    assert found.error == "5.1.1"
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from attrs import evolve
 
 from convsdk.channels.email import EmailChannel
-from convsdk.channels.email.sending import SmtpSending
+from convsdk.channels.email.sending import MailgunSending, PostmarkSending, SesSending, SmtpSending
 from convsdk.channels.email.settings import EmailSettings
+from convsdk.config import load_config
 from convsdk.core.model import Identifier
 from convsdk.core.ports import Outbound, Receipt, Request, Secret
 from convsdk.errors import ConfigError, PermanentError, TransientError, UncertainError
+from convsdk.plugins import load_plugins
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 TOKEN = "abcdefghij234567"
@@ -473,3 +475,40 @@ def test_port_and_tls_fit_one_another():
         ("none", 25),
         ("none", 2525),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('by = "smtp"\nhost = "mail.shop.example"\nuser = "shop"\npassword = { env = "KEY" }', SmtpSending),
+        ('by = "mailgun"\ndomain = "mg.shop.example"\nkey = { env = "KEY" }\nregion = "eu"', MailgunSending),
+        ('by = "postmark"\ntoken = { env = "KEY" }', PostmarkSending),
+        ('by = "ses"\nregion = "eu-west-1"\nkey_id = "AKIDEXAMPLE000000000"\nsecret_key = { env = "KEY" }', SesSending),
+    ],
+)
+def test_each_way_is_read_from_the_file(tmp_path, text, expected):
+    """A channel of the file sends by what its table says, with a secret from the environment."""
+    file = tmp_path / "convsdk.toml"
+    address = '[channels.support]\ntype = "email"\naddress = "in-7f3a@shop.example"\n'
+    file.write_text(f"{address}[channels.support.sending]\n{text}\n", encoding="utf-8")
+
+    found = load_config(file, load_plugins(), environ={"KEY": PASSWORD}).channels["support"]
+
+    assert type(found.config.sending) is expected
+    assert found.can.sends
+    assert PASSWORD not in repr(found.config)
+
+
+def test_password_that_would_go_in_the_clear_is_told(tmp_path):
+    """The file's line is named, and the password is not."""
+    file = tmp_path / "convsdk.toml"
+    text = (
+        '[channels.support]\ntype = "email"\naddress = "a@shop.example"\n[channels.support.sending]\nby = "smtp"\n'
+        'host = "mail.shop.example"\ntls = "none"\nuser = "shop"\npassword = { env = "KEY" }\n'
+    )
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=r"toml:4: channel 'support': sending: tls: anybody") as refused:
+        load_config(file, load_plugins(), environ={"KEY": PASSWORD})
+
+    assert PASSWORD not in str(refused.value)

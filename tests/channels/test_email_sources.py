@@ -581,3 +581,13 @@ def test_time_that_is_none_is_that_of_the_receipt(time):
 
     assert told.at == NOON
     assert told.at <= datetime.now(UTC)
+
+
+def test_password_counts_by_basic_authentication_alone():
+    """The same letters under another scheme are no password, and the scheme's case does not matter."""
+    asked = {how: basic()["Authorization"].replace("Basic", how) for how in ("Bearer", "basic")}
+
+    given = {how: evolve(DELIVERED, headers=Headers({"Authorization": value})) for how, value in asked.items()}
+
+    assert refused(channel(POSTMARK), given["Bearer"])
+    assert not refused(channel(POSTMARK), given["basic"])

@@ -330,6 +330,7 @@ def test_handover_is_noted():
         "request_thread_control",
     ]
     assert (passed.thread, passed.detail["new_owner_app_id"]) == ("1001/7001", "2")
+    assert passed.text == "app 1 passed the thread to app 2"
     assert (roles.kind, roles.thread, roles.hint) == ("app_roles", "1001", None)
 
 
@@ -391,7 +392,7 @@ def test_deleted_message_is_noted():
     event = read_gram("deleted")
 
     assert isinstance(event, Noted)
-    assert (event.kind, event.detail["mid"]) == ("deleted", "ig_text")
+    assert (event.kind, event.text, event.detail["mid"]) == ("deleted", "message ig_text was deleted", "ig_text")
     assert event.external_id != "ig_text"
 
 

@@ -246,6 +246,7 @@ def test_thread_is_passed_to_an_app_alone():
         (outbound(detail={"tag": "SALE"}), "no tag"),
         (outbound(to=Identifier("email", "", "ann@shop.example")), "no messenger_psid"),
         (outbound(to=Identifier("messenger_psid", "1002", "7001")), "no token of '1002'"),
+        (outbound(to=Identifier("messenger_psid", "", "7001")), "no token of ''"),
     ],
 )
 def test_what_meta_would_refuse_is_not_sent(message, told):

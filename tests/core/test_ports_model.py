@@ -247,6 +247,23 @@ def test_message_is_sent_by_its_request():
     assert asyncio.run(send()) == Receipt(external_id="hello", status=DeliveryStatus.SENT)
 
 
+def test_request_that_delivers_has_the_time_outs_of_its_client():
+    """A platform that hangs is waited for as long as the client waits, and not for ever."""
+    seen = []
+
+    def answer(request):
+        seen.append(request.extensions["timeout"])
+        return httpx.Response(200, content=request.content)
+
+    async def send():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer), timeout=7) as client:
+            await Carrier("coop", {}).send(_outbound("hello"), client)
+
+    asyncio.run(send())
+
+    assert seen == [{"connect": 7, "read": 7, "write": 7, "pool": 7}]
+
+
 def test_channel_names_a_message_before_it_is_sent():
     """The external id of what is to be sent comes from its token, and a channel fetches nothing unless it says so."""
     coop = Pigeon("coop", {})
@@ -256,6 +273,15 @@ def test_channel_names_a_message_before_it_is_sent():
 
 
 # -- values of the model
+
+
+def test_channel_asks_its_platform_nothing_unless_it_says_what():
+    """A channel knows of no profiles, and has nothing to check or subscribe, unless it says so."""
+    pigeon, answer = Pigeon("loft", {}), httpx.Response(200)
+
+    assert pigeon.profile_request(ANN) is None
+    assert pigeon.profile(ANN, answer, at=NOW) is None
+    assert (pigeon.checks(), pigeon.judge([answer]), pigeon.subscribe()) == ((), (), ())
 
 
 def test_trust_is_ordered():
@@ -378,3 +404,15 @@ def test_widget_refuses_what_no_browser_would_match(setting, told):
 def test_widget_takes_origins_as_browsers_send_them(origin):
     """An origin is a scheme, a host and perhaps a port."""
     assert Widget(origins=(origin,)).origins == (origin,)
+
+
+def test_channel_that_says_nothing_takes_what_the_app_takes():
+    """A channel has no limit of its own for the size of a request, unless it says so."""
+
+    class Plain(Channel):
+        type = "plain"
+
+        def parse(self, request):
+            return []
+
+    assert Plain("plain", None).body_bytes == 0

@@ -114,3 +114,8 @@ def test_mail_beyond_the_limit_of_the_app_is_taken_by_a_source_of_mail(tmp_path)
 def test_channel_without_a_source_is_not_there(tmp_path):
     """Mail that comes by SMTP alone cannot be posted."""
     assert post(shop(None), tmp_path, routed()).status_code == 404
+
+
+def test_app_fetches_by_a_client_of_its_own_where_it_is_handed_none(tmp_path):
+    """Without a way out, which the tests have not, that is a fetch that failed."""
+    assert post(shop(SES), tmp_path, sns(received(MAIL.decode()))).status_code == 503

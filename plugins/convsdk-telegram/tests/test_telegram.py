@@ -490,18 +490,71 @@ def test_group_that_has_moved_is_written_to_where_it_is():
     assert (receipt.external_id, len(called)) == ("-100777/2", 2)
 
 
+async def _answer(reader, writer):
+    """Answer one call as Telegram does, over HTTP."""
+    await reader.readuntil(b"\r\n\r\n")
+    body = json.dumps(SAID).encode()
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(body), body))
+    await writer.drain()
+    writer.close()
+
+
 def test_bot_token_is_in_no_log_error_or_repr(caplog):
-    """The token is in the URL, and what httpx logs and raises shows the URL: it shows stars there."""
+    """The token is in the URL, and what httpx and its transport log and raise shows the URL: it shows stars there."""
     caplog.set_level(logging.DEBUG)
     call = channel().build(outbound())
 
-    deliver(httpx.Response(200, json=SAID))
+    async def run():
+        server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, httpx.AsyncClient() as client:
+            return await channel(api=f"http://127.0.0.1:{port}").send(outbound(), client)
+
+    receipt = asyncio.run(run())
     with pytest.raises(httpx.HTTPStatusError) as caught:
         httpx.Response(403, request=call).raise_for_status()
 
     shown = [caplog.text, str(caught.value), repr(call), repr(call.url), f"{call.url}"]
+    assert receipt.external_id == "7001/1366"
     assert "/bot***/sendMessage" in caplog.text
+    assert "httpcore" in caplog.text
     assert not [text for text in shown if TOKEN in text or TOKEN.partition(":")[2] in text]
+
+
+# -- whether it is set up
+
+
+def test_webhook_is_set_with_its_secret_and_updates():
+    """Telegram is told the address, the secret token and what to send; without an address there is nothing to say."""
+    (call,) = channel().subscribe("https://help.shop.example/channels/shop-bot")
+
+    told = json.loads(call.read())
+    assert call.url.path.endswith("/setWebhook")
+    assert (told["url"], told["secret_token"]) == ("https://help.shop.example/channels/shop-bot", SECRET_TOKEN)
+    assert {"callback_query", "message_reaction"} < set(told["allowed_updates"])
+    assert channel().subscribe() == []
+    done = httpx.Response(200, json={"ok": True, "result": True, "description": "Webhook was set"})
+    assert channel().interpret(done) == Receipt()
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ({"ok": True, "result": {"url": "https://a.example", "pending_update_count": 0}}, [True, True, True]),
+        ({"ok": True, "result": {"url": ""}}, [True, False, True]),
+        ({"ok": True, "result": {"url": "https://a.example", "last_error_message": "refused"}}, [True, True, False]),
+        ({"ok": False, "error_code": 401, "description": "Unauthorized"}, [False, False, True]),
+    ],
+)
+def test_check_says_what_is_missing(said, right):
+    """The check tells whether the token is accepted, the webhook set, and the program reached there."""
+    (call,) = channel().checks()
+
+    checks = channel().judge([httpx.Response(200, json=said)])
+
+    assert call.url.path.endswith("/getWebhookInfo")
+    assert [one.is_right for one in checks] == right
+    assert all(one.remedy for one in checks if not one.is_right)
 
 
 def test_settings_of_another_api_are_used():

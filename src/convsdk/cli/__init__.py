@@ -26,7 +26,7 @@ _HOME = {
         "rejects": "List what could not be taken in, and run it again.",
     },
     "convsdk.cli.reread": {
-        "reread": "Read archived requests again, with the code and the settings of today.",
+        "reread": "Read what the archive holds of CHANNEL again, with the code and the settings of today.",
     },
     "convsdk.cli.records": {
         "contacts": "List contacts.",
@@ -53,6 +53,9 @@ _HOME = {
     },
     "convsdk.cli.channels": {
         "channels": "List the configured channels, and with 'connect' check them at their platforms.",
+    },
+    "convsdk.cli.authoring": {
+        "new-channel": "Write the distribution of a channel: adapter, golden payloads, tests.",
     },
     "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",

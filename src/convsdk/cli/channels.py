@@ -17,7 +17,10 @@ _ANSWER_S = 20.0
 @common_options
 def channels(session: Session) -> None:
     """List the configured channels, and with 'connect' check them at their platforms."""
-    if click.get_current_context().invoked_subcommand:
+    context = click.get_current_context()
+    if context.invoked_subcommand and any(context.params.values()):
+        raise click.UsageError(f"options go behind '{context.invoked_subcommand}': put them there")
+    if context.invoked_subcommand:
         return
     config = session.config
     records = [
@@ -79,6 +82,7 @@ def _checked(channel: Channel, client: httpx.Client, callback: str, *, is_subscr
 
 
 def _answer(channel: Channel, client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    request.extensions = {"timeout": client.timeout.as_dict()}  # what the client did not make has none
     try:
         return client.send(request)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

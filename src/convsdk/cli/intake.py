@@ -70,9 +70,12 @@ def parse(
     """
     channel = _named(session, channel_type, name, settings) if name else _configured(session, channel_type, settings)
     for event in channel.parse(_request(channel, file.read(), datetime.now(UTC), headers)):
-        told = {"event": type(event).__name__} | (summary(event) if isinstance(event, MessageReceived) else {})
+        told = {"event": type(event).__name__} | (
+            summary(event) if isinstance(event, MessageReceived) else plain(event)
+        )
         if session.screen.is_json:
-            session.screen.json(plain(event) | {"summary": told} | {"event": told["event"]})
+            whole = {"summary": told} if isinstance(event, MessageReceived) else {}
+            session.screen.json(plain(event) | {"event": told["event"]} | whole)
             continue
         session.screen.facts({key: value for key, value in told.items() if value} or told)
         session.screen.say()

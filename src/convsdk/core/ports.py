@@ -418,7 +418,10 @@ class Channel(ABC):
         Raises `TransientError` where it can be tried again, `UncertainError` where nobody knows whether it arrived,
         and `PermanentError` where trying again is no use; what httpx raises is told apart by who calls this.
         """
-        return self.interpret(await client.send(self.build(message)))
+        request = self.build(message)
+        # A request that the client did not make has none of its time-outs, and would wait for ever.
+        request.extensions = {"timeout": client.timeout.as_dict(), **request.extensions}
+        return self.interpret(await client.send(request))
 
     async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
         """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""

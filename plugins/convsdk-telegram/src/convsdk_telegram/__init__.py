@@ -11,9 +11,10 @@ from attrs import evolve, field, frozen
 
 from convsdk.core.events import Event, MessageReceived
 from convsdk.core.identifiers import IdentifierKind, MessagingId
-from convsdk.core.ports import Capabilities, Channel, Outbound, Receipt, Request, Response, Secret
+from convsdk.core.ports import Capabilities, Channel, Check, Outbound, Receipt, Request, Response, Secret
 from convsdk.errors import Forbidden
 from convsdk.hookspecs import Context, hookimpl
+from convsdk_telegram.bot import UPDATES, Bot, judge_webhook, read_answer
 from convsdk_telegram.parse import USER, read_events
 from convsdk_telegram.send import MOST_UNITS, build_request, migrated_to, parts_of, read_receipt
 
@@ -75,11 +76,15 @@ class TelegramChannel(Channel):
                 return Response(body=msgspec.json.encode(call), media_type="application/json")
         return Response()
 
+    @property
+    def _bot(self) -> Bot:
+        return Bot(token=self.config.token, api=self.config.api)
+
     def parts(self, message: Outbound) -> Sequence[Outbound]:
         return parts_of(message)
 
     def build(self, message: Outbound) -> httpx.Request:
-        return build_request(message, api=self.config.api, token=self.config.token)
+        return build_request(message, self._bot)
 
     def interpret(self, response: httpx.Response) -> Receipt:
         return read_receipt(response, channel=self.name)
@@ -89,6 +94,17 @@ class TelegramChannel(Channel):
         if moved := migrated_to(response):  # a group that has become a supergroup, which nothing was sent to yet
             response = await client.send(self.build(evolve(message, thread=moved)))
         return self.interpret(response)
+
+    def checks(self) -> Sequence[httpx.Request]:
+        return [self._bot.call("getWebhookInfo")]
+
+    def judge(self, responses: Sequence[httpx.Response]) -> Sequence[Check]:
+        return [check for one in responses for check in judge_webhook(read_answer(one), channel=self.name)]
+
+    def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:
+        """Give the call that sets the webhook, with the updates that are read; none without an address for it."""
+        webhook = {"url": callback, "secret_token": self.config.secret_token.reveal(), "allowed_updates": UPDATES}
+        return [self._bot.call("setWebhook", json=webhook)] if callback else []
 
 
 @hookimpl

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-import msgspec
 from attrs import evolve
 
-from convsdk.core.ports import Outbound, Receipt, Secret
+from convsdk.core.ports import Outbound, Receipt
 from convsdk.core.texts import pieces_of
 from convsdk.errors import PermanentError, TransientError, UncertainError
+from convsdk_telegram.bot import Bot, read_answer
 from convsdk_telegram.parse import USER
 
 MOST_UNITS = 4096
@@ -26,24 +26,6 @@ _REMEDIES = {
     404: "the bot's token is unknown: copy it again from @BotFather",
     413: "the file is too large for a bot: send a link",
 }
-
-
-class _HiddenUrl(httpx.URL):
-    """A URL with the bot's token in its path, which nothing that prints it shows: httpx logs every request's URL."""
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.netloc.decode('ascii')}/bot***/{self.path.rpartition('/')[2]}"
-
-    def __repr__(self) -> str:
-        return f"URL({str(self)!r})"
-
-
-class _Answer(msgspec.Struct):
-    ok: bool = False
-    result: dict[str, Any] = {}
-    error_code: int = 0
-    description: str = ""
-    parameters: dict[str, int] = {}
 
 
 def parts_of(message: Outbound) -> Sequence[Outbound]:
@@ -63,7 +45,7 @@ def _units(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def build_request(message: Outbound, *, api: str, token: Secret) -> httpx.Request:
+def build_request(message: Outbound, bot: Bot) -> httpx.Request:
     """Give the call that delivers `message`, a part. Raises `PermanentError` where there is nothing in it."""
     if not message.thread and message.to.kind != USER:
         raise PermanentError(f"{message.to} is no user of Telegram: write by the channel that knows them")
@@ -73,15 +55,10 @@ def build_request(message: Outbound, *, api: str, token: Secret) -> httpx.Reques
         # httpx would draw a boundary: this one is unguessable as well, and the same at every try.
         boundary = hashlib.sha256(message.token.encode()).hexdigest()
         headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
-        request = httpx.Request("POST", f"{api}/{method}", data=fields, files=files, headers=headers)
-    elif message.text.strip():
-        method = "sendMessage"
-        fields |= {"text": message.text, **_keyboard(message.detail)}
-        request = httpx.Request("POST", f"{api}/{method}", json=fields)
-    else:
+        return bot.call(method, data=fields, files=files, headers=headers)
+    if not message.text.strip():
         raise PermanentError(f"a message to {message.to} has neither a text nor a file: nothing was sent")
-    request.url = _HiddenUrl(f"{api}/bot{token.reveal()}/{method}")
-    return request
+    return bot.call("sendMessage", json=fields | {"text": message.text, **_keyboard(message.detail)})
 
 
 def _upload(message: Outbound) -> tuple[str, dict[str, Any]]:
@@ -106,15 +83,17 @@ def _keyboard(detail: Any) -> dict[str, Any]:  # noqa: ANN401  (plain JSON value
 
 def migrated_to(response: httpx.Response) -> str:
     """Give the id of the supergroup that the chat has become, or an empty text."""
-    return str(_answer(response).parameters.get("migrate_to_chat_id", ""))
+    return str(read_answer(response).parameters.get("migrate_to_chat_id", ""))
 
 
 def read_receipt(response: httpx.Response, *, channel: str) -> Receipt:
     """Give the receipt, or raise what the answer means; no error shows the request."""
-    answer = _answer(response)
-    chat, message = answer.result.get("chat"), answer.result.get("message_id")
-    if answer.ok and isinstance(chat, dict) and message:
-        return Receipt(external_id=f"{chat.get('id')}/{message}")
+    answer = read_answer(response)
+    sent = answer.result if isinstance(answer.result, dict) else {}
+    if answer.ok and isinstance(sent.get("chat"), dict) and sent.get("message_id"):
+        return Receipt(external_id=f"{sent['chat'].get('id')}/{sent['message_id']}")
+    if answer.ok and answer.result is True:  # what was asked for is done, and no message
+        return Receipt()
     code = answer.error_code or response.status_code
     said = f"channel {channel!r}: Telegram answered {code} {answer.description[:200]!r}"
     if response.is_success or (response.is_server_error and not answer.error_code):  # what stands between said it
@@ -122,10 +101,3 @@ def read_receipt(response: httpx.Response, *, channel: str) -> Receipt:
     if code == httpx.codes.TOO_MANY_REQUESTS or code >= httpx.codes.INTERNAL_SERVER_ERROR:
         raise TransientError(said, retry_after_s=answer.parameters.get("retry_after"))
     raise PermanentError(f"{said}: {_REMEDIES.get(code, 'see the Bot API')}", code=str(code))
-
-
-def _answer(response: httpx.Response) -> _Answer:
-    try:
-        return msgspec.json.decode(response.content, type=_Answer)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return _Answer()

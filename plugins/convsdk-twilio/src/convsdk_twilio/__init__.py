@@ -104,7 +104,7 @@ class TwilioChannel(Channel):
         return build_request(
             message,
             url=f"{config.api}/2010-04-01/Accounts/{config.account_sid}/Messages.json",
-            key=(config.api_key, config.api_secret.reveal()),
+            key=(config.api_key, config.api_secret),
             fields={sender: config.sender, "StatusCallback": config.public_url},
         )
 

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 
 from convsdk.core.events import DeliveryStatus
-from convsdk.core.ports import Outbound, Receipt
+from convsdk.core.ports import Outbound, Receipt, Secret
 from convsdk.errors import PermanentError, TransientError, UncertainError
 
 _MOST_MEDIA = 10
@@ -27,7 +27,7 @@ class _Answer(msgspec.Struct):
     code: int = 0
 
 
-def build_request(message: Outbound, *, url: str, key: tuple[str, str], fields: dict[str, str]) -> httpx.Request:
+def build_request(message: Outbound, *, url: str, key: tuple[str, Secret], fields: dict[str, str]) -> httpx.Request:
     """Give the POST to `url` that delivers `message`, a part, with the `fields` of the channel beside its own.
 
     Raises `PermanentError` where Twilio would take no such message.
@@ -46,7 +46,7 @@ def build_request(message: Outbound, *, url: str, key: tuple[str, str], fields: 
     pairs = {"To": person or message.to.value, **fields, **sender, "Body": message.text}
     content = urlencode([*pairs.items(), *(("MediaUrl", one) for one in media)])
     headers = {
-        "authorization": f"Basic {base64.b64encode(':'.join(key).encode()).decode()}",
+        "authorization": f"Basic {base64.b64encode(f'{key[0]}:{key[1].reveal()}'.encode()).decode()}",
         "content-type": "application/x-www-form-urlencoded",
     }
     return httpx.Request("POST", url, content=content, headers=headers)

@@ -81,7 +81,7 @@ class WhatsAppChannel(Channel):
         return build_request(
             message,
             api=self.config.api,
-            token=self.config.access_token.reveal(),
+            token=self.config.access_token,
             number=self.config.phone_number_id,
             list_button=self.config.list_button,
         )

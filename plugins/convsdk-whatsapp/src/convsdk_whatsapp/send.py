@@ -13,7 +13,7 @@ import msgspec
 from attrs import evolve
 
 from convsdk.core.events import DeliveryStatus
-from convsdk.core.ports import File, Outbound, Receipt
+from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.core.texts import pieces_of
 from convsdk.errors import PermanentError, TransientError, UncertainError
 from convsdk_whatsapp.parse import USER
@@ -65,7 +65,7 @@ def parts_of(message: Outbound) -> Sequence[Outbound]:
     return [evolve(part, token=f"{part.token}.{n}" if n else part.token) for n, part in enumerate(parts)]
 
 
-def build_request(message: Outbound, *, api: str, token: str, number: str, list_button: str) -> httpx.Request:
+def build_request(message: Outbound, *, api: str, token: Secret, number: str, list_button: str) -> httpx.Request:
     """Give the call that delivers `message`, a part. Raises `PermanentError` where WhatsApp would not take it."""
     if message.to.kind not in {USER, "phone"}:
         raise PermanentError(f"{message.to} has no WhatsApp: write by the channel that knows them")
@@ -83,7 +83,7 @@ def build_request(message: Outbound, *, api: str, token: str, number: str, list_
         "biz_opaque_callback_data": message.token,  # comes back with each status
     }
     sender = message.thread.rpartition("/")[0] or number  # who was written to answers
-    headers = {"authorization": f"Bearer {token}"}
+    headers = {"authorization": f"Bearer {token.reveal()}"}
     return httpx.Request("POST", f"{api}/{sender}/messages", json=fields, headers=headers)
 
 

@@ -50,6 +50,7 @@ _LINK = re.compile(r"https?://[^\s<>\"'\x00-\x1f]{1,2000}", re.IGNORECASE)
 _AFTER_LINK = ".,;:!?)]}*_"
 _PLAIN_WORDS = re.compile(r"[A-Za-z0-9 !#$%&'*+/=?^_`{|}~-]*")
 _UNPLAIN = re.compile(rb"[^\t\n -~]|[ \t]$|^From |[^\n]{500}", re.MULTILINE)
+_FROM = re.compile(r"^From ", re.MULTILINE)
 _BODY = re.compile(r"<body\b[^<>]{0,1000}>", re.IGNORECASE)
 
 _email = EmailAddress()
@@ -298,7 +299,9 @@ def _text(text: str, subtype: str) -> Message:
 
 
 def _shorter(data: bytes) -> tuple[str, str]:
-    quoted, coded = binascii.b2a_qp(data, istext=True).decode("ascii"), _base64(data)
+    # Servers that keep mail in one file put a > before a From at the start of a line, which breaks signatures.
+    quoted = _FROM.sub("=46rom ", binascii.b2a_qp(data, istext=True).decode("ascii"))
+    coded = _base64(data)
     return ("quoted-printable", quoted) if len(quoted) <= len(coded) else ("base64", coded)
 
 
@@ -341,4 +344,4 @@ def _part(fields: dict[str, str], payload: str | None = None) -> Message:
 def _flat(root: Message) -> bytes:
     out = BytesIO()
     BytesGenerator(out, mangle_from_=False, policy=_POLICY).flatten(root)
-    return out.getvalue().removesuffix(b"\r\n") + b"\r\n"
+    return out.getvalue()

@@ -85,9 +85,21 @@ class Mailbox:
 
     def open(self) -> None:
         """Connect, log in and open the folder."""
+        try:
+            client = self._connect()
+            if not self._is_cut:
+                self._log_in(client)
+                self._select(client)
+        finally:
+            if self._is_cut:  # while it connected, and nobody else knows of it
+                self.close()
+
+    def _connect(self) -> imaplib.IMAP4:
         settings = self._settings
         try:
             self._client = client = _Client(settings, self._lifelines)
+            if settings.tls == "starttls":
+                client.starttls(ssl.create_default_context())
         except ssl.SSLCertVerificationError as error:
             raise ConfigError(
                 f"{self} shows a certificate that is not to be trusted ({error.verify_message}): "
@@ -95,13 +107,7 @@ class Mailbox:
             ) from error
         except OSError as error:
             raise TransientError(f"{self} cannot be reached ({error.strerror or type(error).__name__})") from error
-        if self._is_cut:
-            self.close()
-            raise TransientError(f"{self} was left while it was connected to")
-        if settings.tls == "starttls":
-            client.starttls(ssl.create_default_context())
-        self._log_in(client)
-        self._select(client)
+        return client
 
     def cut(self) -> None:
         """End what waits for the server, in whatever thread."""

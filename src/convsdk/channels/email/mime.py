@@ -30,6 +30,7 @@ _BLANK_LINE = re.compile(rb"\r?\n")
 _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+("(?:[^"\\]|\\.)*+"?|[^;]*+)', re.DOTALL)
 _ENCODED_WORD = re.compile(r"=\?([^?\s]*+)\?([qQbB])\?([^?]*+)\?=")
 _MEDIA_TYPE = re.compile(r"\s*+([a-z0-9!#$&^_.+-]{1,100})/([a-z0-9!#$&^_.+-]{1,100})\s*+(?:;|$)")
+_SIGNATURE_LINE = "-- "
 _MESSAGE_ID = re.compile(r"<([^<>]++)>")
 _LONGEST_ID = 255
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -106,9 +107,32 @@ class Part:
         return data
 
     def text(self) -> str:
-        """Give the content as text with plain newlines."""
-        declared = parameter(self.first("content-type"), "charset")
-        return decode(self.content(), declared).replace("\r\n", "\n").replace("\r", "\n")
+        """Give the content as text with plain newlines, and paragraphs that were broken to be joined (RFC 3676) so."""
+        told = self.first("content-type")
+        text = decode(self.content(), parameter(told, "charset")).replace("\r\n", "\n").replace("\r", "\n")
+        if self.media_type != "text/plain" or parameter(told, "format").lower() != "flowed":
+            return text
+        return _joined(text, is_blank_added=parameter(told, "delsp").lower() == "yes")
+
+
+def _joined(text: str, *, is_blank_added: bool) -> str:
+    """Give a flowed text with its paragraphs in one line each; a quote stays apart from another of another depth."""
+    lines: list[str] = []
+    open_depth = -1  # of the quote that the last line goes on in; -1: it does not
+    for line in text.split("\n"):
+        content = line.lstrip(">")
+        depth = len(line) - len(content)
+        content = content.removeprefix(" ")
+        is_signature = content == _SIGNATURE_LINE
+        if depth == open_depth and not is_signature:
+            lines.append(content)
+        else:
+            lines += ["\n", ">" * depth, " " if depth else "", content]
+        is_open = content.endswith(" ") and not is_signature
+        open_depth = depth if is_open else -1
+        if is_open and is_blank_added:
+            lines.append(lines.pop()[:-1])
+    return "".join(lines[1:])
 
 
 def opened(raw: bytes) -> bytes:

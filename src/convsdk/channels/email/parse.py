@@ -6,7 +6,9 @@ of ours, comes out.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from attrs import evolve, frozen
@@ -46,6 +48,7 @@ from convsdk.channels.email.sender import (
 )
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.channels.email.threads import answered, external_id
+from convsdk.channels.email.tnef import Packed, Tnef, unpacked
 from convsdk.core.events import INBOUND_EMAIL, Event, MessageReceived, Noted
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
 from convsdk.core.ports import Envelope
@@ -78,6 +81,9 @@ _ENDINGS = {
     "text/calendar": ".ics",
     "text/plain": ".txt",
 }
+_MEDIA_TYPES = {ending: media_type for media_type, ending in _ENDINGS.items()}
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
+_PACKED = {"application/ms-tnef", "application/vnd.ms-tnef"}
 _REVIEWS = {
     "missing": "it has no From field",
     "ambiguous": "its From names no single mailbox",
@@ -282,18 +288,25 @@ def read_body(head: Part, size: int) -> Body:
         attached.append((part, media_type))
     if len(attached) > MAX_ATTACHMENTS:
         raise PastLimitError(f"it has more than {MAX_ATTACHMENTS} attachments")
+    packed = [unpacked(part.content()) if _is_packed(part, media_type) else Tnef() for part, media_type in attached]
+    for media_type, name in (("text/plain", "text"), ("text/html", "html")):
+        if not "".join(texts[media_type]).strip():
+            texts[media_type] += [getattr(one, name) for one in packed]
     text, markup = ("\n".join(one for one in found if one.strip()) or "".join(found) for found in texts.values())
     return Body(
         text=text if text.strip() or not markup else written(markup),
         html=markup,
-        attachments=tuple(_attachment(*one, number) for number, one in enumerate(attached, 1)),
+        attachments=_attachments(attached, packed),
         attached=tuple(part for part, _ in attached),
         parts=parts,
     )
 
 
 def _fingerprint(head: Part, sender: Sender | None, body: Body) -> str:
-    """Give a value that two mails share where sender and content are the same, however they were encoded."""
+    """Give a value that two mails share where sender and content are the same, however they were encoded.
+
+    It is stored, and is part of ids: made in another way, it would tell copies of one mail apart.
+    """
     who = sender.key if sender else " ".join(map(plain, head.all("from")))
     digest = hashlib.sha256(f"{who}\0".encode())
     # In pieces: the words of 25 MB at once are half a gigabyte. Without blanks, so that it is the same in any pieces.
@@ -302,6 +315,35 @@ def _fingerprint(head: Part, sender: Sender | None, body: Body) -> str:
     for content in (part.content() for part in body.attached) if body.parts else (head.raw,):
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def _is_packed(part: Part, media_type: str) -> bool:
+    return media_type in _PACKED or part.file_name.lower() == "winmail.dat"
+
+
+def _attachments(attached: Sequence[tuple[Part, str]], packed: Sequence[Tnef]) -> tuple[Attachment, ...]:
+    """Give the attachments, and what is packed in one in its place."""
+    found: list[Attachment] = []
+    for (part, media_type), inner in zip(attached, packed, strict=True):
+        found += [_unpacked(one, len(found) + at) for at, one in enumerate(inner.attachments, 1)]
+        if not inner.attachments:
+            found.append(_attachment(part, media_type, len(found) + 1))
+    if len(found) > MAX_ATTACHMENTS:
+        raise PastLimitError(f"it has more than {MAX_ATTACHMENTS} attachments")
+    return tuple(found)
+
+
+def _unpacked(one: Packed, number: int) -> Attachment:
+    name = safe_name(one.name)
+    known = _MEDIA_TYPES.get(PurePosixPath(name).suffix.lower(), "application/octet-stream")
+    media_type = one.media_type if _MEDIA_TYPE.fullmatch(one.media_type) else known
+    return Attachment(
+        name=name or f"attachment-{number}{_ENDINGS.get(media_type, '')}",
+        media_type="application/octet-stream" if _ACTIVE.fullmatch(media_type) else media_type,
+        size=len(one.content),
+        content_id=one_line(one.content_id).strip("<> ")[:_MAX_ID],
+        content=one.content,
+    )
 
 
 def _attachment(part: Part, media_type: str, number: int) -> Attachment:

@@ -164,7 +164,7 @@ class MessengerChannel(Channel):
         return None  # no consent, another app's person, a field that needs a permission: it stays unknown
 
     def checks(self) -> Sequence[httpx.Request]:
-        return self._setup.requests()
+        return tuple(self._setup.requests())
 
     def judge(self, responses: Sequence[httpx.Response]) -> Sequence[Check]:
         return tuple(self._setup.judge(responses))

@@ -33,7 +33,7 @@ _TOKEN = {102, 190, 458, 459, 460, 463, 464, 467, 492}
 _PERMISSION = {3, 10, *range(200, 300)}
 _POLICY = {368, 506}
 _CLOSED = {2018065, 2018278, 2018108, 2534022}
-_UNREACHABLE = {2018001, 1545041}
+_UNREACHABLE = {2018001, 1545041, 2534014}
 _UNREACHABLE_CODE = 551
 _OTHER_OWNER = {2018300}
 
@@ -46,11 +46,11 @@ class Graph:
     settings: AppSettings
 
     def post(
-        self, path: str, content: Mapping[str, Any], *, sender: str, file: File | None = None, boundary: str = ""
+        self, path: str, content: Mapping[str, Any], *, sender: str | None, file: File | None = None, boundary: str = ""
     ) -> httpx.Request:
         """Give the request that posts `content`, with a `file` as form data.
 
-        For the page or account `sender`; with an empty one, for the app itself.
+        For the page or account `sender`; with None, for the app itself.
         """
         token = self.token(sender)
         content = {**content, "appsecret_proof": self._proof(token)}
@@ -76,17 +76,17 @@ class Graph:
 
         https://developers.facebook.com/docs/graph-api/batch-requests
         """
-        return self.post("", {"batch": operations, "include_headers": False}, sender="")
+        return self.post("", {"batch": operations, "include_headers": False}, sender=None)
 
-    def reading(self, path: str, sender: str = "", **query: str) -> dict[str, Any]:
+    def reading(self, path: str, sender: str | None = None, **query: str) -> dict[str, Any]:
         """Give an operation for `batch` that reads; for the page or account `sender`, or else for the app."""
         token = self.token(sender)
         query = {**query, "access_token": token.reveal(), "appsecret_proof": self._proof(token)}
         return {"method": "GET", "relative_url": f"{self.settings.api_version}/{path}?{urlencode(query)}"}
 
-    def token(self, sender: str) -> Secret:
-        """Give the access token of a page or account, with a blank the app's; `PermanentError` where there is none."""
-        if not sender:
+    def token(self, sender: str | None) -> Secret:
+        """Give the access token of a page or account, with None the app's; `PermanentError` where there is none."""
+        if sender is None:
             return Secret(f"{self.settings.app_id}|{self.settings.app_secret.reveal()}")
         if sender not in self.settings.tokens:
             raise PermanentError(

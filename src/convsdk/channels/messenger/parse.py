@@ -238,7 +238,8 @@ def _with_person(item: _Item) -> _Item:
 
 def _read_message(item: _Item, message: dict[str, Any]) -> Iterator[Event]:
     if message.get("is_deleted") is True:
-        yield _noted(item, "deleted", detail=message | {"mid": _identifier(message.get("mid"))})
+        mid = _identifier(message.get("mid"))
+        yield _noted(item, "deleted", text=f"message {mid} was deleted", detail=message)
         return
     quoted = _optional_object(message, "reply_to")
     detail = {name: value for name, value in message.items() if name not in {"mid", "text", "referral"}}
@@ -317,8 +318,10 @@ def _read_optin(item: _Item, optin: dict[str, Any]) -> Iterator[Event]:
     yield _noted(item, "optin", text=_text(optin.get("title")) or _text(optin.get("ref")), detail=optin)
 
 
-def _read_as(kind: str, item: _Item, content: dict[str, Any]) -> Iterator[Event]:
-    yield _noted(item, kind, detail=content)
+def _read_as(kind: str, told: str, item: _Item, content: dict[str, Any]) -> Iterator[Event]:
+    """Give a note of `kind`; `told` is its text, with names of members of the content in braces."""
+    known = {name: str(content.get(name) or "nobody") for name in re.findall(r"{(\w+)}", told)}
+    yield _noted(item, kind, text=told.format(**known), detail=content)
 
 
 def _noted(item: _Item, kind: str, *, text: str = "", detail: dict[str, Any]) -> Noted:
@@ -368,11 +371,16 @@ _READERS: dict[str, Callable[[_Item, dict[str, Any]], Iterator[Event]]] = {
     "optin": _read_optin,
     # Who of several apps answers a person ("handover protocol"), and what Meta holds against the page.
     **{
-        kind: partial(_read_as, kind)
-        for kind in ("pass_thread_control", "take_thread_control", "request_thread_control", "app_roles")
+        kind: partial(_read_as, kind, told)
+        for kind, told in {
+            "pass_thread_control": "app {previous_owner_app_id} passed the thread to app {new_owner_app_id}",
+            "take_thread_control": "app {new_owner_app_id} took the thread from app {previous_owner_app_id}",
+            "request_thread_control": "app {requested_owner_app_id} asks for the thread",
+            "app_roles": "the roles of apps changed",
+            "policy_enforcement": "Meta enforces a policy: {action}",
+            "account_linking": "account {status}",
+        }.items()
     },
-    "policy_enforcement": partial(_read_as, "policy_enforcement"),
-    "account_linking": partial(_read_as, "account_linking"),
 }
 
 

@@ -15,6 +15,8 @@ from convsdk.channels.messenger.graph import Graph
 from convsdk.channels.messenger.platform import Platform
 from convsdk.core.ports import Check
 
+_MOST_SENDERS = 20  # a batch has room for 50 operations, and each of these takes two
+
 
 @frozen(kw_only=True)
 class Setup:
@@ -23,16 +25,22 @@ class Setup:
     graph: Graph
     platform: Platform
 
-    def requests(self) -> tuple[httpx.Request, ...]:
+    def requests(self) -> Iterator[httpx.Request]:
         """Give the requests whose answers `judge` reads."""
         app = self.graph.settings.app_id
-        if not app:
-            return ()
-        asked = [self.graph.reading(f"{app}/subscriptions")]
-        for sender, token in self.graph.settings.tokens.items():
-            asked.append(self.graph.reading("debug_token", input_token=token.reveal()))
-            asked.append(self.graph.reading(f"{self._node(sender)}/subscribed_apps", sender))
-        return (self.graph.batch(asked),)
+        for senders in self._groups():
+            asked = [self.graph.reading(f"{app}/subscriptions")]
+            for sender in senders:
+                token = self.graph.token(sender).reveal()
+                asked.append(self.graph.reading("debug_token", input_token=token))
+                asked.append(self.graph.reading(f"{self._node(sender)}/subscribed_apps", sender))
+            yield self.graph.batch(asked)
+
+    def _groups(self) -> list[tuple[str, ...]]:
+        """Give the pages or accounts in groups that one batch has room for, one at least; none without the app's id."""
+        senders = tuple(self.graph.settings.tokens)
+        starts = range(0, max(len(senders), 1), _MOST_SENDERS)
+        return [senders[start : start + _MOST_SENDERS] for start in starts] if self.graph.settings.app_id else []
 
     def subscriptions(self, callback: str) -> Iterator[httpx.Request]:
         """Give the requests that subscribe the pages and, with the address of its webhook, the app."""
@@ -45,7 +53,7 @@ class Setup:
                 "fields": ",".join(self.platform.fields),
                 "verify_token": settings.verify_token.reveal(),
             }
-            yield self.graph.post(f"{settings.app_id}/subscriptions", app, sender="")
+            yield self.graph.post(f"{settings.app_id}/subscriptions", app, sender=None)
         for sender in settings.tokens:
             yield self.graph.post(f"{self._node(sender)}/subscribed_apps", fields, sender=sender)
 
@@ -60,14 +68,14 @@ class Setup:
             is_right=bool(settings.tokens),
             remedy='add { id = "PAGE ID", token = { env = "NAME" } } for each page or account',
         )
-        for response in responses:
+        for number, (senders, response) in enumerate(zip(self._groups(), responses, strict=True)):
             answers = _answers(response)
-            if answers is None:
+            if len(answers) != 1 + 2 * len(senders):
                 yield Check(what="Meta answers", is_right=False, remedy=str(self.graph.error(response)))
                 return
             app, *others = answers
-            yield from self._judge_app(app)
-            for sender, token, page in zip(settings.tokens, others[::2], others[1::2], strict=False):
+            yield from () if number else self._judge_app(app)
+            for sender, token, page in zip(senders, others[::2], others[1::2], strict=True):
                 yield from self._judge_token(sender, token)
                 yield from self._judge_page(sender, page)
 
@@ -150,13 +158,13 @@ def _end(expires_at: object) -> str:
     return f", until {datetime.fromtimestamp(expires_at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _answers(response: httpx.Response) -> list[dict[str, Any]] | None:
-    """Give what the operations of a batch were answered; an empty one for an answer that cannot be read."""
+def _answers(response: httpx.Response) -> list[dict[str, Any]]:
+    """Give what the operations of a batch were answered; an error for one that cannot be read, none for no batch."""
     try:
         found = msgspec.json.decode(response.content, type=list[dict[str, Any] | None])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-    return [_body(one) for one in found] if response.is_success and found else None
+        return []
+    return [_body(one) for one in found] if response.is_success else []
 
 
 def _body(answer: dict[str, Any] | None) -> dict[str, Any]:
