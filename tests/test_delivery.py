@@ -17,9 +17,10 @@ from convsdk.archive import Archive
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message, Trust
 from convsdk.core.storage import Batch, Delivery
-from convsdk.delivery import Deliverer, backoff_s
+from convsdk.delivery import Deliverer
 from convsdk.errors import Conflict, UnsupportedError
 from convsdk.hub import Hub
+from convsdk.outcomes import backoff_s
 from convsdk.store import open_store
 from convsdk.testing.builders import NOON, FakeClock
 
