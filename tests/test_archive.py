@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from convsdk.archive import Archive
 from convsdk.channels.email import EmailChannel, EmailSettings
 from convsdk.cli import main
-from convsdk.core.model import Attachment, Direction, Message
 from convsdk.core.ports import Capabilities, Envelope, Headers, Request
 from convsdk.errors import ConfigError, Forbidden, NotFound, ParseError, PermanentError, TransientError
 from convsdk.hub import Hub
@@ -389,25 +388,6 @@ def test_without_an_archive_contents_go_nowhere():
     message = _only_message(hub)
     assert [(one.name, one.url, one.content) for one in message.attachments] == [("order.pdf", "", None)]
     assert "raw" not in message.detail
-
-
-def test_no_message_holds_the_bytes_of_an_attachment():
-    """However a message comes about, what its attachments hold is not part of it."""
-    attachment = Attachment(name="order.pdf", content=b"%PDF")
-
-    message = Message(
-        id=1,
-        conversation=1,
-        channel="support",
-        external_id="1",
-        direction=Direction.OUTBOUND,
-        at=NOON,
-        text="",
-        attachments=(attachment,),
-    )
-
-    assert message.attachments == (evolve(attachment, content=None),)
-    assert "%PDF" not in repr(attachment)
 
 
 class _Signed(EmailChannel):

@@ -30,7 +30,11 @@ MAIL = (
 class NextEmailChannel(EmailChannel):
     """The channel of a later release: it reads more, or other things."""
 
+    mark = ""
+
     def parse(self, request):
+        if self.mark:
+            return [evolve(one, fingerprint=self.mark + one.fingerprint) for one in super().parse(request)]
         if b"<4@" in request.body:
             raise ParseError("no mail any more")
         return [
@@ -161,6 +165,17 @@ def test_two_mails_with_one_id_are_each_renewed(hubs):
     assert sorted(one.text for one in _messages(later)) == ["WHERE IS MY MONEY?", "WHERE IS MY ORDER?"]
     assert sorted((one.detail or {}).get("same_id_as", "") for one in _messages(later)) == ["", "<1@mail.example>"]
     assert _fates(later) == [Fate.UNCHANGED] * 2
+
+
+def test_another_fingerprint_makes_no_third_mail(hubs):
+    """A release that tells copies apart in another way takes nothing in that is there, under whatever id."""
+    today, later = hubs
+    _take(today, 1)
+    today.handle("support", request((MAIL % 1).replace(b"my order", b"my money"), received_at=NOON + timedelta(days=2)))
+    later.channel("support").mark = "other"
+
+    assert Fate.NEW not in _fates(later)
+    assert len(_messages(later)) == 2
 
 
 def test_message_of_ours_is_left_alone(hubs):

@@ -3,16 +3,20 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import (
+    Attachment,
     Claim,
     Contact,
     Decision,
+    Direction,
     HeldIdentifier,
     Identifier,
     IdentityHint,
+    Message,
     Node,
     Outcome,
     Page,
@@ -404,6 +408,26 @@ def test_widget_refuses_what_no_browser_would_match(setting, told):
 def test_widget_takes_origins_as_browsers_send_them(origin):
     """An origin is a scheme, a host and perhaps a port."""
     assert Widget(origins=(origin,)).origins == (origin,)
+
+
+def test_no_message_holds_the_bytes_of_an_attachment():
+    """However a message comes about, what its attachments hold is not part of it."""
+    attachment = Attachment(name="order.pdf", content=b"%PDF")
+
+    message = Message(
+        id=1,
+        conversation=1,
+        channel="support",
+        external_id="1",
+        direction=Direction.OUTBOUND,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        text="",
+        attachments=(attachment,),
+    )
+
+    assert message.attachments == (evolve(attachment, content=None),)
+    assert evolve(message).attachments == message.attachments
+    assert "%PDF" not in repr(attachment)
 
 
 def test_channel_that_says_nothing_takes_what_the_app_takes():

@@ -277,9 +277,10 @@ class Attachment:
 
 def _described(attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
     """Give attachments without what they hold, which goes into no store."""
-    if not any(one.content is not None for one in attachments):
-        return attachments
-    return tuple(evolve(one, content=None) for one in attachments)
+    for one in attachments:
+        if one.content is not None:
+            return tuple(evolve(each, content=None) for each in attachments)
+    return attachments
 
 
 @frozen(kw_only=True)

@@ -7,6 +7,7 @@ for, each value in double quotes. Whether those do any harm is not known here.
 
 import re
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 
 _DEEPEST = 256
 _LONGEST = 2_000_000
@@ -141,8 +142,10 @@ class _Writer:
         self._shorten(0)
         return "".join(self._written)
 
-    def _end_before(self, wanted: Collection[str], beyond: Collection[str]) -> None:
+    def _end_before(self, wanted: AbstractSet[str], beyond: AbstractSet[str]) -> None:
         """End the innermost of the `wanted` tags, and what is open in it, unless one of those `beyond` is nearer."""
+        if wanted.isdisjoint(self._open):  # as nearly always, and a hundred times as quick to see
+            return
         for depth in range(len(self._open) - 1, -1, -1):
             if self._open[depth] in wanted:
                 self._shorten(depth)
