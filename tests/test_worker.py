@@ -20,7 +20,7 @@ from convsdk.core.model import Claim, Trust
 from convsdk.hub import Hub
 from convsdk.testing.builders import NOON, hint
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 SECRET = "whsec_" + "A" * 32
 CONFIG = """
 store = "sqlite:///shop.db"
