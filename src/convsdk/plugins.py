@@ -462,6 +462,12 @@ def _channel_type(channel: object) -> str:
         raise _RefusedError(
             f"channel class {channel.__name__} does not say what it can do", "set it: can = Capabilities(...)"
         )
+    kinds = getattr(channel, "kinds", ())
+    if not isinstance(kinds, tuple) or not all(isinstance(kind, IdentifierKind) for kind in kinds):
+        raise _RefusedError(
+            f"channel class {channel.__name__} has something else than kinds of identifier as its kinds",
+            'write a tuple of them: kinds = (MessagingId("my_person"),)',
+        )
     _require_readable(settings, f"settings {settings.__name__}")
     return named
 
