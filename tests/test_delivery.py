@@ -205,6 +205,30 @@ def test_files_go_along(store, tmp_path):
     assert sent["files"] == [["a.txt", "kept", ""], ["b.txt", "", "https://x.example/b.txt"]]
 
 
+def test_a_file_without_its_archive_is_not_sent_empty(store, tmp_path):
+    """A worker that cannot read a file fails the message, and says what it lacks."""
+    hub = shop(store, archive=Archive(tmp_path / "archive"))
+    conversation = asked(hub)
+    hub.reply(conversation, "See", by="kim", attachments=[Attachment(name="a.txt", content=b"kept")])
+
+    deliver(shop(store), is_now(hub, conversation, "failed"))
+
+    assert last(hub, conversation).detail["error"].startswith("the file 'a.txt' is in the archive, and this worker has")
+
+
+def test_a_reply_without_a_subject_has_the_conversations(store):
+    """A mail program shows both in one thread; a subject of its own counts more."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        (received,) = hub.receive("post", [evolve(message("in/ann", "ann"), subject="Shoes")])
+        hub.reply(received.conversation, "One", by="kim")
+        hub.reply(received.conversation, "Two", by="kim", subject="Boots")
+
+        deliver(hub, lambda: not waiting(hub, received.conversation))
+
+    assert [json.loads(one.body)["subject"] for one in receiver.deliveries] == ["Shoes", "Boots"]
+
+
 def test_a_file_that_nothing_could_keep_is_refused(store):
     """Without an archive an answer with a file's bytes is not queued: they would be lost."""
     hub = shop(store)

@@ -466,7 +466,7 @@ class _Route:
             address=job.outgoing.address or filing.identifier.value,
             text=message.text,
             html=message.html,
-            subject=detail.get("subject", ""),
+            subject=detail.get("subject") or filing.subject,
             token=detail.get("token", ""),
             thread=filing.thread,
             external_id=message.external_id,
@@ -482,6 +482,10 @@ class _Route:
         is_public = attachment.url.startswith(("https://", "http://"))
         archive, content = self._means.hub.archive, b""
         try:
+        if archive is None and not is_public:
+            raise PermanentError(
+                f"the file {attachment.name!r} is in the archive, and this worker has none: give it the same one"
+            )
             content = archive.get(attachment.url) if archive else b""
         except NotFound as error:
             if not is_public:
