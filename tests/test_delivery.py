@@ -419,6 +419,24 @@ def test_what_was_queued_before_the_address_failed_is_not_sent(store):
     assert "reported: complaint" in last(hub, conversation).detail["error"]
 
 
+def test_what_anybody_could_report_is_believed_of_whom_it_went_to(store):
+    """An ASSERTED claim counts for the recipient of the message it names, of ours, and for nobody else."""
+    hub = shop(store)
+    conversation, external_id = sent(hub)
+    asked(hub, "bob")
+    hub.reply(conversation, "Hello?", by="kim")
+    claims = [Claim("email", f"{one}@shop.example", Trust.ASSERTED) for one in ("bob", "ann")]
+    forged = [(external_id, claims[0]), ("in/ann", claims[1]), ("none", claims[1]), ("in/bob", claims[0])]
+
+    for number, (name, claim) in enumerate(forged):
+        report = status(f"s{number}", name, to=DeliveryStatus.FAILED)
+        hub.receive("post", [evolve(report, unreachable=claim)])
+    assert [hub.unreachable(hub.policy.canonical(one)) for one in claims] == [None, None]
+    hub.receive("post", [evolve(status("s", external_id, to=DeliveryStatus.FAILED), unreachable=claims[1])])
+
+    assert [bool(hub.unreachable(hub.policy.canonical(one))) for one in claims] == [False, True]
+
+
 def test_a_watermark_moves_what_was_sent_before(store):
     """All of the thread up to a moment is read, but for what was sent later or is still to go."""
     hub = shop(store)

@@ -32,6 +32,7 @@ from convsdk.core.model import (
     Message,
     Outcome,
 )
+    Trust,
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Known, decide
 from convsdk.core.storage import Batch, HintRecord, ThreadQuery, Transaction
@@ -125,14 +126,23 @@ def consent_changed(record: ConsentRecord, *, id: int) -> Notice:  # noqa: A002 
 
 def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery | None:
     """Give the question which conversations an event could belong to; None where it belongs to none."""
-    if isinstance(event, StatusChanged | ConsentSignalled):
+    if isinstance(event, ConsentSignalled):
         return None
     thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
+    if isinstance(event, StatusChanged):
+        return _query_of_report(channel, event)
     references = event.references if isinstance(event, MessageReceived | Noted) else ()
     return ThreadQuery(channel=channel, thread=thread, references=references)
 
 
 class Desk:
+def _query_of_report(channel: str, event: StatusChanged) -> ThreadQuery | None:
+    """Ask for the conversations of the messages that a report is about, where it has to be about whom they went to."""
+    if event.unreachable is None or event.unreachable.trust > Trust.ASSERTED or not event.messages:
+        return None
+    return ThreadQuery(channel=channel, thread=event.external_id, references=event.messages)
+
+
     """Takes the events of one transaction, one after the other, and gathers what is to be written."""
 
     def __init__(
@@ -176,6 +186,8 @@ class Desk:
 
     def decide(
         self, hint: IdentityHint, evidence: Evidence, channel: str = "", conversation: int | None = None
+        if filing and self._answers:
+            self._answers.give(evidence, self.batch.filings[filing.id], self.batch, self._ids)
     ) -> Decision:
         decision, changes = decide(evidence, self._known, self._policy, self._ids, how=hint.how)
         if decision.outcome is Outcome.DUPLICATE:

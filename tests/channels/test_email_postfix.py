@@ -172,7 +172,7 @@ def test_postfix_takes_our_mail_and_bounces_it(folder):
     assert mail.detail["class"] == "bounce"
     assert (status.status, status.messages) == (DeliveryStatus.FAILED, (settings.message_id(TOKEN),))
     assert "No such user here" in status.error
-    assert status.unreachable == Claim("email", "nobody@mail.example", Trust.CHANNEL)
+    assert status.unreachable == Claim("email", "nobody@mail.example", Trust.ASSERTED)
 
 
 def message(to):
