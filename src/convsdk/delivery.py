@@ -25,6 +25,7 @@ import httpx
 import structlog
 from attrs import evolve, frozen
 
+from convsdk.automatic import HEARD, LONGEST
 from convsdk.core.events import DeliveryStatus, Notice
 from convsdk.core.model import Attachment, Message
 from convsdk.core.ports import Capabilities, Channel, Clock, File, Outbound, Receipt
@@ -481,11 +482,11 @@ class _Route:
     def _file(self, attachment: Attachment) -> File:
         is_public = attachment.url.startswith(("https://", "http://"))
         archive, content = self._means.hub.archive, b""
-        try:
         if archive is None and not is_public:
             raise PermanentError(
                 f"the file {attachment.name!r} is in the archive, and this worker has none: give it the same one"
             )
+        try:
             content = archive.get(attachment.url) if archive else b""
         except NotFound as error:
             if not is_public:
@@ -643,6 +644,7 @@ class Deliverer:
         if now - self._tidied_at > _TIDY_S:
             store.transact(workspace, lambda one: one.forget_memos(REPORT, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(_MARK, before=at - KEPT))
+            store.transact(workspace, lambda one: one.forget_memos(HEARD, before=at - LONGEST))
             self._tidied_at = now
 
     def _take_over(self, owner: str, mark: str | None) -> None:
