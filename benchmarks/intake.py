@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
 from attrs import frozen
 from server import spent_s
 
@@ -63,9 +64,11 @@ async def serve(channel: EmailChannel, folder: Path, *, has_archive: bool) -> No
     """Take mail in until the standard input ends."""
     archive = Archive(folder / "archive") if has_archive else None
     hub = Hub(f"sqlite:///{folder}/shop.db", channels=[channel], archive=archive)
-    async with MailServer(hub, rejects=Rejects(folder / "rejects")) as server:
-        print(await server.listen("127.0.0.1", 0), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+    with (folder / "log").open("w", encoding="utf-8") as log:  # nobody reads the standard output to its end
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(log))
+        async with MailServer(hub, rejects=Rejects(folder / "rejects")) as server:
+            print(await server.listen("127.0.0.1", 0), flush=True)
+            await asyncio.to_thread(sys.stdin.read)
     hub.close()
 
 

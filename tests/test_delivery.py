@@ -14,6 +14,7 @@ from receiver import TAKEN, Receiver
 from servers import STORES, fresh_store
 
 from convsdk.archive import Archive
+from convsdk.automatic import HEARD, heard_key
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message, Trust
 from convsdk.core.ports import Outbound, Receipt
@@ -437,6 +438,21 @@ def test_what_anybody_could_report_is_believed_of_whom_it_went_to(store):
     hub.receive("post", [evolve(status("s", external_id, to=DeliveryStatus.FAILED), unreachable=claims[1])])
 
     assert [bool(hub.unreachable(hub.policy.canonical(one))) for one in claims] == [False, True]
+
+
+def test_who_heard_from_us_a_year_ago_is_forgotten(store):
+    """No automatic answer looks further back."""
+    hub = shop(store)
+    hub.reply(asked(hub), "Hello!", by="kim")
+    key = heard_key("post", ANN)
+    later(hub, days=365)
+    deliver(hub, lambda: True)
+    assert store.memo(hub.workspace, HEARD, key).at == NOON
+
+    later(hub, seconds=1)
+    deliver(hub, lambda: True)
+
+    assert store.memo(hub.workspace, HEARD, key) is None
 
 
 def test_a_watermark_moves_what_was_sent_before(store):

@@ -118,7 +118,7 @@ def sent(hub, conversation):
     return last if last.status != "queued" else None
 
 
-async def asked(place, sender="ann@mail.example", **fields):
+async def asked(place, sender="Ann@mail.example", **fields):
     """Let a customer write to us; give the conversation."""
     raw = letter(sender, SHOP.address, "Where are my shoes?", Message_ID=f"<one-{sender}>", **fields)
     await post(place.port, raw, sender=sender, to=SHOP.address)
@@ -154,7 +154,7 @@ def folded_address(mail):
 
 @pytest.mark.parametrize("answer", [kept_id, kept_address, folded_address])
 def test_an_answer_comes_back_to_its_conversation(url, tmp_path, answer):
-    """A customer writes, an agent answers with a file, the customer answers that: one conversation, no quote."""
+    """A customer writes, an agent answers with a file, the customer answers that: one thread, and no quote."""
 
     async def run():
         host = Internet()
@@ -166,12 +166,15 @@ def test_an_answer_comes_back_to_its_conversation(url, tmp_path, answer):
             ours = await until(lambda: sent(shop.hub, conversation))
             to, raw = answer(mail)
             await post(shop.port, raw, sender="ann@mail.example", to=to)
+            shop.hub.reply(conversation, "You are welcome.", by="Kim")
+            _, last = await came(host)
             found = conversations(shop.hub)
-            return conversation, ours, return_path, mail, found, messages(shop.hub, conversation, Direction.INBOUND)
+            heard = messages(shop.hub, conversation, Direction.INBOUND)
+            return conversation, ours, return_path, mail, last, found, heard
 
-    conversation, ours, return_path, mail, found, (first, second) = asyncio.run(run())
+    conversation, ours, return_path, mail, last, found, (first, second) = asyncio.run(run())
 
-    assert (mail["From"], mail["To"], mail["Subject"]) == ("Shop <help@shop.example>", "ann@mail.example", "Re: Shoes")
+    assert (mail["From"], mail["To"], mail["Subject"]) == ("Shop <help@shop.example>", "Ann@mail.example", "Re: Shoes")
     assert (mail["Message-ID"], mail["In-Reply-To"]) == (ours.external_id, first.external_id)
     assert return_path == mail["Reply-To"].addresses[0].addr_spec == SHOP.reply_address(ours.detail["token"])
     assert "They left this morning." in mail.get_body(("plain",)).get_content()
@@ -179,6 +182,8 @@ def test_an_answer_comes_back_to_its_conversation(url, tmp_path, answer):
     assert (ours.status, found) == ("sent", [conversation])
     assert second.text.strip() == "Thanks, they came."
     assert second.detail["sections"][1][0] == "quote"
+    assert (last["Subject"], last["In-Reply-To"]) == ("Re: Shoes", second.external_id)
+    assert last["References"].split() == [first.external_id, ours.external_id, second.external_id]
 
 
 async def at(port):
