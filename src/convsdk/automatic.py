@@ -7,7 +7,7 @@ before it is looked at, so that two processes which take in two messages of one 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
-from attrs import field, frozen
+from attrs import frozen
 
 from convsdk.core.events import Event, MessageReceived
 from convsdk.core.fold import Evidence
@@ -39,10 +39,10 @@ class Due:
     to: Identifier
     subject: str
     answer: AutomaticAnswer
-    key: str = field(init=False)
 
-    @key.default
-    def _key(self) -> str:
+    @property
+    def key(self) -> str:
+        """Give the key of the memo that says when they last did."""
         return heard_key(self.channel.name, self.to)
 
 
@@ -59,7 +59,7 @@ def due_answer(channel: Channel | None, event: Event, evidence: Evidence, at: da
 
 
 class AutomaticAnswers:
-    """Gives the automatic answers of one transaction, and remembers who got one. `due` are they by the hint's id."""
+    """Queues the automatic answers of one transaction, those of `due`, which are by the ids of their hints."""
 
     def __init__(self, transaction: Transaction, due: Mapping[str, Due], at: datetime) -> None:
         self._due = due
