@@ -29,6 +29,7 @@ from convsdk.core.events import DeliveryStatus, Notice
 from convsdk.core.model import Attachment, Message
 from convsdk.core.ports import Capabilities, Channel, Clock, File, Outbound, Receipt
 from convsdk.core.storage import Alias, Batch, Delivery, Memo, Outgoing, Transaction
+from convsdk.core.ways import recipient, spelling
 from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError
 from convsdk.hub import Hub
 from convsdk.reports import (
@@ -39,6 +40,7 @@ from convsdk.reports import (
     Report,
     report_key,
     report_of,
+    sent_notice,
     status_changed,
     token_name,
     unreachable_of,
@@ -53,7 +55,7 @@ _SEND_S = 60.0
 _MENDING_S = 5.0
 _TIDY_S = 3600.0
 _FORWARD_S = 60.0
-_OWN_DETAIL = {"token", "sent_at", "error", "error_code", "parts_done", "is_automatic", "subject"}
+_OWN_DETAIL = {"token", "sent_at", "error", "error_code", "parts_done", "is_automatic", "subject", "way"}
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 _log = structlog.get_logger(__name__)
@@ -208,8 +210,7 @@ def _notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) 
     if before.status == after.status:
         return
     if after.status != DeliveryStatus.FAILED.value:
-        told = {"conversation": after.conversation, "direction": after.direction.value}
-        yield Notice(id=next(ids), type="message.sent", at=at, payload=told)
+        yield sent_notice(after, at, id=next(ids))
     yield status_changed(after, at, id=next(ids))
 
 
@@ -459,16 +460,17 @@ class _Route:
     async def _outbound(self, job: _Job) -> Outbound:
         message, filing = job.outgoing.message, job.outgoing.filing
         detail = message.detail or {}
-        if filing.identifier is None:
+        to = recipient(message, filing)
+        if to is None:
             raise PermanentError(f"conversation {filing.id} is nobody's: there is no address")
         return Outbound(
-            to=filing.identifier,
-            address=job.outgoing.address or filing.identifier.value,
+            to=to,
+            address=spelling(message) or (job.outgoing.address if to == filing.identifier else "") or to.value,
             text=message.text,
             html=message.html,
             subject=detail.get("subject", ""),
             token=detail.get("token", ""),
-            thread=filing.thread,
+            thread=filing.thread if message.channel == filing.channel else "",
             external_id=message.external_id,
             references=job.outgoing.references,
             attachments=tuple([await asyncio.to_thread(self._file, one) for one in message.attachments]),
@@ -500,12 +502,13 @@ def _jobs(hub: Hub, deliveries: Sequence[Delivery]) -> list[_Job]:
     if not deliveries:
         return []
     needed = {one.message.id: one for one in hub.store.outgoing(hub.workspace, deliveries)}
-    people = {str(one.filing.identifier): one.filing.identifier for one in needed.values() if one.filing.identifier}
+    going = {number: recipient(one.message, one.filing) for number, one in needed.items()}
+    people = {str(one): one for one in going.values() if one}
     memos = hub.store.memos(hub.workspace, UNREACHABLE, people)
     stopped = {people[key]: why.told(people[key]) for key, memo in memos.items() if (why := unreachable_of(memo))}
     jobs = []
     for delivery in deliveries:
-        to = needed[delivery.message].filing.identifier
+        to = going[delivery.message]
         refusal = stopped.get(to, "") if to else ""
         jobs.append(_Job(delivery=delivery, outgoing=needed[delivery.message], refusal=refusal))
     return jobs

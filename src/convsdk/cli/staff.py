@@ -36,18 +36,26 @@ def _pair(hub: Hub, a: str, b: str) -> tuple[int | Identifier, int | Identifier]
 @click.command
 @click.argument("conversation", type=int)
 @click.argument("text")
+@click.option("--way", default="", metavar="CHANNEL", help="By this channel, whoever is there.")
 @_by
 @common_options
-def reply(session: Session, *, conversation: int, text: str, by: str) -> None:
+def reply(session: Session, *, conversation: int, text: str, way: str, by: str) -> None:
     """Answer a conversation.
 
-    On a channel that sends, 'convsdk serve' or 'convsdk worker' delivers the answer; where the chat widget shows the
-    conversation, it is read there. Who answers first takes it, and its bot automation says no more.
+    On a channel that sends, 'convsdk serve' or 'convsdk worker' delivers the answer. In a chat it is read in the
+    widget while the visitor is there, and else goes by mail, if its channel has a follow_up. Who answers first takes
+    it, and its bot automation says no more.
     """
     if not text.strip():
         raise click.UsageError("a reply without words says nothing: write some")
-    external_id = session.hub().reply(conversation, text, by=by)
-    session.screen.facts({"conversation": conversation, "message": external_id, "by": by})
+    hub = session.hub()
+    external_id = hub.reply(conversation, text, by=by, way=way)
+    sent = next(one for one in hub.messages(conversation) if one.external_id == external_id)
+    told = (sent.detail or {}).get("way", {})
+    why = {"why": told["why"]} if told else {}
+    session.screen.facts(
+        {"conversation": conversation, "message": external_id, "by": by, "channel": sent.channel} | why
+    )
 
 
 @click.command
