@@ -12,7 +12,7 @@ from convsdk.channels.email.sending import PostmarkSending
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.consent import ConsentState
 from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
-from convsdk.core.model import Claim, Direction, IdentityHint, Trust
+from convsdk.core.model import Claim, Direction, IdentityHint, Trait, Trust
 from convsdk.core.ports import Envelope, Request, Secret, Widget
 from convsdk.delivery import Deliverer
 from convsdk.errors import ConfigError, Conflict, UnsupportedError
@@ -393,3 +393,49 @@ def test_address_that_has_changed_hands_is_not_written_to(hub):
     hub.resolve(newer)
 
     assert hub.way(conversation).to is None
+
+
+def test_template_tells_who_is_attested_what_is_known_of_them(hub):
+    """In words, HTML and subject; who only claims to be Ann is told nothing about her."""
+    attested, claimed = proven(hub), wrote(hub, "m2", visitor="v2", email=ANN)
+    template = {
+        "is_template": True,
+        "html": "<p>{{ contact.name | you }}</p>",
+        "subject": "For {{ contact.name | you }}",
+    }
+    hub.resolve(named(hub, "<Ann>"))
+
+    for one in (attested, claimed):
+        hub.reply(one, "Hi {{ contact.name | there }}", by="kim", way="support", **template)
+
+    said = [last(hub, one) for one in (attested, claimed)]
+    assert [one.text for one in said] == ["Hi <Ann>", "Hi there"]
+    assert [one.html for one in said] == ["<p>&lt;Ann&gt;</p>", "<p>you</p>"]
+    assert [one.detail["subject"] for one in said] == ["For <Ann>", "For you"]
+    with pytest.raises(ValueError, match="not known for certain: contact.email"):
+        hub.render("{{ contact.email }}", claimed)
+
+
+def named(hub, name):
+    """Give what staff know of Ann's name."""
+    identifier = Claim("email", ANN, Trust.AGENT)
+    return IdentityHint(id="name", at=NOON, identifiers=(identifier,), traits=(Trait("name", name, Trust.AGENT),))
+
+
+def test_note_never_leaves(hub):
+    """No note is delivered, on whatever channel; what goes out refers to none, and no status report moves one."""
+    conversations = [proven(hub), wrote(hub, "m2", visitor="v2", email=ANN), mailed(hub, answering="<x@mail.example>")]
+
+    for one in conversations:
+        number = hub.note(one, "A difficult customer", by="kim")
+        note = hub.messages(one).items[0]
+        assert (note.id, note.direction, note.channel) == (number, Direction.NOTE, "")
+        assert hub.store.transact(hub.workspace, lambda transaction: transaction.deliveries([number])) == {}  # noqa: B023  (run at once)
+        with pytest.raises(UnsupportedError):
+            hub.retry(note)
+        hub.reply(one, "Hello!", by="kim", way="support")
+        sent = [request.content.decode() for request in deliver(hub, one)]
+        assert len(sent) == 1
+        assert not any("difficult" in each or note.external_id in each for each in sent)
+
+    assert not [one for one in told(hub, "message.sent", "message.queued") if "note" in str(one)]

@@ -4,6 +4,7 @@ import base64
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from html import escape as escape_html
 from typing import Any
 
 import msgspec
@@ -58,6 +59,7 @@ from convsdk.core.storage import (
     Transaction,
     Withdrawal,
 )
+from convsdk.core.templates import contact_values, render
 from convsdk.core.ways import FOLLOW_UP, Address, Situation, Way, choose_way, recipient
 from convsdk.desk import (
     Arrival,
@@ -836,6 +838,7 @@ class Hub:
         detail: Mapping[str, Any] | None = None,
         is_automatic: bool = False,
         way: str = "",
+        is_template: bool = False,
     ) -> str:
         """Answer a conversation, and give the message's external id.
 
@@ -846,12 +849,16 @@ class Hub:
 
         The first agent who answers takes the conversation, and its bot automation says no more; what is `is_automatic`
         no agent wrote. The same `reply_id` again changes nothing. `html` is the text once more, `detail` what more
-        there is to it, such as buttons, as plain JSON values.
+        there is to it, such as buttons, as plain JSON values. `is_template`: `text`, `html` and `subject` have
+        placeholders, as `render` fills them in.
 
         Raises `UnsupportedError` where nothing can be sent that way, `Conflict` where the address takes nothing any
         more, and `ValueError` for an answer with neither words nor a file.
         """
         filing = self.conversation(conversation).filing
+        if is_template:
+            text, subject = (self.render(one, conversation) for one in (text, subject))
+            html = self.render(html, conversation, escape=escape_html)
         if not text.strip() and not attachments:
             raise ValueError("a reply without words says nothing: write some")
         chosen = self.way(conversation, wish=way, is_automatic=is_automatic)
@@ -888,6 +895,18 @@ class Hub:
         external_id = self.store.transact(self.workspace, work)
         self._wake()
         return external_id
+
+    def render(self, text: str, conversation: int, *, escape: Callable[[str], str] = str) -> str:
+        """Give a saved response with its placeholders filled in, for that conversation: `{{ contact.name | there }}`.
+
+        Known is what was attested of its contact, such as `contact.email` and the traits, and only where it was
+        attested as well whose conversation it is: who only claims to be somebody is told nothing about them. Raises
+        `ValueError` for what is unknown and has no fallback.
+        """
+        found = self.conversation(conversation)
+        is_attested = (found.filing.trust or Trust.ASSERTED) > Trust.ASSERTED
+        values = contact_values(self.contact(found.contact)) if found.contact and is_attested else {}
+        return render(text, values, escape=escape)
 
     def way(self, conversation: int, *, wish: str = "", is_automatic: bool = False) -> Way:
         """Give the way that an answer to a conversation would go now, and why; raises as `reply` does."""

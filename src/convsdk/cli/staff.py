@@ -59,6 +59,35 @@ def reply(session: Session, *, conversation: int, text: str, way: str, by: str) 
 
 
 @click.command
+@click.argument("conversation", type=int)
+@click.option("--undo", is_flag=True, help="It is not done with after all.")
+@_by
+@common_options
+def complete(session: Session, *, conversation: int, undo: bool, by: str) -> None:
+    """Say that a conversation is done with.
+
+    It opens again when somebody writes in it.
+    """
+    hub = session.hub()
+    found = hub.reopen(conversation, by=by) if undo else hub.complete(conversation, by=by)
+    session.screen.facts({"conversation": conversation, "status": found.filing.status.value, "by": by})
+
+
+@click.command
+@click.argument("conversation", type=int)
+@click.argument("to", metavar="AGENT", required=False, default="")
+@_by
+@common_options
+def assign(session: Session, *, conversation: int, to: str, by: str) -> None:
+    """Give a conversation to an agent.
+
+    Without an AGENT it is nobody's any more. A line in the conversation says so.
+    """
+    found = session.hub().assign(conversation, to, by=by)
+    session.screen.facts({"conversation": conversation, "assignee": found.filing.assignee, "by": by})
+
+
+@click.command
 @click.argument("channel")
 @click.argument("message", metavar="EXTERNAL_ID")
 @common_options
