@@ -412,7 +412,7 @@ def test_template_tells_who_is_attested_what_is_known_of_them(hub):
     assert [one.text for one in said] == ["Hi <Ann>", "Hi there"]
     assert [one.html for one in said] == ["<p>&lt;Ann&gt;</p>", "<p>you</p>"]
     assert [one.detail["subject"] for one in said] == ["For <Ann>", "For you"]
-    with pytest.raises(ValueError, match="not known for certain: contact.email"):
+    with pytest.raises(ValueError, match=r"not known for certain: contact\.email"):
         hub.render("{{ contact.email }}", claimed)
 
 
