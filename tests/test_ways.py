@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
+from attrs import evolve
 from servers import STORES, fresh_store
 
 from convsdk.channels.chat import ChatChannel, ChatSettings
@@ -240,6 +241,28 @@ def test_claim_leads_to_no_address_of_its_contact(hub):
     assert hub.conversation(received.conversation).contact == hub.find("email", ANN).id
 
     assert hub.way(received.conversation).to is None
+
+
+def test_address_that_was_typed_beside_a_claimed_account_is_answered_there(hub):
+    """Not what the account's owner has proven, and only until the owner speaks in that conversation."""
+    proven(hub, visitor="v7")
+    account = Claim("external_id", "42", Trust.ASSERTED, "shop")
+
+    def said(name, *claims):
+        who = IdentityHint(at=NOON, visitor="v9", identifiers=claims)
+        (received,) = hub.receive(
+            "site", [MessageReceived(external_id=name, hint=who, at=NOON, text="It is me", thread="v9")]
+        )
+        return received.conversation
+
+    conversation = said("m1/v9", account, Claim("email", "Me@home.example", Trust.ASSERTED))
+    way = hub.way(conversation)
+    assert (way.to.value, way.spelling) == ("me@home.example", "Me@home.example")
+    hub.reply(conversation, "Hi!", by="kim")
+
+    assert said("m2/v9", evolve(account, trust=Trust.PROVEN)) == conversation
+
+    assert hub.way(conversation).to is None
 
 
 def test_address_of_another_conversation_is_not_used(hub):

@@ -81,6 +81,9 @@ from convsdk.store import open_store
 MOST_ANSWERED = 10
 """How many of a message's references are looked at for what it answers: more of them say no more."""
 
+_MOST_HINTS = 1000
+"""How much of what was said about an identifier is looked at for an address."""
+
 _Spoken = list[tuple[Moment, int | None]]
 """The visits of a cookie: when, and the contact that each spoke for."""
 
@@ -949,6 +952,27 @@ class Hub:
                 trust=trust or Trust.ASSERTED,
                 refusal=self._refusal(one, found.contact, record),
             )
+        for one, spelt in self._typed(found.filing).items():
+            yield Address(
+                identifier=one,
+                spelling=spelt,
+                trust=Trust.ASSERTED,
+                refusal=self._refusal(one, self.store.find(self.workspace, one), None),
+                is_typed_here=True,
+            )
+
+    def _typed(self, filing: Filing) -> dict[Identifier, str]:
+        """Give the addresses that were typed in a conversation which is filed under another claim, an account's."""
+        about = filing.identifier
+        if about is None or about.kind == "email" or filing.trust is not Trust.ASSERTED:
+            return {}
+        hints = self.store.hints(self.workspace, [about], limit=_MOST_HINTS)
+        said = [one.evidence for one in hints if one.conversation == filing.id]
+        # Where somebody has proven who they are by now, or may have, no claim is answered any more.
+        if len(hints) == _MOST_HINTS or any(one.trust > Trust.ASSERTED for one in said):
+            return {}
+        notes = {note: dict(one.spellings) for one in said for note, _ in one.notes if note.kind == "email"}
+        return {note: spellings.get(note, note.value) for note, spellings in list(notes.items())[-1:]}
 
     def _refusal(self, one: Identifier, contact: int | None, record: ContactRecord | None) -> str:
         """Give why nothing of a contact's is to be sent to an address; empty where nothing speaks against it."""

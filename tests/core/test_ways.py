@@ -89,6 +89,17 @@ def test_claim_is_answered_nowhere_but_where_it_was_made():
     assert choose_way(claimed).to is None
 
 
+def test_typed_address_is_for_what_nobody_has_proven_alone():
+    """It is where whoever claims an account wants to be answered, by a person and until the account speaks."""
+    typed = Address(identifier=OLD, spelling=OLD.value, trust=Trust.ASSERTED, is_typed_here=True)
+
+    claimed = choose_way(situation(chat(ACCOUNT), typed))
+    automatic = choose_way(situation(chat(ACCOUNT), typed, is_automatic=True))
+    proven = choose_way(situation(chat(ACCOUNT, Trust.PROVEN), typed))
+
+    assert (claimed.to, automatic.to, proven.to) == (OLD, None, None)
+
+
 def test_what_is_proven_goes_to_no_address_that_was_only_typed():
     """Somebody else can have typed it, and would read what the owner of the account is told."""
     proven = situation(chat(ACCOUNT, Trust.PROVEN), address(OLD), address(ANN, Trust.CHANNEL))

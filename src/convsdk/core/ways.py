@@ -23,14 +23,15 @@ FOLLOW_UP = "transactional"
 class Address:
     """An e-mail address that an answer could go to.
 
-    `trust` is how well it is attested that its contact holds it, `refusal` why nothing is to be sent to it (empty:
-    nothing speaks against it).
+    `trust` is how well it is attested that its contact holds it; `is_typed_here`: it was typed in this conversation, in
+    which nobody has proven anything. `refusal` is why nothing is to be sent to it (empty: nothing speaks against it).
     """
 
     identifier: Identifier
     spelling: str
     trust: Trust
     refusal: str = ""
+    is_typed_here: bool = False
 
 
 @frozen(kw_only=True)
@@ -117,7 +118,7 @@ def _permitted(situation: Situation) -> tuple[Address, ...]:
 
 def _may_read(situation: Situation, address: Address) -> bool:
     filing = situation.filing
-    if address.identifier == filing.identifier:
+    if address.identifier == filing.identifier or (address.is_typed_here and not filing.is_verified):
         # Else whoever types somebody's address would have a program write to them.
         return not (situation.is_automatic and filing.trust is Trust.ASSERTED)
     return filing.is_verified and address.trust > Trust.ASSERTED
