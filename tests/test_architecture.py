@@ -33,6 +33,8 @@ ONLY = {
 NEVER = {
     "hub": {"convsdk.channels", "convsdk.web"},
     "desk": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "inbox": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "presence": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "reports": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "automatic": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},

@@ -326,6 +326,11 @@ class Channel(ABC):
         return None
 
     @property
+    def follow_up(self) -> str:
+        """Give the name of the e-mail channel by which its visitors are answered when they are gone; empty: none."""
+        return ""
+
+    @property
     def forms(self) -> Mapping[str, Form]:
         """Give the forms that its bot automation can ask for, by name."""
         return {}
