@@ -1,0 +1,30 @@
+"""Builds the documentation site, which is read without a network: `tox -e docs` says how."""
+
+from importlib.metadata import version as version_of
+
+project = "convsdk"
+author = "The convsdk authors"
+copyright = "the convsdk authors; MIT licence"  # noqa: A001  (Sphinx calls it so)
+version = release = version_of("convsdk")
+
+# The source is the whole project: a link to CONTRIBUTING.md or to a plugin works here as in the repository.
+root_doc = "docs/index"
+include_patterns = ["docs/**", "CONTRIBUTING.md", "plugins/*/README.md"]
+exclude_patterns = ["**/.*", "**/node_modules", "build", "dist", "site"]
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+myst_links_external_new_tab = False
+default_role = "literal"  # docstrings write `code` with one backtick
+autodoc_default_options = {"member-order": "bysource", "show-inheritance": True}
+autodoc_typehints = "description"
+python_display_short_literal_types = True
+
+html_theme = "furo"
+html_title = "convsdk"
+html_static_path = ["_static"]
+html_extra_path = ["_root"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
