@@ -30,6 +30,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
+NO_SCRIPT = {"tutorial.md"}  # its blocks are files of a distribution: tests/test_tutorial.py runs them
+
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -58,7 +60,7 @@ def _commands():
     return sorted(set(re.findall(r"^\$ convsdk ([a-z-]+)", consoles, re.MULTILINE)))
 
 
-@each_page
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NO_SCRIPT], ids=lambda page: page.name)
 def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
     """Every Python block runs; a text block right after one is what it prints."""
     monkeypatch.chdir(tmp_path)
