@@ -17,7 +17,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 default_role = "literal"  # docstrings write `code` with one backtick
-autodoc_default_options = {"member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "description"
 python_display_short_literal_types = True
 

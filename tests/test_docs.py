@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -55,6 +56,15 @@ def _run(block, page, namespace):
     return printed.getvalue()
 
 
+def _shown_outputs():
+    """Give each command that is shown with what it prints: a console block of one, with no other block between."""
+    blocks = [block for page in PAGES for block in _blocks(page)]
+    pairs = [
+        (one.text.removeprefix("$ ").strip(), other.text) for one, other in pairwise(blocks) if other.language == "text"
+    ]
+    return [(command, output) for command, output in pairs if re.fullmatch(r"convsdk (demo|plugins)[^\n]*", command)]
+
+
 def _commands():
     consoles = "".join(block.text for page in PAGES for block in _blocks(page) if block.language == "console")
     return sorted(set(re.findall(r"^\$ convsdk ([a-z-]+)", consoles, re.MULTILINE)))
@@ -72,6 +82,19 @@ def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypa
         if block.language == "text" and printed is not None:
             assert printed == block.text, f"{page.name}:{block.line}"
         printed = _run(block, page, namespace) if block.language == "python" else None
+
+
+@pytest.mark.parametrize(("command", "output"), _shown_outputs(), ids=lambda shown: shown.split("\n")[0][:40])
+def test_output_of_a_command_is_what_it_prints(command, output, tmp_path):
+    """A text block after a console block of one `convsdk` command is a part of what that prints."""
+    program = shutil.which(command.split()[0], path=Path(sys.executable).parent)
+    assert program, "the console script is not installed beside the interpreter"
+
+    answer = subprocess.run(
+        [program, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert output in answer.stdout
 
 
 @each_page
