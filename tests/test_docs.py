@@ -137,6 +137,22 @@ def test_links_of_a_page_lead_somewhere(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+@each_page
+def test_pictures_of_a_page_have_words(page):
+    """Every picture says in words what it shows, for those who cannot see it."""
+    assert "![](" not in page.read_text(encoding="utf-8")
+
+
+def test_reference_has_every_public_module():
+    """What a program may import from is on a page of the reference."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
+    pinned = (ROOT / "tests/public_api.txt").read_text(encoding="utf-8")
+
+    modules = set(re.findall(r"^(convsdk(?:\.[a-z_]+)*)\.[A-Za-z]\w*", pinned, re.MULTILINE))
+
+    assert modules - set(re.findall(r"automodule:: (\S+)", pages)) == set()
+
+
 def test_example_of_the_readme_is_short():
     """The README has one Python example, of fewer than 20 lines, and shows its output."""
     languages = [block.language for block in _blocks(ROOT / "README.md")]
