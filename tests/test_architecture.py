@@ -35,6 +35,7 @@ NEVER = {
     "desk": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "reports": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "automatic": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "delivery": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outcomes": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
