@@ -33,8 +33,11 @@ ONLY = {
 NEVER = {
     "hub": {"convsdk.channels", "convsdk.web"},
     "desk": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "inbox": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "presence": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "reports": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "automatic": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "delivery": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "outcomes": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},

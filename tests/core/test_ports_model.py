@@ -495,6 +495,7 @@ def test_channel_is_shown_by_no_widget_unless_it_says_how():
     loft = Pigeon("loft", {})
 
     assert (loft.widget, loft.bot, dict(loft.forms), loft.is_webhook) == (None, None, {}, True)
+    assert loft.follow_up == ""
 
 
 @pytest.mark.parametrize(

@@ -203,14 +203,14 @@ class Widget:
 
 @frozen(kw_only=True)
 class AutomaticAnswer:
-    """What people are told at once when they write; not a second time before `again_after_days` have passed.
+    """What people are told at once when they write; not before `again_after_days` (at most 365) have passed since.
 
     An empty `subject` is that of what they wrote.
     """
 
     text: str = field(validator=min_len(1))
     subject: str = field(default="", validator=max_len(200))
-    again_after_days: int = field(default=7, validator=ge(1))
+    again_after_days: int = field(default=7, validator=[ge(1), le(365)])
 
 
 @frozen(kw_only=True)
@@ -414,6 +414,11 @@ class Channel(ABC):
         return None
 
     @property
+    def follow_up(self) -> str:
+        """Give the name of the e-mail channel by which its visitors are answered when they are gone; empty: none."""
+        return ""
+
+    @property
     def forms(self) -> Mapping[str, Form]:
         """Give the forms that its bot automation can ask for, by name."""
         return {}
@@ -458,7 +463,7 @@ class Channel(ABC):
     def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:  # noqa: ARG002  (as above)
         """Give what whoever wrote `event` is told at once, or None where nobody may be, as mostly.
 
-        Pure: how often somebody is told is kept elsewhere.
+        Pure: the hub keeps how often somebody is told, and asks for no message that is automatic, old or in review.
         """
         return None
 
