@@ -25,6 +25,7 @@ import httpx
 import structlog
 from attrs import evolve, frozen
 
+from convsdk.automatic import HEARD, LONGEST
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Channel, Clock, File, Outbound, Receipt
 from convsdk.core.storage import Batch, Memo, Transaction
@@ -317,7 +318,7 @@ class _Route:
             address=spelling(message) or (job.outgoing.address if to == filing.identifier else "") or to.value,
             text=message.text,
             html=message.html,
-            subject=detail.get("subject", ""),
+            subject=detail.get("subject") or filing.subject,
             token=detail.get("token", ""),
             thread=filing.thread if message.channel == filing.channel else "",
             external_id=message.external_id,
@@ -332,6 +333,10 @@ class _Route:
     def _file(self, attachment: Attachment) -> File:
         is_public = attachment.url.startswith(("https://", "http://"))
         archive, content = self._means.hub.archive, b""
+        if archive is None and not is_public:
+            raise PermanentError(
+                f"the file {attachment.name!r} is in the archive, and this worker has none: give it the same one"
+            )
         try:
             content = archive.get(attachment.url) if archive else b""
         except NotFound as error:
@@ -474,6 +479,7 @@ class Deliverer:
         if now - self._tidied_at > _TIDY_S:
             store.transact(workspace, lambda one: one.forget_memos(REPORT, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(_MARK, before=at - KEPT))
+            store.transact(workspace, lambda one: one.forget_memos(HEARD, before=at - LONGEST))
             self._tidied_at = now
 
     def _take_over(self, owner: str, mark: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from convsdk.automatic import AutomaticAnswers
 from convsdk.core.consent import (
     ConsentRecord,
     state_of,
@@ -31,6 +32,7 @@ from convsdk.core.model import (
     IdentityHint,
     Message,
     Outcome,
+    Trust,
 )
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Known, decide
@@ -125,11 +127,20 @@ def consent_changed(record: ConsentRecord, *, id: int) -> Notice:  # noqa: A002 
 
 def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery | None:
     """Give the question which conversations an event could belong to; None where it belongs to none."""
-    if isinstance(event, StatusChanged | ConsentSignalled):
+    if isinstance(event, ConsentSignalled):
         return None
+    if isinstance(event, StatusChanged):
+        return _query_of_report(channel, event)
     thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
     references = event.references if isinstance(event, MessageReceived | Noted) else ()
     return ThreadQuery(channel=channel, thread=thread, references=references)
+
+
+def _query_of_report(channel: str, event: StatusChanged) -> ThreadQuery | None:
+    """Ask for the conversations of the messages that a report is about, where it has to be about whom they went to."""
+    if event.unreachable is None or event.unreachable.trust > Trust.ASSERTED or not event.messages:
+        return None
+    return ThreadQuery(channel=channel, thread=event.external_id, references=event.messages)
 
 
 class Desk:
@@ -142,8 +153,11 @@ class Desk:
         known: Known,
         bots: Bots | None = None,
         reports: Reports | None = None,
+        *,
+        answers: AutomaticAnswers | None = None,
     ) -> None:
         self.batch = Batch()
+        self._answers = answers
         self._reports = reports
         self._policy = policy
         self._bots = bots or Bots()
@@ -173,6 +187,8 @@ class Desk:
         # What comes by mail says nothing to the bot of a chat.
         if filing and filing.channel == arrival.channel and self._bots.flows and not _doubt(event):
             run_bot(self._bots, event, filing, evidence, decision.contact, batch=self.batch, ids=self._ids)
+        if filing and self._answers:
+            self._answers.give(evidence, self.batch.filings[filing.id], self.batch, self._ids)
         return Received(event=event, decision=decision, conversation=filing.id if filing else None)
 
     def decide(
@@ -246,7 +262,8 @@ class Desk:
         event, evidence, query = arrival.event, arrival.evidence, arrival.query
         if isinstance(event, StatusChanged):
             if self._reports:
-                self._reports.take(arrival.channel, event, self.batch, self._ids)
+                told = [one for reference, one in candidates if reference]
+                self._reports.take(arrival.channel, event, told, self.batch, self._ids)
             return None
         if query is None or isinstance(event, ConsentSignalled):
             return None

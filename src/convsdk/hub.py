@@ -1,6 +1,5 @@
 """The one entry point: everything a program does with a workspace goes through a `Hub`."""
 
-import base64
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from attrs import evolve, frozen
 
 from convsdk import inbox, presence
 from convsdk.archive import Archive, filed
+from convsdk.automatic import HEARD, AutomaticAnswers, due_answer, heard_key
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
 from convsdk.core.consent import (
     ConsentRecord,
@@ -74,7 +74,7 @@ from convsdk.desk import (
 )
 from convsdk.errors import ConfigError, Conflict, NotFound, UnsupportedError
 from convsdk.inbox import check_follow_up, titled
-from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, queue_again, reviewed
+from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, new_token, queue_again, reviewed
 from convsdk.reports import UNREACHABLE, Reports, Unreachable, unreachable_of
 from convsdk.store import open_store
 
@@ -140,11 +140,6 @@ class Ruled:
     def is_joined(self) -> bool:
         """Say whether the two are one contact now."""
         return self.contacts[0] is not None and self.contacts[0] == self.contacts[1]
-
-
-def _new_token() -> str:
-    """Give a token that nobody guesses: 26 characters of a-z and 2-7, which a mail address can hold in any case."""
-    return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
 
 
 def _names(arrival: Arrival) -> Iterator[tuple[str, str]]:
@@ -299,7 +294,8 @@ class Hub:
             others.update(_others(arrivals, stored))
             if others:  # they get an id of their own, under which they may be known already
                 return None
-            desk = Desk(transaction, self.policy, known, bots, reports)
+            answers = AutomaticAnswers(transaction, due, at) if due else None
+            desk = Desk(transaction, self.policy, known, bots, reports, answers=answers)
             received = tuple(
                 desk.take(self._trimmed(one, stored), next(found) if one.query else []) for one in arrivals
             )
@@ -307,6 +303,12 @@ class Hub:
             transaction.write(desk.end())
             return received, bool(desk.batch.deliveries)
 
+        at = self._clock()
+        answerable = {
+            one.evidence.hint: due_answer(self.channels.get(one.channel), one.event, one.evidence, at)
+            for one in arrivals
+        }
+        due = {hint: one for hint, one in answerable.items() if one}
         others: dict[int, MessageReceived] = {}
         sending = {name for name, channel in self.channels.items() if channel.can.sends}
         if (done := self.store.transact(self.workspace, work)) is not None:
@@ -866,7 +868,7 @@ class Hub:
             raise ValueError("a reply without words says nothing: write some")
         chosen = self.way(conversation, wish=way, is_automatic=is_automatic)
         channel = self.channels[chosen.channel] if chosen.to else None
-        token = _new_token() if channel else ""
+        token = new_token() if channel else ""
         if channel and chosen.channel != filing.channel:
             subject = subject or filing.subject or titled(self.channels[filing.channel])
         said = Said(
@@ -892,6 +894,8 @@ class Hub:
             if channel:
                 alias = Alias(conversation=conversation, message=next(iter(batch.deliveries)))
                 batch.aliases[filing.channel, name] = alias
+            if chosen.to and not is_automatic:
+                batch.memos[HEARD, heard_key(chosen.channel, chosen.to)] = Memo("", at)
             transaction.write(batch)
             return external_id
 

@@ -1,5 +1,7 @@
 """What is said back in a conversation, by an agent or by its bot automation: as what one transaction writes."""
 
+import base64
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -62,25 +64,38 @@ def known_fields(contact: Contact) -> dict[str, str]:
 
 @frozen(kw_only=True)
 class Said:
-    """What is answered in a conversation, and who says it; with `is_automatic`, no person does."""
+    """What is answered in a conversation, and who says it (empty: the channel); with `is_automatic`, no person does."""
 
     text: str
-    by: str
+    by: str = ""
     html: str = ""
     attachments: tuple[Attachment, ...] = ()
     detail: Mapping[str, Any] = field(factory=dict)
     is_automatic: bool = False
 
 
+def new_token() -> str:
+    """Give a token that nobody guesses: 26 characters of a-z and 2-7, which a mail address can hold in any case."""
+    return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
+
+
 def answer(
-    filing: Filing, said: Said, way: Way, *, at: datetime, external_id: str, ids: Iterator[int], token: str = ""
+    filing: Filing,
+    said: Said,
+    way: Way,
+    *,
+    at: datetime,
+    external_id: str,
+    ids: Iterator[int],
+    token: str = "",
+    batch: Batch | None = None,
 ) -> Batch:
-    """Give what is written when somebody answers: the first agent who does takes the conversation.
+    """Give what is written, with `batch`, when somebody answers: the first agent who does takes the conversation.
 
     With a `token` it is queued, to be delivered; without, it is read where it stands.
     """
-    talk = Talk(Batch(), filing, at=at, ids=ids)
-    detail = {**said.detail, "by": said.by} | _way_detail(filing, way)
+    talk = Talk(Batch() if batch is None else batch, filing, at=at, ids=ids)
+    detail = {**said.detail, **({"by": said.by} if said.by else {})} | _way_detail(filing, way)
     if token:
         detail |= {"token": token} | ({"is_automatic": True} if said.is_automatic else {})
         talk.queue(said, way, external_id=external_id, detail=detail)
