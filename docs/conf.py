@@ -10,10 +10,10 @@ version = release = version_of("convsdk")
 
 # The source is the whole project: a link to CONTRIBUTING.md or to a plugin works here as in the repository.
 root_doc = "docs/index"
-include_patterns = ["docs/**", "CONTRIBUTING.md", "plugins/*/README.md"]
+include_patterns = ["docs/**", "CONTRIBUTING.md", "benchmarks/README.md", "plugins/*/README.md"]
 exclude_patterns = ["**/.*", "**/node_modules", "build", "dist", "site"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
