@@ -16,17 +16,13 @@ import pytest
 import structlog
 
 from convsdk.core.ports import Channel, Secret
+from convsdk.testing.laws import fail
 
 SHORTEST_LEAK = 6
 """Of how many characters a text is long enough to be told apart from a word that stands there by chance."""
 
 _CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime"}
 _NETWORK = {"_socket", "_ssl", "_sqlite3"}
-
-
-def fail(what: str, why: str, remedy: str) -> NoReturn:
-    """Fail the law that runs: what is wrong, why it matters, and how to mend it."""
-    pytest.fail(f"{what}\n  why it matters: {why}\n  how to mend it: {remedy}", pytrace=False)
 
 
 def texts_of(error: BaseException) -> str:

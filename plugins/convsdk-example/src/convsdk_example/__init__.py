@@ -42,6 +42,7 @@ class _Answer(msgspec.Struct):
 class ExampleChannel(Channel):
     """One account at Example."""
 
+    contract = 1
     type = "example"
     settings = ExampleSettings
     can = Capabilities(verifies=True, sends=True, max_text=2000, is_idempotent=True)

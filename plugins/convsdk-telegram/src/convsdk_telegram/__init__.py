@@ -53,6 +53,7 @@ class TelegramSettings:
 class TelegramChannel(Channel):
     """One bot."""
 
+    contract = 1
     type = "telegram"
     settings = TelegramSettings
     can = Capabilities(verifies=True, sends=True, attachments=True, reactions=True, max_text=MOST_UNITS, max_per_s=30)

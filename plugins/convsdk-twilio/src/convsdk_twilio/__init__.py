@@ -55,6 +55,7 @@ class TwilioSettings:
 class TwilioChannel(Channel):
     """The numbers of one account that share a webhook."""
 
+    contract = 1
     type = "twilio"
     settings = TwilioSettings
     can = Capabilities(verifies=True, sends=True, attachments=True, statuses=True, max_text=1600)

@@ -49,6 +49,7 @@ class WhatsAppSettings:
 class WhatsAppChannel(Channel):
     """The numbers of one app's WhatsApp business accounts."""
 
+    contract = 1
     type = "whatsapp"
     settings = WhatsAppSettings
     can = Capabilities(

@@ -44,6 +44,7 @@ _SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
 class MessengerChannel(Channel):
     """One Meta app's webhook and Send API, for any number of its pages."""
 
+    contract = 1
     type = "messenger"
     settings: ClassVar[builtins.type[AppSettings]] = MessengerSettings
     can = Capabilities(
@@ -188,6 +189,7 @@ class MessengerChannel(Channel):
 class InstagramChannel(MessengerChannel):
     """One Meta app's webhook and Send API, for any number of Instagram accounts."""
 
+    contract = 1
     type = "instagram"
     settings = InstagramSettings
     can = Capabilities(
