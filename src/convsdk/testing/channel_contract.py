@@ -32,10 +32,10 @@ from convsdk.core.events import Event, MessageReceived, Noted, StatusChanged
 from convsdk.core.model import Direction
 from convsdk.core.ports import Channel, Request
 from convsdk.errors import ConvsdkError, Forbidden, ParseError
+from convsdk.redaction import SHORTEST
 from convsdk.testing.builders import NOON
 from convsdk.testing.laws import Level, fail, law
 from convsdk.testing.observing import (
-    SHORTEST_LEAK,
     captured,
     clock_call,
     guarded_sockets,
@@ -454,7 +454,7 @@ class ChannelContract(SendingContract):
                 texts = (mac.hex(), *(one.decode().rstrip("=") for one in coded))
                 forms |= dict.fromkeys(texts, "the right signature")
         for text in (request.body.decode("utf-8", "replace"), repr(request.body)[2:-1]):
-            if len(text) >= SHORTEST_LEAK:
+            if len(text) >= SHORTEST:
                 starts = range(max(1, len(text) - _WINDOW + 1))
                 forms |= dict.fromkeys((text[at : at + _WINDOW] for at in starts), "a part of the body")
         return forms
