@@ -1,0 +1,121 @@
+"""What does an installed plugin add to the start of the program?
+
+Fifty distributions, each as `convsdk new-channel` writes it, are installed into a temporary environment, and none into
+another one. In turn, round by round, a process of each is timed:
+
+    none      `load_plugins()` with what this environment has
+    fifty     the same with the fifty besides
+    imports   a bare `import` of the fifty adapters, after what they import of convsdk and of others
+    ours      what finding, importing and asking a plugin costs, by the loader's own clock
+
+All are milliseconds, the median of the rounds. `of none` is fifty / none; `a plugin` is (fifty - none) / 50.
+The adapters' byte code is compiled before, as pip does it.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from convsdk.cli.authoring import written
+
+LOAD = "from convsdk.plugins import load_plugins; p = load_plugins(); assert not p.broken; "
+TIMES = "import json; print(json.dumps({one.name: one.load_time_ms for one in p.loaded}))"
+SHARED = "import convsdk.plugins, convsdk.core.texts, hashlib, hmac, httpx, msgspec; from time import perf_counter; "
+
+
+def name_of(number: int) -> str:
+    """Give the channel type of that plugin."""
+    return f"bench_{number:02}"
+
+
+def wheel(folder: Path, name: str) -> Path:
+    """Write the wheel of a channel as `convsdk new-channel` writes it, and give its path."""
+    texts = {path.as_posix(): text for path, text in written(name).items()}
+    groups = tomllib.loads(texts["pyproject.toml"])["project"]["entry-points"]
+    info = f"convsdk_{name}-0.1.0.dist-info"
+    files = {path.removeprefix("src/"): text for path, text in texts.items() if path.startswith("src/")} | {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: convsdk-{name}\nVersion: 0.1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: benchmark\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "\n".join(
+            line for group, points in groups.items() for line in (f"[{group}]", *map(" = ".join, points.items()))
+        ),
+    }
+    rows = [f"{path},sha256={_digest(text)},{len(text.encode())}" for path, text in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""])
+    path = folder / f"convsdk_{name}-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for inner, text in files.items():
+            archive.writestr(inner, text)
+    return path
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+def environment(folder: Path, wheels: list[Path]) -> Path:
+    """Give the Python of a new environment with `wheels`, and with everything that this one has."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    (own,) = (folder / "lib").glob("python*/site-packages")
+    (own / "ours.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n", "utf-8")
+    if wheels:
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
+        subprocess.run([*pip, "--disable-pip-version-check", *wheels], check=True)
+    return python
+
+
+def timed_ms(python: Path, program: str, folder: Path) -> float:
+    """Give how long a process with the program runs."""
+    began = perf_counter()
+    subprocess.run([python, "-c", program], cwd=folder, check=True)
+    return (perf_counter() - began) * 1000
+
+
+def printed(python: Path, program: str, folder: Path) -> str:
+    """Give what a process with the program prints."""
+    return subprocess.run([python, "-c", program], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plugins", type=int, default=50, help="how many (50)")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each is timed (15)")
+    options = parser.parse_args()
+    names = [name_of(number) for number in range(options.plugins)]
+    imports = SHARED + "s = perf_counter(); import " + ", ".join(f"convsdk_{name}" for name in names)
+    imports += "; print((perf_counter() - s) * 1000)"
+    none, many, bare, ours = [], [], [], []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        empty = environment(folder / "none", [])
+        full = environment(folder / "many", [wheel(folder, name) for name in names])
+        for _ in range(options.rounds + 1):  # the first one warms up
+            none.append(timed_ms(empty, LOAD, folder))
+            many.append(timed_ms(full, LOAD, folder))
+            bare.append(float(printed(full, imports, folder)))
+            times = json.loads(printed(full, LOAD + TIMES, folder))
+            ours.append(sum(times[name] for name in names))
+    each = [median(rounds[1:]) for rounds in (none, many, bare, ours)]
+    count = options.plugins
+    print(f"{'none':>9}{'fifty' if count == 50 else count:>9}{'of none':>9}{'a plugin':>10}{'imports':>9}{'ours':>9}")
+    print(
+        f"{each[0]:>9.0f}{each[1]:>9.0f}{each[1] / each[0]:>9.2f}{(each[1] - each[0]) / count:>10.2f}"
+        f"{each[2] / count:>9.2f}{each[3] / count:>9.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
