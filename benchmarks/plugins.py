@@ -4,11 +4,11 @@ Fifty distributions, each as `convsdk new-channel` writes it, are installed into
 another one. In turn, round by round, a process of each is timed:
 
     none      `load_plugins()` with what this environment has
-    fifty     the same with the fifty besides
+    many      the same with the fifty besides
     imports   a bare `import` of the fifty adapters, after what they import of convsdk and of others
     ours      what finding, importing and asking a plugin costs, by the loader's own clock
 
-All are milliseconds, the median of the rounds. `of none` is fifty / none; `a plugin` is (fifty - none) / 50.
+All are milliseconds, the median of the rounds. `of none` is many / none; `a plugin` is (many - none) / 50.
 The adapters' byte code is compiled before, as pip does it.
 """
 
@@ -110,7 +110,7 @@ def main() -> None:
             ours.append(sum(times[name] for name in names))
     each = [median(rounds[1:]) for rounds in (none, many, bare, ours)]
     count = options.plugins
-    print(f"{'none':>9}{'fifty' if count == 50 else count:>9}{'of none':>9}{'a plugin':>10}{'imports':>9}{'ours':>9}")
+    print(f"{'none':>9}{'many':>9}{'of none':>9}{'a plugin':>10}{'imports':>9}{'ours':>9}")
     print(
         f"{each[0]:>9.0f}{each[1]:>9.0f}{each[1] / each[0]:>9.2f}{(each[1] - each[0]) / count:>10.2f}"
         f"{each[2] / count:>9.2f}{each[3] / count:>9.2f}"
