@@ -3,19 +3,19 @@
 Fifty distributions, each as `convsdk new-channel` writes it, are installed into a temporary environment, and none into
 another one. In turn, round by round, a process of each is timed:
 
-    none      `load_plugins()` with what this environment has
-    many      the same with the fifty besides
-    imports   a bare `import` of the fifty adapters, after what they import of convsdk and of others
-    ours      what finding, importing and asking a plugin costs, by the loader's own clock
+    none        `load_plugins()` with what this environment has
+    many        the same with the fifty besides
+    a plugin    what one of the fifty adds, (many - none) / 50
+    an import   what a bare `import` of one of them takes, after what they import of convsdk and of others
 
-All are milliseconds, the median of the rounds. `of none` is many / none; `a plugin` is (many - none) / 50.
+All are milliseconds of the processor, the median of the rounds; `of none` and `a plugin` are medians of what each round
+gave. Wall time would be that of whatever else the machine does.
 The adapters' byte code is compiled before, as pip does it.
 """
 
 import argparse
 import base64
 import hashlib
-import json
 import subprocess
 import sys
 import sysconfig
@@ -24,14 +24,13 @@ import tomllib
 import venv
 import zipfile
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
-from time import perf_counter
 
 from convsdk.cli.authoring import written
 
 LOAD = "from convsdk.plugins import load_plugins; p = load_plugins(); assert not p.broken; "
-TIMES = "import json; print(json.dumps({one.name: one.load_time_ms for one in p.loaded}))"
-SHARED = "import convsdk.plugins, convsdk.core.texts, hashlib, hmac, httpx, msgspec; from time import perf_counter; "
+SHARED = "import convsdk.plugins, convsdk.core.texts, hashlib, hmac, httpx, msgspec; from time import process_time; "
 
 
 def name_of(number: int) -> str:
@@ -76,11 +75,12 @@ def environment(folder: Path, wheels: list[Path]) -> Path:
     return python
 
 
-def timed_ms(python: Path, program: str, folder: Path) -> float:
-    """Give how long a process with the program runs."""
-    began = perf_counter()
+def spent_ms(python: Path, program: str, folder: Path) -> float:
+    """Give the processor's time of a process with the program."""
+    before = getrusage(RUSAGE_CHILDREN)
     subprocess.run([python, "-c", program], cwd=folder, check=True)
-    return (perf_counter() - began) * 1000
+    after = getrusage(RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
 
 def printed(python: Path, program: str, folder: Path) -> str:
@@ -95,26 +95,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="how often each is timed (15)")
     options = parser.parse_args()
     names = [name_of(number) for number in range(options.plugins)]
-    imports = SHARED + "s = perf_counter(); import " + ", ".join(f"convsdk_{name}" for name in names)
-    imports += "; print((perf_counter() - s) * 1000)"
-    none, many, bare, ours = [], [], [], []
+    imports = SHARED + "began = process_time(); import " + ", ".join(f"convsdk_{name}" for name in names)
+    imports += "; print((process_time() - began) * 1000)"
+    rounds = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         empty = environment(folder / "none", [])
         full = environment(folder / "many", [wheel(folder, name) for name in names])
-        for _ in range(options.rounds + 1):  # the first one warms up
-            none.append(timed_ms(empty, LOAD, folder))
-            many.append(timed_ms(full, LOAD, folder))
-            bare.append(float(printed(full, imports, folder)))
-            times = json.loads(printed(full, LOAD + TIMES, folder))
-            ours.append(sum(times[name] for name in names))
-    each = [median(rounds[1:]) for rounds in (none, many, bare, ours)]
-    count = options.plugins
-    print(f"{'none':>9}{'many':>9}{'of none':>9}{'a plugin':>10}{'imports':>9}{'ours':>9}")
-    print(
-        f"{each[0]:>9.0f}{each[1]:>9.0f}{each[1] / each[0]:>9.2f}{(each[1] - each[0]) / count:>10.2f}"
-        f"{each[2] / count:>9.2f}{each[3] / count:>9.2f}"
-    )
+        for number in range(options.rounds + 1):
+            none, many = spent_ms(empty, LOAD, folder), spent_ms(full, LOAD, folder)
+            bare = float(printed(full, imports, folder))
+            if number:  # the first one warms up
+                rounds.append((none, many, many / none, (many - none) / len(names), bare / len(names)))
+    none, many, ratio, each, bare = map(median, zip(*rounds, strict=True))
+    print(f"{'none':>9}{'many':>9}{'of none':>9}{'a plugin':>10}{'an import':>11}")
+    print(f"{none:>9.0f}{many:>9.0f}{ratio:>9.2f}{each:>10.2f}{bare:>11.2f}")
 
 
 if __name__ == "__main__":

@@ -67,10 +67,11 @@ def test_adapter_knows_what_everybody_may_know(adapter):
 
 @each_adapter
 def test_adapter_is_part_of_the_checks(adapter):
-    """Tox installs it, and checks its types."""
+    """Tox installs it, checks its types, and requires gold of it."""
     checks = (ROOT / "tox.ini").read_text(encoding="utf-8")
 
     assert f"./plugins/{adapter.name}\n" in checks
+    assert f"convsdk check-channel {adapter.name} --require gold\n" in checks
     assert f"plugins/{adapter.name}/src" in checks
 
 
