@@ -163,6 +163,12 @@ class Graph:
         self.people.setdefault((page, person), Person()).heard_at = self.clock()
         return self._tell(page, self._item(page, person, message={"mid": self._mid(), "text": text, **more}))
 
+    def answer_elsewhere(self, person, text, *, page=PAGE):
+        """Let the page answer somebody in its own inbox."""
+        item = self._item(page, person, message={"mid": self._mid(), "is_echo": True, "app_id": 26390203, "text": text})
+        item["sender"], item["recipient"] = item["recipient"], item["sender"]
+        return self._tell(page, item)
+
     def read(self, person, *, page=PAGE):
         """Let somebody read all that they got."""
         watermark = int(self.clock().timestamp() * 1000)

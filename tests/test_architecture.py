@@ -36,6 +36,7 @@ NEVER = {
     "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "reports": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "delivery": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "outcomes": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
     "fetch": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},

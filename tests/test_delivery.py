@@ -16,10 +16,12 @@ from servers import STORES, fresh_store
 from convsdk.archive import Archive
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message, Trust
+from convsdk.core.ports import Outbound, Receipt
 from convsdk.core.storage import Batch, Delivery
-from convsdk.delivery import Deliverer, backoff_s
+from convsdk.delivery import Deliverer
 from convsdk.errors import Conflict, UnsupportedError
 from convsdk.hub import Hub
+from convsdk.outcomes import arrived, backoff_s, failed, jobs_of, put_off, under_way, write_down
 from convsdk.store import open_store
 from convsdk.testing.builders import NOON, FakeClock
 
@@ -514,6 +516,27 @@ def test_what_a_dead_worker_had_is_taken_over(store, channel, is_under_way, outc
     if outcome == "queued":
         (delivery,) = waiting(hub, conversation)
         assert (delivery.awaits_echo, delivery.due_at) == (True, NOON + timedelta(seconds=120))
+
+
+def test_who_was_taken_for_dead_changes_nothing_but_facts(store):
+    """What another worker has by now is its own; that a part arrived counts, whoever says so."""
+    hub = shop(store)
+    conversation = left_behind(hub, is_under_way=True)
+    (theirs,) = waiting(hub, conversation)
+    (job,) = jobs_of(hub, [theirs])
+    part = Outbound(to=ANN, text="Hello!", token="t", at=NOON)
+
+    def write(step):
+        return store.transact(hub.workspace, lambda one: write_down(one, [step], "late", NOON))
+
+    for step in (under_way(job, part, 0), put_off(job, 5, NOON, error="no"), failed(job, "no", NOON)):
+        assert write(step) == [False]
+        assert waiting(hub, conversation) == [theirs]
+        assert last(hub, conversation).status == "queued"
+    assert write(arrived(job, 0, Receipt(external_id="their/1"), NOON, is_last=True)) == [False]
+
+    assert waiting(hub, conversation) == []
+    assert last(hub, conversation).status == "sent"
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])

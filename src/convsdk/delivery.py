@@ -15,7 +15,7 @@ import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import random
@@ -25,31 +25,29 @@ import httpx
 import structlog
 from attrs import evolve, frozen
 
-from convsdk.core.events import DeliveryStatus, Notice
-from convsdk.core.model import Attachment, Message
-from convsdk.core.ports import Capabilities, Channel, Clock, File, Outbound, Receipt
-from convsdk.core.storage import Alias, Batch, Delivery, Memo, Outgoing, Transaction
+from convsdk.core.model import Attachment
+from convsdk.core.ports import Channel, Clock, File, Outbound, Receipt
+from convsdk.core.storage import Batch, Memo, Transaction
 from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError
 from convsdk.hub import Hub
-from convsdk.reports import (
-    KEPT,
-    REPORT,
-    UNKNOWN,
-    UNREACHABLE,
-    Report,
-    report_key,
-    report_of,
-    status_changed,
-    token_name,
-    unreachable_of,
-    with_report,
+from convsdk.outcomes import (
+    SOON_S,
+    Job,
+    Step,
+    arrived,
+    backoff_s,
+    failed,
+    freed,
+    jobs_of,
+    put_off,
+    under_way,
+    unknown,
+    write_down,
 )
+from convsdk.reports import KEPT, REPORT
 
 _MARK = "deliverer"  # the kind of the memos by which workers show that they are there
-_SOON_S, _SELDOM_S = 2.0, 3600.0
-_GIVE_UP_S = 24 * 3600.0
-_ECHO_S = 120.0
-_SEND_S = 60.0
+_SEND_S = 600.0  # as the last resort: each transport has a patience of its own
 _MENDING_S = 5.0
 _TIDY_S = 3600.0
 _FORWARD_S = 60.0
@@ -59,160 +57,6 @@ _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.Un
 _log = structlog.get_logger(__name__)
 
 
-@frozen(kw_only=True)
-class _Job:
-    """A delivery that a worker has, with what it needs; `refusal` says why it may not go."""
-
-    delivery: Delivery
-    outgoing: Outgoing
-    refusal: str = ""
-
-
-@frozen(kw_only=True)
-class _Step:
-    """What became of a delivery, to be written down: what it is now (None: it has ended), and what that says.
-
-    `change` gives that of the delivery as it stands then. `names` are external ids, each with the part that it means.
-    A step that `is_fact` counts even if another worker has taken over.
-    """
-
-    job: _Job
-    change: Callable[[Delivery], Delivery | None]
-    report: Report | None = None
-    names: tuple[tuple[str, int], ...] = ()
-    is_fact: bool = False
-
-
-def backoff_s(tries: int, random: float) -> float:
-    """Give how long to wait after so many tries that failed: twice as long each time, and not all at once."""
-    return min(_SOON_S * 2.0 ** min(tries, 32), _SELDOM_S) * (0.5 + random / 2)
-
-
-# -- what becomes of a delivery: pure
-
-
-def _under_way(job: _Job, part: Outbound, number: int) -> _Step:
-    """Say, before a part is sent, that it may have been; and by which token its echo is known."""
-    return _Step(job=job, change=lambda one: evolve(one, is_under_way=True), names=((token_name(part.token), number),))
-
-
-def _arrived(job: _Job, number: int, receipt: Receipt, at: datetime, *, is_last: bool) -> _Step:
-    def change(one: Delivery) -> Delivery | None:
-        done = max(one.parts_done, number + 1)
-        return None if is_last else evolve(one, parts_done=done, is_under_way=False, awaits_echo=False, tries=0)
-
-    names = ((receipt.external_id, number),) if receipt.external_id else ()
-    report = Report(status=receipt.status, at=at) if is_last else None
-    return _Step(job=job, change=change, report=report, names=names, is_fact=True)
-
-
-def _freed(job: _Job) -> _Step:
-    return _Step(job=job, change=lambda one: evolve(one, owner="", is_under_way=False))
-
-
-def _failed(job: _Job, error: str, at: datetime, *, code: str = "") -> _Step:
-    report = Report(status=DeliveryStatus.FAILED, at=at, error=error, code=code)
-    return _Step(job=job, change=lambda _: None, report=report)
-
-
-def _put_off(
-    job: _Job, pause_s: float, at: datetime, *, error: str, is_a_try: bool = True, awaits_echo: bool = False
-) -> _Step:
-    """Try again later; or no more, where that has gone on for a day. No clock is asked how long: it may be set."""
-    if job.delivery.waited_s + pause_s > _GIVE_UP_S:
-        return _failed(job, f"given up after a day of trying: {error}", at, code=UNKNOWN if awaits_echo else "")
-
-    def change(one: Delivery) -> Delivery:
-        return evolve(
-            one,
-            owner="",
-            is_under_way=False,
-            awaits_echo=awaits_echo,
-            due_at=at + timedelta(seconds=pause_s),
-            put_off_at=at,
-            tries=one.tries + is_a_try,
-            waited_s=one.waited_s + pause_s,
-        )
-
-    return _Step(job=job, change=change)
-
-
-def _unknown(job: _Job, can: Capabilities, error: str, at: datetime, random: float) -> _Step:
-    """Nobody knows whether it arrived: what to do depends on how the platform tells one that comes twice."""
-    if can.is_idempotent:
-        return _put_off(job, backoff_s(job.delivery.tries, random), at, error=error)
-    if can.echoes:
-        return _put_off(job, _ECHO_S, at, error=error, awaits_echo=True)
-    words = f"it may have arrived: {error}. Ask, or look there, before you send it again"
-    return _failed(job, words, at, code=UNKNOWN)
-
-
-def _words(error: Exception) -> str:
-    # Of an error that is not ours, the text can hold anybody's words.
-    return str(error) if isinstance(error, ConvsdkError) else type(error).__name__
-
-
-def _written(transaction: Transaction, steps: Sequence[_Step], owner: str, at: datetime) -> list[bool]:
-    """Write what became of deliveries of `owner`, all at once; say for each whether it still was its own."""
-    held = transaction.hold([one.job.delivery for one in steps])
-    names = {(one.job.delivery.channel, name) for one in steps for name, _ in one.names}
-    # Who reports about a name that nobody has yet does so under the same lock.
-    kept = transaction.memos(REPORT, {report_key(*name) for name in names}) if names else {}
-    told = {(one.channel, one.external_id) for one in (step.job.outgoing.message for step in steps if step.report)}
-    found = transaction.found(told) if told else {}
-    batch, ids = Batch(), transaction.new_ids()
-    are_ours = []
-    for step in steps:
-        message, current = step.job.outgoing.message, held.get(step.job.delivery.message)
-        is_ours = current is not None and current.owner == owner
-        are_ours.append(is_ours)
-        if not is_ours and not step.is_fact:
-            continue
-        for name, part in step.names:
-            alias = Alias(conversation=message.conversation, message=message.id, part=part)
-            batch.aliases[message.channel, name] = alias
-        if current:
-            _move_on(batch, step, current, at)
-        if step.report and (known := found.get((message.channel, message.external_id))):
-            memos = [kept.get(report_key(message.channel, name)) for name, _ in step.names]
-            after = _reported(known.message, step, current, [report_of(one) for one in memos if one])
-            batch.revised.append(after)
-            batch.notices += _notices(known.message, after, at, ids)
-    transaction.write(batch)
-    return are_ours
-
-
-def _move_on(batch: Batch, step: _Step, current: Delivery, at: datetime) -> None:
-    changed = step.change(current)
-    if changed is None:
-        batch.ended[current.message] = at
-    else:
-        batch.deliveries[current.message] = changed
-
-
-def _reported(message: Message, step: _Step, delivery: Delivery | None, overtaken: Iterable[Report]) -> Message:
-    """Give a message with what became of it, and with the reports that came before that was known."""
-    report = step.report
-    assert report is not None  # noqa: S101  (for the type checker: who calls this has looked)
-    after = with_report(message, report)
-    if report.status is DeliveryStatus.FAILED and delivery and delivery.parts_done:
-        after = evolve(after, detail={**(after.detail or {}), "parts_done": delivery.parts_done})
-    if report.status is not DeliveryStatus.FAILED:
-        after = evolve(after, detail={**(after.detail or {}), "sent_at": report.at.isoformat()})
-    for one in overtaken:
-        after = with_report(after, one)
-    return after
-
-
-def _notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) -> Iterator[Notice]:
-    if before.status == after.status:
-        return
-    if after.status != DeliveryStatus.FAILED.value:
-        told = {"conversation": after.conversation, "direction": after.direction.value}
-        yield Notice(id=next(ids), type="message.sent", at=at, payload=told)
-    yield status_changed(after, at, id=next(ids))
-
-
 class _Ledger:
     """Writes down what became of deliveries: all that comes while it writes goes into its next transaction."""
 
@@ -220,10 +64,10 @@ class _Ledger:
         self._hub = hub
         self._owner = owner
         self._clock = clock
-        self._waiting: list[tuple[_Step, asyncio.Future[bool]]] = []
+        self._waiting: list[tuple[Step, asyncio.Future[bool]]] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def write(self, step: _Step) -> bool:
+    async def write(self, step: Step) -> bool:
         """Return once `step` is on disk, and say whether its delivery is still this worker's."""
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((step, done))
@@ -245,7 +89,7 @@ class _Ledger:
         finally:
             self._writing = None
 
-    async def _write_page(self, page: list[tuple[_Step, asyncio.Future[bool]]]) -> None:
+    async def _write_page(self, page: list[tuple[Step, asyncio.Future[bool]]]) -> None:
         steps = [step for step, _ in page]
         while True:
             try:
@@ -258,9 +102,9 @@ class _Ledger:
                 done.set_result(is_ours)
             break
 
-    def _transact(self, steps: Sequence[_Step]) -> list[bool]:
+    def _transact(self, steps: Sequence[Step]) -> list[bool]:
         store, at = self._hub.store, self._clock()
-        return store.transact(self._hub.workspace, lambda one: _written(one, steps, self._owner, at))
+        return store.transact(self._hub.workspace, lambda one: write_down(one, steps, self._owner, at))
 
 
 class _Lease:
@@ -343,11 +187,20 @@ class _Route:
         self._channel = channel
         self._means = means
         self._pace = _Pace(channel.can.max_per_s)
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Deliver until `closing`; then let what is under way end, and give the rest back."""
+        try:
+            await self._follow()
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            await asyncio.gather(*self._running, *(self._means.ledger.write(freed(job)) for job in jobs))
+        finally:
+            await self._channel.close()
+
+    async def _follow(self) -> None:
         while not self.closing.is_set():
             self.woken.clear()
             is_full = False
@@ -359,10 +212,6 @@ class _Route:
             self._start()
             if not is_full or self._is_busy:
                 await _wait(self.woken, self._means.poll_s)
-        jobs = list(self._jobs)
-        self._jobs.clear()
-        await asyncio.gather(*self._running, *(self._means.ledger.write(_freed(job)) for job in jobs))
-        await self._channel.close()
 
     @property
     def _is_busy(self) -> bool:
@@ -377,11 +226,11 @@ class _Route:
         self._jobs += jobs
         return len(jobs) == wanted
 
-    def _claim(self, limit: int) -> list[_Job]:
+    def _claim(self, limit: int) -> list[Job]:
         hub, at = self._means.hub, self._means.clock()
         owner = self._means.lease.owner
         due = hub.store.transact(hub.workspace, lambda one: one.due(self.name, owner=owner, at=at, limit=limit))
-        return _jobs(hub, due)
+        return jobs_of(hub, due)
 
     def _start(self) -> None:
         while self._jobs and not self._is_busy:
@@ -393,7 +242,7 @@ class _Route:
         self._running.discard(task)
         self.woken.set()
 
-    async def _deliver(self, job: _Job) -> None:
+    async def _deliver(self, job: Job) -> None:
         try:
             step = await self._send(job)
         except Exception as error:  # noqa: BLE001  (boundary: a mistake in an adapter holds up no other message)
@@ -402,11 +251,11 @@ class _Route:
         if step:
             await self._means.ledger.write(step)
 
-    async def _send(self, job: _Job) -> _Step | None:
+    async def _send(self, job: Job) -> Step | None:
         """Send what is left of a message; give how that ended, unless it is written down already."""
         at = self._means.clock()
         if job.refusal:
-            return _failed(job, job.refusal, at)
+            return failed(job, job.refusal, at)
         try:
             parts = self._channel.parts(await self._outbound(job))
             for number in range(job.delivery.parts_done, len(parts)):
@@ -418,45 +267,45 @@ class _Route:
             return self._unknown(job, error)
         except (ConvsdkError, httpx.InvalidURL) as error:
             code = (error.code or "") if isinstance(error, PermanentError) else ""
-            return _failed(job, _words(error), self._means.clock(), code=code)
+            return failed(job, _words(error), self._means.clock(), code=code)
         # An echo has said that the last part is there.
         is_done = job.delivery.parts_done >= len(parts)
-        return _arrived(job, len(parts) - 1, Receipt(), at, is_last=True) if is_done else None
+        return arrived(job, len(parts) - 1, Receipt(), at, is_last=True) if is_done else None
 
-    async def _send_part(self, job: _Job, parts: Sequence[Outbound], number: int) -> bool:
+    async def _send_part(self, job: Job, parts: Sequence[Outbound], number: int) -> bool:
         """Send a part and write that down; say whether the next may go."""
         if not await self._pace.keep(self.closing) or not self._means.lease.is_fresh:
-            await self._means.ledger.write(_freed(job))
+            await self._means.ledger.write(freed(job))
             return False
         at = self._means.clock()
         part = evolve(parts[number], at=at)
         can = self._channel.can
         # An echo can come before the answer does.
         is_marked = can.echoes or not can.is_idempotent
-        if is_marked and not await self._means.ledger.write(_under_way(job, part, number)):
+        if is_marked and not await self._means.ledger.write(under_way(job, part, number)):
             return False
         async with asyncio.timeout(_SEND_S):
             receipt = await self._channel.send(part, self._means.client)
         is_last = number + 1 == len(parts)
-        is_ours = await self._means.ledger.write(_arrived(job, number, receipt, at, is_last=is_last))
+        is_ours = await self._means.ledger.write(arrived(job, number, receipt, at, is_last=is_last))
         return is_ours and not is_last
 
-    def _put_off(self, job: _Job, error: TransientError | httpx.TransportError) -> _Step:
+    def _put_off(self, job: Job, error: TransientError | httpx.TransportError) -> Step:
         asked_s = error.retry_after_s if isinstance(error, TransientError) else None
         # As it was asked for: that is no failed try. Whoever is next would be told the same.
         self._pace.pause(asked_s or 0.0)
-        pause_s = self._backoff_s(job) if asked_s is None else max(asked_s, _SOON_S)
+        pause_s = self._backoff_s(job) if asked_s is None else max(asked_s, SOON_S)
         message, why = job.delivery.message, _words(error)
         _log.warning("a message was put off", channel=self.name, message=message, why=why, retry_in_s=round(pause_s, 1))
-        return _put_off(job, pause_s, self._means.clock(), error=why, is_a_try=asked_s is None)
+        return put_off(job, pause_s, self._means.clock(), error=why, is_a_try=asked_s is None)
 
-    def _backoff_s(self, job: _Job) -> float:
+    def _backoff_s(self, job: Job) -> float:
         return backoff_s(job.delivery.tries, self._means.random())
 
-    def _unknown(self, job: _Job, error: Exception) -> _Step:
-        return _unknown(job, self._channel.can, _words(error), self._means.clock(), self._means.random())
+    def _unknown(self, job: Job, error: Exception) -> Step:
+        return unknown(job, self._channel.can, _words(error), self._means.clock(), self._means.random())
 
-    async def _outbound(self, job: _Job) -> Outbound:
+    async def _outbound(self, job: Job) -> Outbound:
         message, filing = job.outgoing.message, job.outgoing.filing
         detail = message.detail or {}
         if filing.identifier is None:
@@ -493,22 +342,6 @@ class _Route:
             url=attachment.url if is_public else "",
             content_id=attachment.content_id,
         )
-
-
-def _jobs(hub: Hub, deliveries: Sequence[Delivery]) -> list[_Job]:
-    """Give `deliveries` with what each needs."""
-    if not deliveries:
-        return []
-    needed = {one.message.id: one for one in hub.store.outgoing(hub.workspace, deliveries)}
-    people = {str(one.filing.identifier): one.filing.identifier for one in needed.values() if one.filing.identifier}
-    memos = hub.store.memos(hub.workspace, UNREACHABLE, people)
-    stopped = {people[key]: why.told(people[key]) for key, memo in memos.items() if (why := unreachable_of(memo))}
-    jobs = []
-    for delivery in deliveries:
-        to = needed[delivery.message].filing.identifier
-        refusal = stopped.get(to, "") if to else ""
-        jobs.append(_Job(delivery=delivery, outgoing=needed[delivery.message], refusal=refusal))
-    return jobs
 
 
 @frozen(kw_only=True)
@@ -649,18 +482,23 @@ class Deliverer:
             deliveries = [one for one in transaction.deliveries_of(owner) if one.channel in hub.channels]
             memo = transaction.memo(_MARK, owner)
             if mark is None or (memo.text if memo else "") == mark:
-                _written(transaction, [self._left_over(one, at) for one in _jobs(hub, deliveries)], owner, at)
+                write_down(transaction, [self._left_over(one, at) for one in jobs_of(hub, deliveries)], owner, at)
 
         hub.store.transact(hub.workspace, work)
 
-    def _left_over(self, job: _Job, at: datetime) -> _Step:
+    def _left_over(self, job: Job, at: datetime) -> Step:
         if not job.delivery.is_under_way:
-            return _freed(job)
+            return freed(job)
         can = self._hub.channels[job.delivery.channel].can
-        return _unknown(job, can, "the worker that sent it ended before the answer", at, self._random())
+        return unknown(job, can, "the worker that sent it ended before the answer", at, self._random())
 
 
 async def _wait(event: asyncio.Event, most_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(most_s):
             await event.wait()
+
+
+def _words(error: Exception) -> str:
+    # Of an error that is not ours, the text can hold anybody's words.
+    return str(error) if isinstance(error, ConvsdkError) else type(error).__name__

@@ -27,3 +27,13 @@ def test_identifier_is_cut_where_joint_evidence_says_something_new():
 def test_store_without_older_releases_finishes_nothing():
     """A store that says nothing of upgrades has no step left over."""
     assert MemoryStore().finish_upgrade() == []
+
+
+def test_store_of_one_process_hears_of_no_other():
+    """A store that cannot tell what others queue calls nobody."""
+    heard = []
+
+    stop = MemoryStore().listen(lambda: heard.append(1))
+    stop()
+
+    assert heard == []

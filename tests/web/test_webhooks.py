@@ -108,10 +108,10 @@ class Holding:
     def __call__(self, hub):
         commit = hub.commit
 
-        def held(arrivals):
+        def held(arrivals, **options):
             self.begun.set()
             assert self.go.wait(PATIENCE_S), "nobody let it go"
-            return commit(arrivals)
+            return commit(arrivals, **options)
 
         hub.commit = held
         return self
@@ -566,11 +566,11 @@ def test_store_that_gets_busy_on_the_way_gets_the_whole_request_again(tmp_path):
     app = app_of(hub, tmp_path)
     commit, times = hub.commit, []
 
-    def failing_third(arrivals):
+    def failing_third(arrivals, **options):
         times.append(1)
         if len(times) == 3:
             raise TransientError("the store is busy")
-        return commit(arrivals)
+        return commit(arrivals, **options)
 
     hub.commit = failing_third
     body = f"a\n{POISON}".encode()

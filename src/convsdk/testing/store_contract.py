@@ -623,6 +623,19 @@ class StoreContract:
             assert [one.message for one in _due(store, at=NOON)] == [other.message]
             assert [one.message for one in _due(store, at=later)] == [first.message]
 
+    def test_what_is_queued_again_waits_for_what_goes_already(self) -> None:
+        """An older message of a conversation that comes back is no second one that may go."""
+        with self._store() as store:
+            first, second = _queue(store, "ann", 2)
+            _write(store, Batch(ended={first.message: NOON}))
+
+            _write(store, Batch(deliveries={first.message: first}))
+
+            assert [one.message for one in _due(store)] == [second.message]
+            assert _due(store) == []
+            _write(store, Batch(ended={second.message: NOON}))
+            assert [one.message for one in _due(store)] == [first.message]
+
     def test_a_clock_that_is_set_back_holds_nothing_up(self) -> None:
         """What was put off by a clock that was ahead becomes due; what the clock of now put off does not."""
         with self._store() as store:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from convsdk.cli import main
 from convsdk.cli.authoring import written
 
-EXAMPLE = Path(__file__).parents[1] / "plugins" / "convsdk-example"
+EXAMPLE = Path(__file__).parents[2] / "plugins" / "convsdk-example"
 LEFTOVERS = {"__pycache__", ".pytest_cache", ".hypothesis", ".tox"}
 
 
