@@ -22,6 +22,7 @@ ALONE = (
     "listening",
     "outbox",
     "plugins",
+    "redaction",
     "rejects",
     "reread",
     "scenarios",
