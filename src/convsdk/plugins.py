@@ -8,10 +8,11 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import metadata
-from threading import Timer
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any, get_args, get_type_hints
 
@@ -176,11 +177,12 @@ def load_plugins(
 
     convsdk's own plugins come first and the others in the order of their names, so that the same plugin wins
     wherever two bring a thing of the same name. An adapter for another `contract` than this and the one before is
-    broken. Nothing can end a plugin that blocks while it is loaded: after `slow_s` the log says which one it is.
+    broken. Nothing can end a plugin that blocks while it is loaded: after `slow_s`, or twice that, the log names it.
     """
-    loader = _Loader(_context(contract), slow_s)
-    for entry in sorted(_announced(distributions), key=_rank):
-        loader.load(entry)
+    loader = _Loader(_context(contract))
+    with _watched(loader, slow_s):
+        for entry in sorted(_announced(distributions), key=_rank):
+            loader.load(entry)
     return loader.plugins()
 
 
@@ -206,8 +208,8 @@ class _RefusedError(Exception):
 class _Loader:
     """Loads plugins one after the other into a pluggy manager of its own."""
 
-    def __init__(self, context: hookspecs.Context, slow_s: float) -> None:
-        self._slow_s = slow_s
+    def __init__(self, context: hookspecs.Context) -> None:
+        self.entry: _Entry | None = None  # the one that is being loaded
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._specs = {
@@ -243,17 +245,13 @@ class _Loader:
         """Load one plugin, or say why not."""
         started = perf_counter()
         origin = {"name": entry.name, "distribution": entry.distribution, "version": entry.version}
-        watch = Timer(self._slow_s, _tell_slow, [entry, self._slow_s])
-        watch.daemon = True
-        watch.start()
+        self.entry = entry
         try:
             implementations, brought = self._admit(entry)
         except _RefusedError as refused:
             spent_ms = (perf_counter() - started) * 1000
             self._broken.append(Broken(**origin, reason=refused.reason, fix=refused.fix, load_time_ms=spent_ms))
             return
-        finally:
-            watch.cancel()
         spent_ms = (perf_counter() - started) * 1000
         hooks = tuple(sorted({implementation.hook for implementation in implementations}))
         brings = tuple(f"{_BROUGHT[hook]} {name}" for hook, given in brought.items() for name in given)
@@ -376,15 +374,31 @@ class _Loader:
             )
 
 
-def _tell_slow(entry: _Entry, slow_s: float) -> None:
+@contextmanager
+def _watched(loader: _Loader, slow_s: float) -> Iterator[None]:
     # In a thread beside the one that loads: there is no way to end that one, and without this nobody would know why.
-    _log.warning(
-        "a plugin is still being loaded, and nothing goes on before it is",
-        plugin=entry.name,
-        distribution=entry.distribution,
-        since_s=slow_s,
-        fix=f"wait, or end this and uninstall or update {entry.distribution}",
-    )
+    done = Event()
+    watch = Thread(target=_watch, args=[loader, slow_s, done], name="convsdk-plugins", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _watch(loader: _Loader, slow_s: float, done: Event) -> None:
+    before = told = None
+    while not done.wait(slow_s):
+        entry = loader.entry
+        if entry is not None and entry is before and entry is not told:
+            told = entry
+            _log.warning(
+                "a plugin is still being loaded, and nothing goes on before it is",
+                plugin=entry.name,
+                distribution=entry.distribution,
+                fix=f"wait, or end this and uninstall or update {entry.distribution}",
+            )
+        before = entry
 
 
 def _announced(distributions: Iterable[metadata.Distribution] | None) -> Iterator[_Entry]:
