@@ -14,11 +14,10 @@ from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
 from convsdk.core.ports import File
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
-from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
 from convsdk.testing import NOON, request
-from convsdk_twilio import TwilioChannel, convsdk_identifier_kinds, is_gsm7, segments
+from convsdk_twilio import TwilioChannel, is_gsm7, segments
 from convsdk_twilio.contract import (
     ACCOUNT,
     API_KEY,
@@ -226,7 +225,7 @@ def test_host_finds_the_channel():
 
 def test_writer_is_known_by_their_number_on_every_surface():
     """The same phone by SMS and by WhatsApp is one contact with two conversations; both are answered with TwiML."""
-    kinds = Kinds(convsdk_identifier_kinds(Context(version="0")))
+    kinds = Kinds(TwilioChannel.kinds)
     hub = Hub("memory:", channels=[channel()], policy=Policy(kinds=kinds))
 
     handled = [hub.handle("shop-sms", golden(name)) for name in ("sms", "whatsapp", "stop")]
