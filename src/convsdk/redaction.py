@@ -63,6 +63,8 @@ class Redaction:
 
     def mask(self, text: str) -> str:
         """Give `text` with stars in the place of secrets."""
+        if not self._forms or len(text) < len(self._forms[-1]):
+            return text
         for form in self._forms:
             if form in text:
                 text = text.replace(form, MASK)
