@@ -205,10 +205,13 @@ def main() -> None:
     import uvicorn  # noqa: PLC0415  (only who serves needs it)
 
     from convsdk.cli.session import log_to_stderr  # noqa: PLC0415  (as above)
+    from convsdk.redaction import Redaction  # noqa: PLC0415  (as above)
     from convsdk.web import create_app  # noqa: PLC0415  (as above)
 
     kind, url = sys.argv[1:]
-    log_to_stderr()
+    redaction = Redaction()  # as `convsdk serve` has it
+    redaction.add(_KEY)
+    log_to_stderr(redaction)
     app: Any = _only_answer
     if kind != _BARE:
         hub = Hub(url, channels=[_channel()])

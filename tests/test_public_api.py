@@ -23,6 +23,7 @@ ALONE = (
     "listening",
     "outbox",
     "plugins",
+    "redaction",
     "rejects",
     "reread",
     "scenarios",

@@ -27,7 +27,7 @@ SECRETS = {"PIGEON_SECRET": "pigeon-signs-with-this", "PIGEON_TOKEN": "pigeon-le
 def folder(tmp_path):
     """Give the folder of a reader who has come to the end of the page."""
     CliRunner().invoke(main, ["new-channel", "pigeon", "--into", str(tmp_path)])
-    (tmp_path / "convsdk-pigeon/tests/golden/several.json").unlink()
+    (tmp_path / "convsdk-pigeon/src/convsdk_pigeon/golden/several.json").unlink()
     for name, text in FILE.findall(PAGE.read_text(encoding="utf-8")):
         (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
@@ -39,7 +39,10 @@ def environment(folder):
     metadata = source / "convsdk_pigeon-1.0.dist-info"
     metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: convsdk-pigeon\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[convsdk.plugins]\npigeon = convsdk_pigeon\n")
+    (metadata / "entry_points.txt").write_text(
+        "[convsdk.plugins]\npigeon = convsdk_pigeon\n"
+        "[convsdk.contracts]\npigeon = convsdk_pigeon.contract:PigeonContract\n"
+    )
     return os.environ | SECRETS | {"PYTHONPATH": str(source)}
 
 
@@ -113,6 +116,13 @@ def test_channel_of_the_tutorial_keeps_every_law(folder):
 
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+def test_channel_of_the_tutorial_is_gold(folder):
+    """The scorecard that the page asks for at last."""
+    (card,) = asked("check-channel", "pigeon", "--require", "gold", folder=folder)
+
+    assert (card["distribution"], card["level"]) == ("convsdk-pigeon", "gold")
 
 
 def test_ann_asks_and_is_answered(folder):

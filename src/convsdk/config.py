@@ -5,7 +5,7 @@ Every mistake is collected, and all are told at once, each with its line and a r
 
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -103,14 +103,18 @@ class Config:
     webhook_workspaces: dict[str, str] = field(factory=dict)
 
 
-def load_config(path: Path, plugins: Plugins, *, environ: Mapping[str, str]) -> Config:
+def load_config(
+    path: Path, plugins: Plugins, *, environ: Mapping[str, str], on_secret: Callable[[str], None] = lambda _: None
+) -> Config:
     """Read the file at `path`, with secrets from `environ` and from files beside it.
+
+    `on_secret` is told each secret before a channel is: what a channel does with it can be seen by then.
 
     Raises:
         ConfigError: one line for each mistake, `convsdk.toml:LINE: what is wrong: what to do`.
     """
     document, lines = _parsed(path)
-    reader = _Reader(path, {key: (path, line) for key, line in lines.items()}, plugins, environ)
+    reader = _Reader(path, {key: (path, line) for key, line in lines.items()}, plugins, environ, on_secret)
     config = reader.read(document)
     if reader.problems:
         told = sorted(reader.problems, key=lambda one: (one[0] != path, one))
@@ -154,6 +158,7 @@ class _Reader:
     lines: dict[Key, tuple[Path, int]]
     plugins: Plugins
     environ: Mapping[str, str]
+    on_secret: Callable[[str], None]
     problems: list[tuple[Path, int, str]] = field(factory=list)
     _revealed: set[str] = field(factory=set)
 
@@ -471,6 +476,7 @@ class _Reader:
             return Secret("")
         value = self._variable(name, key, place) if source == "env" else self._file(name, key, place)
         self._revealed.add(value)
+        self.on_secret(value)
         return Secret(value)
 
     def _variable(self, name: str, key: Key, place: str) -> str:

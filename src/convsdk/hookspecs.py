@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from attrs import frozen
 
+from convsdk.core.ports import CONTRACT
+
 if TYPE_CHECKING:
     from convsdk.core.events import Notice
     from convsdk.core.flow import Block
@@ -35,7 +37,7 @@ class Context:
     """What a hook is told about its host: the version of convsdk, and of the contract between host and plugin."""
 
     version: str
-    contract: int = 1
+    contract: int = CONTRACT
 
 
 @hookspec

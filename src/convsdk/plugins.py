@@ -8,9 +8,11 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import metadata
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any, get_args, get_type_hints
 
@@ -25,7 +27,7 @@ from convsdk.core.events import Notice
 from convsdk.core.flow import Block, Waits
 from convsdk.core.identifiers import IdentifierKind, Kinds
 from convsdk.core.model import IdentityHint
-from convsdk.core.ports import Capabilities, Channel
+from convsdk.core.ports import CONTRACT, Capabilities, Channel
 from convsdk.errors import TransientError
 
 GROUP = "convsdk.plugins"
@@ -44,8 +46,8 @@ _Brought = dict[str, dict[str, Any]]  # by hook, then by name: so that a second 
 _log = structlog.get_logger(__name__)
 
 
-def _context() -> hookspecs.Context:
-    return hookspecs.Context(version=metadata.version(_HOST))
+def _context(contract: int = CONTRACT) -> hookspecs.Context:
+    return hookspecs.Context(version=metadata.version(_HOST), contract=contract)
 
 
 @frozen(kw_only=True)
@@ -95,6 +97,7 @@ class Plugins:
     loaded: tuple[Loaded, ...] = ()
     broken: tuple[Broken, ...] = ()
     channel_types: dict[str, type[Channel]] = field(factory=dict)
+    distributions: Mapping[str, str] = field(factory=dict)  # those that bring the channel types
     kinds: tuple[IdentifierKind, ...] = ()
     block_types: Mapping[str, type[Block]] = BLOCKS
     store_factories: dict[str, Callable[..., Any]] = field(factory=dict)
@@ -164,15 +167,22 @@ class Plugins:
             return None
 
 
-def load_plugins(*, distributions: Iterable[metadata.Distribution] | None = None) -> Plugins:
+def load_plugins(
+    *,
+    distributions: Iterable[metadata.Distribution] | None = None,
+    contract: int = CONTRACT,
+    slow_s: float = 10.0,
+) -> Plugins:
     """Load every plugin that `distributions` (None: all installed ones) announce; never raise for a bad one.
 
     convsdk's own plugins come first and the others in the order of their names, so that the same plugin wins
-    wherever two bring a thing of the same name.
+    wherever two bring a thing of the same name. An adapter for another `contract` than this and the one before is
+    broken. Nothing can end a plugin that blocks while it is loaded: after `slow_s`, or twice that, the log names it.
     """
-    loader = _Loader()
-    for entry in sorted(_announced(distributions), key=_rank):
-        loader.load(entry)
+    loader = _Loader(_context(contract))
+    with _watched(loader, slow_s):
+        for entry in sorted(_announced(distributions), key=_rank):
+            loader.load(entry)
     return loader.plugins()
 
 
@@ -198,7 +208,8 @@ class _RefusedError(Exception):
 class _Loader:
     """Loads plugins one after the other into a pluggy manager of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: hookspecs.Context) -> None:
+        self.entry: _Entry | None = None  # the one that is being loaded
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._specs = {
@@ -206,13 +217,14 @@ class _Loader:
             for name, spec in vars(hookspecs).items()
             if name.startswith(_PREFIX)
         }
-        self._context = _context()
+        self._context = context
         self._loaded: list[Loaded] = []
         self._broken: list[Broken] = []
         self._implementations: list[_Implementation] = []
         self._gifts: dict[str, dict[str, Any]] = {hook: {} for hook in _BROUGHT}
         self._origins: dict[tuple[str, str], str] = {}
         self._names: dict[str, str] = {}
+        self._distributions: dict[str, str] = {}
 
     def plugins(self) -> Plugins:
         """Give everything that was loaded."""
@@ -220,6 +232,7 @@ class _Loader:
             loaded=tuple(self._loaded),
             broken=tuple(self._broken),
             channel_types=self._gifts["convsdk_channels"],
+            distributions=self._distributions,
             kinds=tuple(self._gifts["convsdk_identifier_kinds"].values()),
             block_types=BLOCKS | self._gifts["convsdk_bot_blocks"],
             store_factories=self._gifts["convsdk_stores"],
@@ -232,6 +245,7 @@ class _Loader:
         """Load one plugin, or say why not."""
         started = perf_counter()
         origin = {"name": entry.name, "distribution": entry.distribution, "version": entry.version}
+        self.entry = entry
         try:
             implementations, brought = self._admit(entry)
         except _RefusedError as refused:
@@ -243,6 +257,8 @@ class _Loader:
         brings = tuple(f"{_BROUGHT[hook]} {name}" for hook, given in brought.items() for name in given)
         for hook, given in brought.items():
             self._gifts[hook].update(given)
+            if hook == "convsdk_channels":
+                self._distributions |= dict.fromkeys(given, entry.distribution)
             self._origins.update({(hook, name): entry.name for name in given})
         self._implementations += implementations
         self._loaded.append(Loaded(**origin, hooks=hooks, brings=brings, load_time_ms=spent_ms))
@@ -348,6 +364,8 @@ class _Loader:
 
     def _take(self, hook: str, given: object, brought: _Brought, entry: _Entry) -> None:
         name, value = _named(hook, given)
+        if hook == "convsdk_channels":
+            _require_contract(value, self._context.contract, entry.distribution)
         target = brought.setdefault(hook, {})
         self._require_new(hook, name, value, target, entry)
         target[name] = value
@@ -360,6 +378,33 @@ class _Loader:
                 f"plugin {self._origins[hook, name]!r} brings the {_BROUGHT[hook]} {name!r} already",
                 f"uninstall one of the two, or rename it in {entry.distribution}",
             )
+
+
+@contextmanager
+def _watched(loader: _Loader, slow_s: float) -> Iterator[None]:
+    # In a thread beside the one that loads: there is no way to end that one, and without this nobody would know why.
+    done = Event()
+    watch = Thread(target=_watch, args=[loader, slow_s, done], name="convsdk-plugins", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _watch(loader: _Loader, slow_s: float, done: Event) -> None:
+    before = told = None
+    while not done.wait(slow_s):
+        entry = loader.entry
+        if entry is not None and entry is before and entry is not told:
+            told = entry
+            _log.warning(
+                "a plugin is still being loaded, and nothing goes on before it is",
+                plugin=entry.name,
+                distribution=entry.distribution,
+                fix=f"wait, or end this and uninstall or update {entry.distribution}",
+            )
+        before = entry
 
 
 def _announced(distributions: Iterable[metadata.Distribution] | None) -> Iterator[_Entry]:
@@ -470,6 +515,26 @@ def _channel_type(channel: object) -> str:
         )
     _require_readable(settings, f"settings {settings.__name__}")
     return named
+
+
+def _require_contract(channel: type[Channel], current: int, distribution: str) -> None:
+    asked: object = channel.contract
+    if not isinstance(asked, int) or asked < 1:
+        raise _RefusedError(
+            f"channel class {channel.__name__} has the contract {asked!r}",
+            f"set it to the number that it was written for: contract = {current}",
+        )
+    if asked > current:
+        raise _RefusedError(
+            f"channel class {channel.__name__} is for contract {asked}, and this convsdk knows up to {current}",
+            f"update convsdk, or install an older release of {distribution}",
+        )
+    if asked < current - 1:
+        raise _RefusedError(
+            f"channel class {channel.__name__} is for contract {asked}, and this convsdk takes {current - 1} and "
+            f"{current}",
+            f"update {distribution}; its author finds in convsdk's changelog what each contract changed",
+        )
 
 
 def _block_type(block: object) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convsdk.channels import email
 from convsdk.channels.email import EmailChannel, convsdk_channels
 from convsdk.channels.email.parse import safe_name
 from convsdk.channels.email.sender import read_mailbox
@@ -20,7 +21,7 @@ from convsdk.core.ports import Envelope, Request
 from convsdk.errors import ParseError
 from convsdk.hookspecs import Context
 
-FOLDER = Path(__file__).parent / "email"
+FOLDER = Path(email.__file__).parent / "golden"
 MAILS = {file.stem: file.read_bytes() for file in sorted(FOLDER.glob("*.eml"))}
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 

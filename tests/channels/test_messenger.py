@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from convsdk.channels import messenger
 from convsdk.channels.messenger import (
     InstagramChannel,
     InstagramSettings,
@@ -26,7 +27,7 @@ from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.testing import hint
 
-GOLDEN = Path(__file__).parent / "messenger"
+GOLDEN = Path(messenger.__file__).parent / "golden"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SENT = datetime(2016, 3, 23, 0, 25, 52, 478000, tzinfo=UTC)
 APP_SECRET = "app-secret-of-the-shop"
@@ -362,7 +363,7 @@ def test_button_of_somebody_else_is_no_choice(payload):
 def read_gram(name):
     """Give the one event of Instagram's golden payload."""
     settings = InstagramSettings(app_secret=Secret(APP_SECRET), verify_token=Secret(VERIFY_TOKEN))
-    body = (GOLDEN.parent / "instagram" / f"{name}.json").read_bytes()
+    body = (GOLDEN.parent / "golden_instagram" / f"{name}.json").read_bytes()
     (event,) = InstagramChannel("shop-gram", settings).parse(Request(received_at=NOW, body=body))
     return event
 

@@ -15,7 +15,7 @@ def test_distribution_announces_its_built_in_channels():
     }
 
 
-@pytest.mark.parametrize("extra", ["all", "email", "postgresql", "web"])
+@pytest.mark.parametrize("extra", ["all", "email", "postgresql", "testing", "web"])
 def test_distribution_offers_extra(extra):
     """Every extra that the README names can be installed."""
     assert extra in metadata.metadata("convsdk").get_all("Provides-Extra")

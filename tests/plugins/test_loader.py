@@ -55,7 +55,7 @@ def install(tmp_path, monkeypatch):
 @pytest.fixture
 def load(tmp_path):
     """Load what was installed, and nothing else."""
-    return lambda: load_plugins(distributions=metadata.distributions(path=[str(tmp_path)]))
+    return lambda **options: load_plugins(distributions=metadata.distributions(path=[str(tmp_path)]), **options)
 
 
 def hint(**fields):
@@ -440,3 +440,52 @@ def test_two_loads_share_nothing(install, load):
 
     assert list(first.channel_types) == list(second.channel_types) == ["fake"]
     assert first.channel_types is not second.channel_types
+
+
+def channel_of(contract):
+    """Give a plugin with a channel for that contract; None names none."""
+    line = "" if contract is None else f"    contract = {contract!r}\n"
+    return CHANNEL.format(type="old").replace("class Fake(Channel):\n", f"class Fake(Channel):\n{line}")
+
+
+@pytest.mark.parametrize(("host", "contract"), [(1, 1), (1, None), (2, None), (2, 1), (2, 2), (7, 6), (7, 7)])
+def test_adapter_for_this_contract_or_the_one_before_is_loaded(install, load, host, contract):
+    """An adapter that was written for the host's contract or the one before is used; one that names none is for 1."""
+    install("convsdk-old", channel_of(contract))
+
+    plugins = load(contract=host)
+
+    assert list(plugins.channel_types) == ["old"]
+    assert plugins.distributions == {"old": "convsdk-old"}
+
+
+@pytest.mark.parametrize(
+    ("host", "contract", "told"),
+    [
+        (3, 1, "is for contract 1, and this convsdk takes 2 and 3: update convsdk-old; its author finds"),
+        (3, None, "is for contract 1, and this convsdk takes 2 and 3: update convsdk-old; its author finds"),
+        (3, 4, "is for contract 4, and this convsdk knows up to 3: update convsdk, or install an older release of"),
+        (1, 0, "has the contract 0: set it to the number that it was written for: contract = 1"),
+        (1, "one", "has the contract 'one': set it to the number that it was written for: contract = 1"),
+    ],
+)
+def test_adapter_for_another_contract_is_broken(install, load, host, contract, told):
+    """An adapter for a contract that the host does not know any more, or not yet, is left out, with what to update."""
+    install("convsdk-old", channel_of(contract))
+
+    plugins = load(contract=host)
+
+    (broken,) = plugins.broken
+    assert told in f"{broken.reason}: {broken.fix}"
+    assert plugins.channel_types == {}
+
+
+def test_plugin_that_is_loaded_for_long_is_named_meanwhile(install, load):
+    """While a plugin blocks, the log says which one it is; once it is through, it counts as any other."""
+    install("convsdk-slow", "import time\ntime.sleep(0.3)\n" + CHANNEL.format(type="slow"))
+
+    with capture_logs() as logs:
+        plugins = load(slow_s=0.01)
+
+    assert [(one["plugin"], one["distribution"]) for one in logs] == [("convsdk-slow", "convsdk-slow")]
+    assert list(plugins.channel_types) == ["slow"]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,34 +12,26 @@ from convsdk.core.events import MessageReceived, Noted
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Receipt, Secret
+from convsdk.core.ports import File, Receipt
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
-from convsdk_telegram import TelegramChannel, TelegramSettings
+from convsdk.testing import NOON, request
+from convsdk_telegram import TelegramChannel
+from convsdk_telegram.contract import (
+    HEADER,
+    SAID,
+    SECRET_TOKEN,
+    TOKEN,
+    TelegramContract,
+    channel,
+    golden,
+    outbound,
+    refusal,
+    webhook,
+)
 
-GOLDEN = Path(__file__).parent / "golden"
-TOKEN = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw9"
-SECRET_TOKEN = "chosen-for-the-webhook-of-the-shop"
-HEADER = "X-Telegram-Bot-Api-Secret-Token"
 ANN = Claim("telegram_user", "7001", Trust.CHANNEL, scope="110201543")
-
-
-def channel(**settings):
-    """Give a configured channel."""
-    secrets = {"token": Secret(TOKEN), "secret_token": Secret(SECRET_TOKEN)}
-    return TelegramChannel("shop-bot", TelegramSettings(**(secrets | settings)))
-
-
-def webhook(body):
-    """Give the request with that body, with the secret token."""
-    return request(body, headers={HEADER: SECRET_TOKEN})
-
-
-def golden(name):
-    """Give the request of a golden payload."""
-    return webhook((GOLDEN / f"{name}.json").read_bytes())
 
 
 def parse(name, **settings):
@@ -55,68 +46,8 @@ def from_ann(**message):
     return channel().parse(webhook(json.dumps({"update_id": 10, "message": fields})))
 
 
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = {"to": Identifier("telegram_user", "110201543", "7001"), "thread": "7001"}
-    return Outbound(text=text, token="tok-1", at=NOON, **(to | fields))
-
-
-def refusal(code, description="x", **parameters):
-    """Give Telegram's answer to a call that it does not carry out."""
-    return httpx.Response(
-        code, json={"ok": False, "error_code": code, "description": description, "parameters": parameters}
-    )
-
-
-SAID = {"ok": True, "result": {"message_id": 1366, "chat": {"id": 7001, "type": "private"}, "date": 1}}
-PICTURE = File(name="a.png", media_type="image/png", content=b"PNG")
-
-
-class TestTelegramContract(ChannelContract):
+class TestTelegramContract(TelegramContract):
     """The laws of the kit."""
-
-    secrets = (TOKEN, SECRET_TOKEN)
-    signs_body = False
-    settings_cases = (
-        ({"token": Secret("no-token"), "secret_token": Secret(SECRET_TOKEN)}, "token"),
-        ({"token": Secret(TOKEN), "secret_token": Secret("short")}, "secret_token"),
-        ({"token": TOKEN, "secret_token": Secret(SECRET_TOKEN)}, "token"),
-        ({"token": Secret(TOKEN), "secret_token": Secret(SECRET_TOKEN), "chats": ("secret",)}, "chats"),
-    )
-    golden = tuple(
-        Golden(name=name, request=golden(name), events=events, signed_by=(HEADER,))
-        for name, events in (
-            ("text", 1),
-            ("reply", 1),
-            ("edited", 1),
-            ("callback", 1),
-            ("album_first", 1),
-            ("album_second", 1),
-            ("document", 1),
-            ("contact_own", 1),
-            ("reaction", 1),
-            ("group", 0),
-            ("poll", 0),
-        )
-    )
-    golden_sends = (
-        GoldenSend(name="text", message=outbound(), requests=1),
-        GoldenSend(name="long text", message=outbound("word " * 2000), requests=3),
-        GoldenSend(name="files", message=outbound(attachments=(PICTURE, PICTURE)), requests=3),
-        GoldenSend(
-            name="choices", message=outbound(detail={"choices": [{"value": "order", "label": "My order"}]}), requests=1
-        ),
-    )
-    golden_answers = (
-        GoldenAnswer(name="sent", response=httpx.Response(200, json=SAID), gives=Receipt(external_id="7001/1366")),
-        GoldenAnswer(name="flood", response=refusal(429, retry_after=3), gives=TransientError),
-        GoldenAnswer(name="blocked", response=refusal(403), gives=PermanentError),
-        GoldenAnswer(name="busy", response=httpx.Response(503), gives=TransientError),
-        GoldenAnswer(name="unreadable", response=httpx.Response(200), gives=UncertainError),
-    )
-
-    def channel(self):
-        return channel()
 
 
 # -- who may come in

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
 import httpx
@@ -13,34 +12,27 @@ from convsdk.core.events import ConsentSignalled, DeliveryStatus, MessageReceive
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Receipt, Secret
+from convsdk.core.ports import File
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
-from convsdk_twilio import TwilioChannel, TwilioSettings, is_gsm7, segments
+from convsdk.testing import NOON, request
+from convsdk_twilio import TwilioChannel, is_gsm7, segments
+from convsdk_twilio.contract import (
+    ACCOUNT,
+    API_KEY,
+    API_SECRET,
+    AUTH_TOKEN,
+    FILE,
+    HEADER,
+    URL,
+    TwilioContract,
+    channel,
+    golden,
+    outbound,
+)
 
-GOLDEN = Path(__file__).parent / "golden"
-AUTH_TOKEN = "12345678901234567890123456789012"
-API_KEY = f"SK{'b2' * 16}"
-API_SECRET = "secret-of-the-key-that-sends"
-ACCOUNT = f"AC{'a1' * 16}"
-URL = "https://help.shop.example/channels/shop-sms"
-HEADER = "X-Twilio-Signature"
-SETTINGS = {
-    "account_sid": ACCOUNT,
-    "auth_token": Secret(AUTH_TOKEN),
-    "api_key": API_KEY,
-    "api_secret": Secret(API_SECRET),
-    "sender": "+4930123456",
-    "public_url": URL,
-}
 ANN = Claim("phone", "+4915112345678", Trust.CHANNEL)
-
-
-def channel(**settings):
-    """Give a configured channel."""
-    return TwilioChannel("shop-sms", TwilioSettings(**(SETTINGS | settings)))
 
 
 def signed(body, url=URL, path="/channels/shop-sms"):
@@ -60,12 +52,6 @@ class Form(dict):
         return self[name]
 
 
-def golden(name):
-    """Give the request of a golden form, a field on each line."""
-    lines = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return signed(urlencode([tuple(line.split("=", 1)) for line in lines]))
-
-
 def parse(name, **settings):
     """Give the events of a golden form."""
     return channel(**settings).parse(golden(name))
@@ -77,63 +63,14 @@ def said(text, **fields):
     return channel().parse(signed(urlencode(form)))
 
 
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann."""
-    to = {"to": Identifier("phone", "", "+4915112345678")}
-    return Outbound(text=text, token="tok-1", at=NOON, **(to | fields))
-
-
-FILE = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
-
-
-class TestTwilioContract(ChannelContract):
+class TestTwilioContract(TwilioContract):
     """The laws of the kit."""
 
-    secrets = (AUTH_TOKEN, API_SECRET)
-    settings_cases = tuple(
-        (SETTINGS | wrong, name)
-        for wrong, name in (
-            ({"account_sid": "me"}, "account_sid"),
-            ({"auth_token": Secret(" ")}, "auth_token"),
-            ({"api_key": "me"}, "api_key"),
-            ({"api_secret": API_SECRET}, "api_secret"),
-            ({"sender": "Shop & Co"}, "sender"),
-            ({"public_url": "help.shop.example"}, "public_url"),
-        )
-    )
-    golden = tuple(
-        Golden(name=name, request=golden(name), events=events, signed_by=(HEADER,))
-        for name, events in (
-            ("sms", 1),
-            ("mms", 1),
-            ("stop", 2),
-            ("start", 2),
-            ("whatsapp", 1),
-            ("whatsapp_button", 1),
-            ("short_code", 1),
-            ("delivered", 1),
-            ("undelivered", 1),
-        )
-    )
-    golden_sends = (
-        GoldenSend(name="text", message=outbound(), requests=1),
-        GoldenSend(name="long text", message=outbound("word " * 400), requests=2),
-        GoldenSend(name="pictures", message=outbound(attachments=(FILE, FILE)), requests=1),
-    )
-    golden_answers = (
-        GoldenAnswer(
-            name="queued",
-            response=httpx.Response(201, json={"sid": f"SM{'3' * 32}"}),
-            gives=Receipt(external_id=f"SM{'3' * 32}", status=DeliveryStatus.QUEUED),
-        ),
-        GoldenAnswer(name="too many", response=httpx.Response(429, json={"code": 20429}), gives=TransientError),
-        GoldenAnswer(name="said STOP", response=httpx.Response(400, json={"code": 21610}), gives=PermanentError),
-        GoldenAnswer(name="busy", response=httpx.Response(503), gives=TransientError),
-        GoldenAnswer(name="unreadable", response=httpx.Response(201), gives=UncertainError),
-    )
 
-    def channel(self):
-        return channel()
+@pytest.mark.parametrize("one", TwilioContract.golden, ids=lambda one: one.name)
+def test_golden_requests_are_signed_as_twilio_signs(one):
+    """What the laws are shown on has the signature that Twilio's own library makes."""
+    assert one.request.headers.get(HEADER) == signed(one.request.body.decode()).headers.get(HEADER)
 
 
 # -- who may come in

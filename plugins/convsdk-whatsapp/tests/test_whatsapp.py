@@ -1,11 +1,8 @@
 """The WhatsApp channel: what it reads, how it sends, and the laws of the kit."""
 
 import asyncio
-import hashlib
-import hmac
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,42 +11,27 @@ from convsdk.core.events import DeliveryStatus, MessageReceived, Noted, StatusCh
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
-from convsdk.core.ports import File, Outbound, Receipt, Secret
+from convsdk.core.ports import File, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
-from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
-from convsdk_whatsapp import WhatsAppChannel, WhatsAppSettings
+from convsdk.testing import NOON, request
+from convsdk_whatsapp import WhatsAppChannel
+from convsdk_whatsapp.contract import (
+    ACCEPTED,
+    ACCESS_TOKEN,
+    HANDSHAKE,
+    TEMPLATE,
+    WhatsAppContract,
+    channel,
+    choices,
+    golden,
+    outbound,
+    signed,
+)
 
-GOLDEN = Path(__file__).parent / "golden"
-APP_SECRET = "app-secret-of-the-shop"
-VERIFY_TOKEN = "tökén-of-the-shop"
-ACCESS_TOKEN = "EAAG-access-token-of-the-system-user"
-HEADER = "X-Hub-Signature-256"
-SETTINGS = {
-    "app_secret": Secret(APP_SECRET),
-    "verify_token": Secret(VERIFY_TOKEN),
-    "access_token": Secret(ACCESS_TOKEN),
-    "phone_number_id": "106540352242922",
-}
 ANN_ID = Claim("whatsapp_user", "DE.13491208655302741918", Trust.CHANNEL, scope="102290129340398")
 ANN_PHONE = Claim("phone", "+4915112345678", Trust.CHANNEL)
-
-
-def channel(**settings):
-    """Give a configured channel."""
-    return WhatsAppChannel("shop-whatsapp", WhatsAppSettings(**(SETTINGS | settings)))
-
-
-def signed(body):
-    """Give the request with that body, signed with the app's secret."""
-    digest = hmac.new(APP_SECRET.encode(), body, hashlib.sha256).hexdigest()
-    return request(body, headers={HEADER: f"sha256={digest}"})
-
-
-def golden(name):
-    """Give the request of a golden payload."""
-    return signed((GOLDEN / f"{name}.json").read_bytes())
 
 
 def parse(name, **settings):
@@ -68,87 +50,8 @@ def changed(name, **fields):
     return channel().parse(signed(json.dumps(document).encode()))
 
 
-HANDSHAKE = {"hub.mode": "subscribe", "hub.verify_token": VERIFY_TOKEN, "hub.challenge": "1158201444"}
-
-
-def outbound(text="Yes, it is.", **fields):
-    """Give a message to Ann, who wrote an hour ago."""
-    to = Identifier("phone", "", "+4915112345678")
-    heard = {"heard_at": NOON - timedelta(hours=1)}
-    return Outbound(**({"to": to, "text": text, "token": "tok-1", "at": NOON} | heard | fields))
-
-
-def choices(number, label="Option {}"):
-    """Give the detail of a block with so many choices."""
-    return {"block": "topic", "choices": [{"value": f"v{n}", "label": label.format(n)} for n in range(number)]}
-
-
-def refusal(code):
-    """Give WhatsApp's answer to what it does not send."""
-    return httpx.Response(400, json={"error": {"code": code, "message": "x", "error_data": {"details": "y"}}})
-
-
-FILE = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
-TEMPLATE = {"template": {"name": "order_sent", "language": "de"}}
-ACCEPTED = {"messaging_product": "whatsapp", "messages": [{"id": "wamid.new", "message_status": "accepted"}]}
-
-
-class TestWhatsAppContract(ChannelContract):
+class TestWhatsAppContract(WhatsAppContract):
     """The laws of the kit."""
-
-    secrets = (APP_SECRET, VERIFY_TOKEN, ACCESS_TOKEN)
-    settings_cases = tuple(
-        (SETTINGS | wrong, name)
-        for wrong, name in (
-            ({"app_secret": Secret("")}, "app_secret"),
-            ({"verify_token": VERIFY_TOKEN}, "verify_token"),
-            ({"access_token": Secret(" ")}, "access_token"),
-            ({"phone_number_id": "+4930123456"}, "phone_number_id"),
-            ({"business": "shop"}, "business"),
-            ({"list_button": "x" * 21}, "list_button"),
-        )
-    )
-    golden = (
-        *(
-            Golden(name=name, request=golden(name), events=events, signed_by=(HEADER,))
-            for name, events in (
-                ("text", 1),
-                ("image", 1),
-                ("list_reply", 1),
-                ("reaction", 1),
-                ("edited", 1),
-                ("unsupported", 1),
-                ("failed", 1),
-                ("batch", 3),
-                ("account", 1),
-            )
-        ),
-        Golden(
-            name="handshake", request=request(method="GET", query=HANDSHAKE), events=0, signed_by=("hub.verify_token",)
-        ),
-    )
-
-    golden_sends = (
-        GoldenSend(name="text", message=outbound(), requests=1),
-        GoldenSend(name="long text", message=outbound("word " * 1000), requests=2),
-        GoldenSend(name="files", message=outbound(attachments=(FILE, FILE)), requests=3),
-        GoldenSend(name="choices", message=outbound("word " * 300, detail=choices(3)), requests=2),
-        GoldenSend(name="template", message=outbound("", detail=TEMPLATE, heard_at=None), requests=1),
-    )
-    golden_answers = (
-        GoldenAnswer(
-            name="accepted",
-            response=httpx.Response(200, json=ACCEPTED),
-            gives=Receipt(external_id="wamid.new", status=DeliveryStatus.QUEUED),
-        ),
-        GoldenAnswer(name="over the limit", response=refusal(130429), gives=TransientError),
-        GoldenAnswer(name="cannot be reached", response=refusal(131026), gives=PermanentError),
-        GoldenAnswer(name="busy", response=httpx.Response(503), gives=TransientError),
-        GoldenAnswer(name="unreadable", response=httpx.Response(200), gives=UncertainError),
-    )
-
-    def channel(self):
-        return channel()
 
 
 # -- who may come in

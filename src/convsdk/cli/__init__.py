@@ -58,6 +58,7 @@ _HOME = {
     },
     "convsdk.cli.authoring": {
         "new-channel": "Write the distribution of a channel: adapter, golden payloads, tests.",
+        "check-channel": "Run the conformance kit on an installed channel, and print its scorecard.",
     },
     "convsdk.cli.host": {
         "plugins": "List plugins with their load times, and what is wrong with broken ones.",

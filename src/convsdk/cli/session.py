@@ -5,10 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import click
 import structlog
@@ -24,6 +26,7 @@ from convsdk.core.storage import Store
 from convsdk.errors import ConfigError, NotFound
 from convsdk.hub import Hub
 from convsdk.plugins import Plugins, load_plugins
+from convsdk.redaction import Redaction
 from convsdk.scenarios import read_identifier
 from convsdk.store import open_store
 
@@ -72,11 +75,14 @@ class Session:
         self._environ = environ
         self._stores: dict[str, Store] = {}
         self._hubs: dict[str, Hub] = {}
+        self._redaction = Redaction()
+        self._opened = ExitStack()
 
     @cached_property
     def plugins(self) -> Plugins:
         """Give the plugins that are installed."""
-        log_to_stderr()
+        log_to_stderr(self._redaction)
+        self._opened.enter_context(self._redaction.in_log_records())
         return load_plugins()
 
     @cached_property
@@ -84,7 +90,11 @@ class Session:
         """Give what the configuration says; without a file, what counts where nothing is said."""
         if self.config_file is None and not DEFAULT_CONFIG.exists():
             return Config(workspaces={DEFAULT_WORKSPACE: WorkspaceConfig()})
-        return load_config(self.config_file or DEFAULT_CONFIG, self.plugins, environ=self._environ)
+        file = self.config_file or DEFAULT_CONFIG
+        config = load_config(file, self.plugins, environ=self._environ, on_secret=self._redaction.add)
+        for url in (config.store, self.asked_store or ""):
+            self._redaction.add(unquote(urlsplit(url).password or ""))
+        return config
 
     @property
     def store_url(self) -> str:
@@ -161,6 +171,7 @@ class Session:
         """Close what was opened."""
         while self._stores:
             self._stores.popitem()[1].close()
+        self._opened.close()
 
 
 def who(hub: Hub, text: str) -> int | Identifier:
@@ -213,9 +224,14 @@ rejects_option = click.option(
 )
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(redaction: Redaction) -> None:
     """Write the program's log to standard error: structlog's own way would put it between a command's JSON lines."""
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.LogfmtRenderer(bool_as_flag=False)],
+        processors=[
+            structlog.processors.add_log_level,
+            redaction,
+            structlog.processors.LogfmtRenderer(bool_as_flag=False),
+            redaction,
+        ],
         logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
     )

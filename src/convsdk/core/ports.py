@@ -366,6 +366,13 @@ class Feed(ABC):
         """Keep `position` alone."""
 
 
+CONTRACT = 1
+"""The number of the contract between the host and an adapter: of `Channel`, the events and the hooks.
+
+It rises when an adapter that was right would no longer be. The host takes this one and the one before.
+"""
+
+
 class Channel(ABC):
     """One conversational surface. Subclass it, set the class attributes, write `parse`; add `build` if it can answer.
 
@@ -373,9 +380,11 @@ class Channel(ABC):
     An instance is one configured channel: `name` is what the configuration calls it, `config` its settings, an
     instance of the attrs class `settings`. `kinds` are the kinds of identifier that come with it: the platform's own
     ids of people, as `MessagingId("desk_person")`. Leave the `id` of hints empty: the hub makes it from channel and
-    external id.
+    external id. `contract` is the number of the contract that it was written for, `CONTRACT` of that day: write the
+    number itself, since the constant would follow the host.
     """
 
+    contract: ClassVar[int] = 1  # of a class that names none
     type: ClassVar[str]
     settings: ClassVar[builtins.type]
     kinds: ClassVar[tuple[IdentifierKind, ...]] = ()

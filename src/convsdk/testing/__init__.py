@@ -1,11 +1,12 @@
 """For authors of channels and stores: the contracts that say when one is right, and builders for tests.
 
-`ChannelContract` and `StoreContract` need pytest and Hypothesis (`pip install pytest hypothesis`). Subclass one in a
-test file under a name that begins with `Test`, and its laws become your tests.
+`ChannelContract` and `StoreContract` need the extra `testing` (pytest and Hypothesis). Subclass one in a test file
+under a name that begins with `Test`, and its laws become your tests.
 """
 
 from convsdk.testing.builders import NOON, FakeClock, hint, request
 from convsdk.testing.channel_contract import ChannelContract, Golden
+from convsdk.testing.laws import LawWarning
 from convsdk.testing.sending_contract import GoldenAnswer, GoldenSend
 from convsdk.testing.store_contract import DurableStoreContract, StoreContract
 
@@ -17,6 +18,7 @@ __all__ = [
     "Golden",
     "GoldenAnswer",
     "GoldenSend",
+    "LawWarning",
     "StoreContract",
     "hint",
     "request",

@@ -32,12 +32,12 @@ from convsdk.core.events import Event, MessageReceived, Noted, StatusChanged
 from convsdk.core.model import Direction
 from convsdk.core.ports import Channel, Request
 from convsdk.errors import ConvsdkError, Forbidden, ParseError
+from convsdk.redaction import SHORTEST
 from convsdk.testing.builders import NOON
+from convsdk.testing.laws import Level, fail, law
 from convsdk.testing.observing import (
-    SHORTEST_LEAK,
     captured,
     clock_call,
-    fail,
     guarded_sockets,
     leaves,
     logged,
@@ -77,6 +77,10 @@ class Golden:
     is_redelivery: bool = False
 
 
+def _verifies(contract: "ChannelContract") -> bool:
+    return contract.channel().can.verifies
+
+
 class ChannelContract(SendingContract):
     """The laws. Give `channel()`, `golden`, and where there are any `settings_cases` and `secrets`.
 
@@ -96,6 +100,7 @@ class ChannelContract(SendingContract):
 
     # -- the class itself
 
+    @law(Level.BRONZE)
     def test_type_is_a_name(self) -> None:
         """`type` is the word that a configuration calls the channel by."""
         name = getattr(self.channel(), "type", None)
@@ -106,6 +111,7 @@ class ChannelContract(SendingContract):
                 "use lower-case ASCII letters, digits and '_', beginning with a letter: type = 'sms'",
             )
 
+    @law(Level.BRONZE)
     def test_settings_errors_name_the_field(self) -> None:
         """Whoever wrote a wrong setting is told which one."""
         channel = self.channel()
@@ -148,6 +154,7 @@ class ChannelContract(SendingContract):
 
     # -- parse
 
+    @law(Level.BRONZE)
     def test_golden_requests_give_their_events(self) -> None:
         """Each golden request gives the events that it stands for."""
         if not self.golden:
@@ -173,10 +180,12 @@ class ChannelContract(SendingContract):
                     "correct parse, or what the golden request expects",
                 )
 
+    @law(Level.BRONZE)
     def test_parse_raises_nothing_but_parse_error(self) -> None:
         """Whatever bytes arrive, parse gives events or raises `ParseError`."""
         self._on_garbage(lambda _: None)
 
+    @law(Level.BRONZE)
     def test_parse_is_deterministic(self) -> None:
         """The same request gives the same events, also on another instance and in another process."""
         channel = self.channel()
@@ -195,6 +204,7 @@ class ChannelContract(SendingContract):
                 "take hashlib.sha256(...).hexdigest() for what has to be the same everywhere",
             )
 
+    @law(Level.BRONZE)
     def test_parse_and_verify_use_no_network(self) -> None:
         """Neither parse nor verify opens a connection: look-ups are jobs that run after the commit."""
         if touched := sorted(self._touched(network_call)):
@@ -204,6 +214,7 @@ class ChannelContract(SendingContract):
                 "leave out what needs a look-up, or put what it needs into the event's detail",
             )
 
+    @law(Level.BRONZE)
     def test_parse_and_verify_use_no_clock(self) -> None:
         """The only clock is `request.received_at`: what arrived can be read again later with the same result."""
         channel = self.channel()
@@ -218,6 +229,7 @@ class ChannelContract(SendingContract):
 
     # -- events
 
+    @law(Level.GOLD)
     def test_external_ids_are_stable_under_redelivery(self) -> None:
         """A second delivery, later, has the same external ids."""
         channel = self.channel()
@@ -233,6 +245,7 @@ class ChannelContract(SendingContract):
                         "take the platform's id, or a hash of what identifies the message; never received_at",
                     )
 
+    @law(Level.GOLD)
     def test_external_ids_are_unique(self) -> None:
         """Two events never share an external id, since the second would count as a redelivery and be lost."""
         channel = self.channel()
@@ -252,10 +265,12 @@ class ChannelContract(SendingContract):
                 "request that repeats another with is_redelivery=True",
             )
 
+    @law(Level.BRONZE)
     def test_external_ids_can_be_kept(self) -> None:
         """Every event has an external id, of a length that a store's key can hold."""
         self._on_garbage(_check_external_id)
 
+    @law(Level.BRONZE)
     def test_hint_ids_are_left_empty(self) -> None:
         """The hub makes the ids of hints, from channel and external id."""
         for name, event in self._events():
@@ -267,6 +282,7 @@ class ChannelContract(SendingContract):
                     "leave IdentityHint.id empty",
                 )
 
+    @law(Level.BRONZE)
     def test_times_are_aware(self) -> None:
         """Every time says its zone."""
         for name, event in self._events():
@@ -278,12 +294,14 @@ class ChannelContract(SendingContract):
                         "read the platform's zone, or UTC: datetime.fromtimestamp(seconds, UTC)",
                     )
 
+    @law(Level.BRONZE)
     def test_text_can_be_written_down(self) -> None:
         """No text holds a lone surrogate or a NUL, and every event encodes as JSON, whatever arrived."""
         self._on_garbage(_check_encodes)
 
     # -- what it can do
 
+    @law(Level.GOLD)
     def test_capabilities_are_true(self) -> None:
         """What `can` declares is shown by a golden request, and what one shows is declared."""
         can = self.channel().can
@@ -314,11 +332,12 @@ class ChannelContract(SendingContract):
             "echoes": any(message.direction is Direction.OUTBOUND for message in messages),
             "challenges": any(channel.challenge(one.request) is not None for one in self.golden),
             "verifies": any(_verdict(channel, forged) is not None for _, forged in self._forgeries()),
-            "sends": not self._is_silent() and (self._is_http() or type(channel).send is not Channel.send),
+            "sends": not self._is_silent() and (self.is_http() or type(channel).send is not Channel.send),
         }
 
     # -- verify
 
+    @law(Level.BRONZE)
     def test_golden_requests_are_authentic(self) -> None:
         """What the platform sends is let in."""
         for one in self._parsed():
@@ -329,11 +348,10 @@ class ChannelContract(SendingContract):
                     "correct verify, or sign the golden request with the secret of the channel under test",
                 )
 
+    @law(Level.GOLD, concerns=_verifies)
     def test_forged_requests_are_forbidden(self) -> None:
         """A signature (or a handshake's token) that is missing, broken or of another body gives `Forbidden`."""
         channel = self.channel()
-        if not channel.can.verifies:
-            return
         if not self.forged and not any(one.signed_by for one in self.golden):
             fail(
                 "can declares verifies=True, and no golden request says what it is signed by",
@@ -356,6 +374,7 @@ class ChannelContract(SendingContract):
                     "compare bytes, not text (hmac.compare_digest refuses non-ASCII text), and raise Forbidden",
                 )
 
+    @law(Level.GOLD, concerns=_verifies)
     def test_refusals_leak_nothing(self) -> None:
         """A refusal holds neither a secret, nor the signature that was expected, nor the body."""
         channel = self.channel()
@@ -367,6 +386,7 @@ class ChannelContract(SendingContract):
                 texts[f"the log of a request with {how}"] = output()
                 refuse_leaks(texts, self._unspeakable(forged))
 
+    @law(Level.GOLD)
     def test_parse_errors_leak_nothing(self) -> None:
         """Neither a `ParseError` nor what is logged beside it holds a secret."""
         channel = self.channel()
@@ -375,6 +395,7 @@ class ChannelContract(SendingContract):
         told = "\n".join(texts_of(error) for error in errors if isinstance(error, ParseError))
         refuse_leaks({"a ParseError": told, "the log of garbage": output()}, secret_forms(self._secrets()))
 
+    @law(Level.GOLD)
     def test_secrets_are_never_shown(self) -> None:
         """Neither repr, str nor a log of the channel and its settings shows a secret."""
         channel = self.channel()
@@ -433,7 +454,7 @@ class ChannelContract(SendingContract):
                 texts = (mac.hex(), *(one.decode().rstrip("=") for one in coded))
                 forms |= dict.fromkeys(texts, "the right signature")
         for text in (request.body.decode("utf-8", "replace"), repr(request.body)[2:-1]):
-            if len(text) >= SHORTEST_LEAK:
+            if len(text) >= SHORTEST:
                 starts = range(max(1, len(text) - _WINDOW + 1))
                 forms |= dict.fromkeys((text[at : at + _WINDOW] for at in starts), "a part of the body")
         return forms

@@ -1,6 +1,5 @@
 """What a channel does beside its answer, as its contract sees it: network, clock, logs, and secrets that leak."""
 
-import base64
 import contextlib
 import io
 import logging
@@ -16,17 +15,11 @@ import pytest
 import structlog
 
 from convsdk.core.ports import Channel, Secret
-
-SHORTEST_LEAK = 6
-"""Of how many characters a text is long enough to be told apart from a word that stands there by chance."""
+from convsdk.redaction import SHORTEST, forms_of
+from convsdk.testing.laws import fail
 
 _CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime"}
 _NETWORK = {"_socket", "_ssl", "_sqlite3"}
-
-
-def fail(what: str, why: str, remedy: str) -> NoReturn:
-    """Fail the law that runs: what is wrong, why it matters, and how to mend it."""
-    pytest.fail(f"{what}\n  why it matters: {why}\n  how to mend it: {remedy}", pytrace=False)
 
 
 def texts_of(error: BaseException) -> str:
@@ -43,11 +36,7 @@ def texts_of(error: BaseException) -> str:
 
 def secret_forms(secrets: Iterable[str]) -> dict[str, str]:
     """Give each text under which one of `secrets` could leak, and what it is."""
-    forms: dict[str, str] = {}
-    for secret in secrets:
-        raw = secret.encode("utf-8", "surrogateescape")
-        forms |= dict.fromkeys((secret, repr(secret)[1:-1], raw.hex(), base64.b64encode(raw).decode()), "a secret")
-    return forms
+    return {form: "a secret" for secret in secrets for form in forms_of(secret)}
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -70,7 +59,7 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
 def secrets_in(value: object) -> list[str]:
     """Give the secrets inside `value`, but for those that are too short to be told apart."""
     found = [leaf.reveal() for _, leaf in leaves(value) if isinstance(leaf, Secret)]
-    return [one for one in dict.fromkeys(found) if len(one) >= SHORTEST_LEAK]
+    return [one for one in dict.fromkeys(found) if len(one) >= SHORTEST]
 
 
 def packages_of(channel: type[Channel]) -> tuple[str, ...]:

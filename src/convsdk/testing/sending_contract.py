@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 
 from convsdk.core.ports import Channel, Outbound, Receipt, Secret
 from convsdk.errors import ConvsdkError, PermanentError, TransientError, UncertainError
+from convsdk.testing.laws import Level, fail, law
 from convsdk.testing.observing import (
     captured,
     clock_call,
-    fail,
     guarded_sockets,
     network_call,
     packages_of,
@@ -85,6 +85,18 @@ class GoldenAnswer:
     gives: Receipt | type[ConvsdkError]
 
 
+def _answers(contract: "SendingContract") -> bool:
+    return contract.channel().can.sends
+
+
+def _answers_over_http(contract: "SendingContract") -> bool:
+    return _answers(contract) and contract.is_http()
+
+
+def _is_limited(contract: "SendingContract") -> bool:
+    return _answers(contract) and contract.channel().can.max_text is not None
+
+
 class SendingContract:
     """The laws for a channel that answers. Give `channel()`, `golden_sends` and `golden_answers`.
 
@@ -103,10 +115,9 @@ class SendingContract:
 
     # -- what it can do
 
+    @law(Level.SILVER, concerns=_answers)
     def test_golden_sends_give_their_requests(self) -> None:
         """Each message goes as the requests that stand for it."""
-        if not self.channel().can.sends:
-            return
         if not self.golden_sends:
             fail(
                 "can declares sends=True, and there are no golden sends",
@@ -115,7 +126,7 @@ class SendingContract:
             )
         for one in self.golden_sends:
             parts = self.channel().parts(one.message)
-            made = [_plain(each) for each in self._requests(parts)] if self._is_http() else list(parts)
+            made = [_plain(each) for each in self._requests(parts)] if self.is_http() else list(parts)
             is_counted = isinstance(one.requests, int)
             got: Any = len(made) if is_counted else made
             expected: Any = one.requests if isinstance(one.requests, int) else [_plain(each) for each in one.requests]
@@ -126,11 +137,10 @@ class SendingContract:
                     "correct parts and build, or what the golden send expects",
                 )
 
+    @law(Level.GOLD, concerns=_answers)
     def test_capabilities_for_sending_are_shown(self) -> None:
         """What `can` declares about sending is shown by a golden send."""
         can = self.channel().can
-        if not can.sends:
-            return
         is_cut = any(len(self.channel().parts(one.message)) > 1 for one in self._texts())
         if can.max_text is not None and not is_cut:
             fail(
@@ -154,6 +164,7 @@ class SendingContract:
 
     # -- parts
 
+    @law(Level.GOLD, concerns=_is_limited)
     def test_no_part_is_too_long(self) -> None:
         """No part has a longer text than `can.max_text`, whatever is written."""
         most = self.channel().can.max_text
@@ -169,6 +180,7 @@ class SendingContract:
 
         self._on_texts(check)
 
+    @law(Level.SILVER, concerns=_answers)
     def test_no_text_is_lost_between_parts(self) -> None:
         """All parts together say what was written, but for blanks at the cuts; and there is always one."""
 
@@ -183,6 +195,7 @@ class SendingContract:
 
         self._on_texts(check)
 
+    @law(Level.SILVER, concerns=_answers)
     def test_no_file_is_lost_between_parts(self) -> None:
         """Each attachment goes with one part, once and in order."""
         for one in self._texts():
@@ -194,6 +207,7 @@ class SendingContract:
                     "give each attachment to one part: evolve(message, attachments=...)",
                 )
 
+    @law(Level.SILVER, concerns=_answers)
     def test_parts_have_tokens_of_their_own(self) -> None:
         """Every part has a token that no other has, and the same at every try."""
 
@@ -211,6 +225,7 @@ class SendingContract:
 
     # -- build and interpret
 
+    @law(Level.SILVER, concerns=_answers_over_http)
     def test_requests_are_deterministic(self) -> None:
         """The same part gives the same request, byte for byte, also on another instance."""
         for first, again in zip(self._built(), self._built(), strict=True):
@@ -221,6 +236,7 @@ class SendingContract:
                     "leave out what is random or new each time, such as the boundary of form data",
                 )
 
+    @law(Level.SILVER, concerns=_answers_over_http)
     def test_build_and_interpret_use_no_network_and_no_clock(self) -> None:
         """Both are pure: the shell sends, and `message.at` is the only time."""
         packages = packages_of(type(self.channel()))
@@ -248,6 +264,7 @@ class SendingContract:
                 "take the time from message.at",
             )
 
+    @law(Level.GOLD, concerns=_answers_over_http)
     def test_requests_hide_secrets(self) -> None:
         """No secret is in an address, an error, a repr or a log of what is sent."""
         shown: dict[str, str] = {}
@@ -261,10 +278,9 @@ class SendingContract:
         shown["the log of what is sent"] = output()
         refuse_leaks(shown, secret_forms(self._secrets()))
 
+    @law(Level.SILVER, concerns=_answers_over_http)
     def test_answers_are_sorted(self) -> None:
         """Each golden answer gives what it stands for, and there is one of a receipt and of each class of error."""
-        if not self._is_http():
-            return
         for kind in _GIVES:
             if not any(one.gives is kind or isinstance(one.gives, kind) for one in self.golden_answers):
                 fail(
@@ -286,10 +302,9 @@ class SendingContract:
                     "say what happened, in the platform's words and with its code, and what to do",
                 )
 
+    @law(Level.SILVER, concerns=_answers_over_http)
     def test_any_answer_is_understood(self) -> None:
         """Whatever the platform answers, interpret gives a receipt, or one of the errors that say what to do next."""
-        if not self._is_http():
-            return
         bodies = (*_ODD_BODIES, *(one.response.content for one in self.golden_answers))
         for status, body in ((status, body) for status in _CODES for body in bodies):
             given_ = _interpret(self.channel(), httpx.Response(status, content=body))
@@ -305,7 +320,8 @@ class SendingContract:
     def _secrets(self) -> list[str]:
         return secrets_in((*map(Secret, self.secrets), self.channel().config))
 
-    def _is_http(self) -> bool:
+    def is_http(self) -> bool:
+        """Say whether the channel under test answers by HTTP requests."""
         return type(self.channel()).build is not Channel.build and not self._is_silent()
 
     def _is_silent(self) -> bool:
@@ -328,14 +344,14 @@ class SendingContract:
 
     def _built(self) -> list[list[tuple[Outbound, httpx.Request]]]:
         """Give each part of each golden send, with its request."""
-        if not self._is_http():
+        if not self.is_http():
             return []
         channel = self.channel()
         return [[(part, channel.build(part)) for part in channel.parts(one.message)] for one in self._texts()]
 
     def _interpreted(self) -> list[tuple[str, Receipt | Exception]]:
         channel = self.channel()
-        answers = self.golden_answers if self._is_http() else ()
+        answers = self.golden_answers if self.is_http() else ()
         return [(one.name, _interpret(channel, one.response)) for one in answers]
 
     def _on_texts(self, check: Callable[[Outbound, Sequence[Outbound]], None]) -> None:

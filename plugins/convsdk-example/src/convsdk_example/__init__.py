@@ -29,6 +29,7 @@ class ExampleSettings:
 class ExampleChannel(Channel):
     """One account at Example."""
 
+    contract = 1
     type = "example"
     settings = ExampleSettings
     kinds = (MessagingId(PERSON),)

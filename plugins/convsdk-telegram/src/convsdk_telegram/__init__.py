@@ -49,6 +49,7 @@ class TelegramSettings:
 class TelegramChannel(Channel):
     """One bot."""
 
+    contract = 1
     type = "telegram"
     settings = TelegramSettings
     kinds = (MessagingId(USER),)

@@ -57,6 +57,7 @@ class TwilioSettings:
 class TwilioChannel(Channel):
     """The numbers of one account that share a webhook."""
 
+    contract = 1
     type = "twilio"
     settings = TwilioSettings
     kinds = (MessagingId(ADDRESS),)

@@ -66,6 +66,7 @@ class WhatsAppSettings:
 class WhatsAppChannel(Channel):
     """The numbers of one app's WhatsApp business accounts."""
 
+    contract = 1
     type = "whatsapp"
     settings = WhatsAppSettings
     kinds = (MessagingId(USER),)

@@ -80,6 +80,7 @@ class ChatSettings:
 class ChatChannel(Channel):
     """The web chat of one site."""
 
+    contract = 1
     type = "chat"
     settings = ChatSettings
     can: ClassVar[Capabilities] = Capabilities(verifies=True, attachments=True)

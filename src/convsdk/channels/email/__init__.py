@@ -40,6 +40,7 @@ class EmailChannel(Channel):
     that is sent again has the same Message-ID, by which its recipient knows it; through Amazon SES it has another.
     """
 
+    contract = 1
     type = "email"
     settings = EmailSettings
     can = Capabilities(messages=True, sends=True, attachments=True, statuses=True, is_idempotent=True, keeps_raw=True)

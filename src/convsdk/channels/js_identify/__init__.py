@@ -65,6 +65,7 @@ class JsIdentifySettings:
 class JsIdentifyChannel(Channel):
     """What the pages of one site say about their visitors. It only identifies: messages come by other channels."""
 
+    contract = 1
     type = "js_identify"
     settings = JsIdentifySettings
     can: ClassVar[Capabilities] = Capabilities(messages=False)

@@ -38,6 +38,7 @@ __all__ = [
 class MessengerChannel(Channel):
     """One Meta app's webhook and Send API, for any number of its pages."""
 
+    contract = 1
     type = "messenger"
     settings: ClassVar[builtins.type[AppSettings]] = MessengerSettings
     kinds = (MessagingId(MESSENGER.kind),)
@@ -179,6 +180,7 @@ class MessengerChannel(Channel):
 class InstagramChannel(MessengerChannel):
     """One Meta app's webhook and Send API, for any number of Instagram accounts."""
 
+    contract = 1
     type = "instagram"
     settings = InstagramSettings
     kinds = (MessagingId(INSTAGRAM.kind),)
