@@ -274,6 +274,13 @@ def test_international_domain_goes_out_in_ascii():
     assert (mail.recipient, mail.is_international) == ("Ann@xn--mller-kva.example", False)
 
 
+def test_invisible_edge_of_an_address_is_left_out():
+    """What was copied with an invisible blank is the same address, and not another one that only UTF-8 can name."""
+    mail = letter(address="\u200bAnn@mail.example\ufeff")
+
+    assert (mail.recipient, mail.is_international) == ("Ann@mail.example", False)
+
+
 def test_international_address_needs_utf8():
     """What is before the @ has no other form: it goes out in UTF-8 (RFC 6532)."""
     mail = letter(to=Identifier("email", "", "änn@mail.example"), address="")
