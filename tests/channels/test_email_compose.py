@@ -5,7 +5,7 @@ from email.policy import default as modern
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pace import is_linear
 
@@ -297,6 +297,7 @@ def test_ordinary_text_is_not_encoded():
     assert b"charset=utf-8\r\nContent-Transfer-Encoding: base64" in letter(text="ありがとうございます").raw
 
 
+@example(text="", subject="a control between\x85\x1b\x85blanks", name="")
 @given(text=STORABLE, subject=STORABLE, name=STORABLE)
 def test_any_mail_reads_back(text, subject, name):
     """Whatever is written, its reader gets: text, subject, thread; every line is ASCII and short enough."""
