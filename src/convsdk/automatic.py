@@ -15,6 +15,7 @@ from convsdk.core.inbox import Filing
 from convsdk.core.model import Identifier
 from convsdk.core.ports import AutomaticAnswer, Channel
 from convsdk.core.storage import Batch, Memo, Transaction
+from convsdk.core.ways import Way
 from convsdk.replies import Said, answer, new_token
 from convsdk.reports import UNREACHABLE, unreachable_of
 
@@ -82,7 +83,8 @@ class AutomaticAnswers:
         token = new_token()
         said = Said(text=due.answer.text, detail={"subject": due.subject} if due.subject else {}, is_automatic=True)
         external_id = due.channel.outbound_id(token)
-        answer(filing, said, at=self._at, external_id=external_id, ids=ids, token=token, batch=batch)
+        way = Way(channel=filing.channel, why="", to=due.to)
+        answer(filing, said, way, at=self._at, external_id=external_id, ids=ids, token=token, batch=batch)
         batch.memos[HEARD, due.key] = Memo("", self._at)
         self._heard[due.key] = self._at
 

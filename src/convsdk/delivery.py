@@ -29,6 +29,7 @@ from convsdk.automatic import HEARD, LONGEST
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Channel, Clock, File, Outbound, Receipt
 from convsdk.core.storage import Batch, Memo, Transaction
+from convsdk.core.ways import recipient, spelling
 from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError
 from convsdk.hub import Hub
 from convsdk.outcomes import (
@@ -52,7 +53,7 @@ _SEND_S = 600.0  # as the last resort: each transport has a patience of its own
 _MENDING_S = 5.0
 _TIDY_S = 3600.0
 _FORWARD_S = 60.0
-_OWN_DETAIL = {"token", "sent_at", "error", "error_code", "parts_done", "is_automatic", "subject"}
+_OWN_DETAIL = {"token", "sent_at", "error", "error_code", "parts_done", "is_automatic", "subject", "way"}
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 _log = structlog.get_logger(__name__)
@@ -309,16 +310,17 @@ class _Route:
     async def _outbound(self, job: Job) -> Outbound:
         message, filing = job.outgoing.message, job.outgoing.filing
         detail = message.detail or {}
-        if filing.identifier is None:
+        to = recipient(message, filing)
+        if to is None:
             raise PermanentError(f"conversation {filing.id} is nobody's: there is no address")
         return Outbound(
-            to=filing.identifier,
-            address=job.outgoing.address or filing.identifier.value,
+            to=to,
+            address=spelling(message) or (job.outgoing.address if to == filing.identifier else "") or to.value,
             text=message.text,
             html=message.html,
             subject=detail.get("subject") or filing.subject,
             token=detail.get("token", ""),
-            thread=filing.thread,
+            thread=filing.thread if message.channel == filing.channel else "",
             external_id=message.external_id,
             references=job.outgoing.references,
             attachments=tuple([await asyncio.to_thread(self._file, one) for one in message.attachments]),

@@ -184,7 +184,8 @@ class Desk:
         if filing and isinstance(event, MessageReceived):
             told = {"conversation": filing.id, "direction": event.direction.value}
             self._notify("message.received", event.at, **told, **_doubt(event))
-        if filing and self._bots.flows and not _doubt(event):
+        # What comes by mail says nothing to the bot of a chat.
+        if filing and filing.channel == arrival.channel and self._bots.flows and not _doubt(event):
             run_bot(self._bots, event, filing, evidence, decision.contact, batch=self.batch, ids=self._ids)
         if filing and self._answers:
             self._answers.give(evidence, self.batch.filings[filing.id], self.batch, self._ids)
@@ -273,7 +274,7 @@ class Desk:
         related = [] if filing in answered else list(dict.fromkeys(one.id for one in answered))[:_MOST_RELATED]
         if filing is None:
             filing = self._open(event, evidence, query)
-        return self._write_message(event, evidence, filing, related)
+        return self._write_message(event, evidence, filing, related, query.channel)
 
     def _choose(
         self, event: Event, evidence: Evidence, answered: Sequence[Filing], threaded: Sequence[Filing]
@@ -332,8 +333,15 @@ class Desk:
         return filing
 
     def _write_message(
-        self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing, related: Sequence[int]
+        self,
+        event: MessageReceived | FormRejected | Noted,
+        evidence: Evidence,
+        filing: Filing,
+        related: Sequence[int],
+        channel: str,
     ) -> Filing:
+        """Write what came by `channel`, which need not be that of the conversation: a chat is answered by mail, too."""
+        was_complete = filing.status is ConversationStatus.COMPLETE
         direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
         filing = filing.with_message(
             evidence,
@@ -343,19 +351,21 @@ class Desk:
             participants=self._participants(event),
         )
         self.batch.filings[filing.id] = filing
-        self._by_message[filing.channel, event.external_id] = filing.id
+        self._by_message[channel, event.external_id] = filing.id
+        if was_complete and filing.messages > 1 and filing.status is ConversationStatus.OPEN:
+            self._notify("conversation.reopened", evidence.at, conversation=filing.id)
         self.batch.messages.append(
             Message(
                 id=next(self._ids),
                 conversation=filing.id,
-                channel=filing.channel,
+                channel=channel,
                 external_id=event.external_id,
                 direction=direction,
                 at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
                 text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
-                status=self._status(event, filing.channel) if isinstance(event, MessageReceived) else "",
+                status=self._status(event, channel) if isinstance(event, MessageReceived) else "",
                 detail=detail_of(event, related),
             )
         )

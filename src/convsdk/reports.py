@@ -92,15 +92,28 @@ def with_report(message: Message, report: Report) -> Message:
     return evolve(message, status=status.value, detail=detail or None)
 
 
-def status_changed(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
-    """Give the notice that a message has come further, or failed."""
+def told_of(message: Message) -> dict[str, Any]:
+    """Give what every notice of an outbound message tells of it."""
     told = {
         "conversation": message.conversation,
         "message": message.id,
         "external_id": message.external_id,
         "channel": message.channel,
-        "status": message.status,
     }
+    way = (message.detail or {}).get("way")
+    # Observers are told why; the address is on the message.
+    return told | ({"way": way["why"]} if way else {})
+
+
+def sent_notice(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
+    """Give the notice that an outbound message has gone."""
+    told = told_of(message) | {"direction": message.direction.value}
+    return Notice(id=id, type="message.sent", at=at, payload=told)
+
+
+def status_changed(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
+    """Give the notice that a message has come further, or failed."""
+    told = told_of(message) | {"status": message.status}
     error = (message.detail or {}).get("error")
     return Notice(id=id, type="message.status_changed", at=at, payload=told | ({"error": error} if error else {}))
 

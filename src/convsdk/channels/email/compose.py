@@ -21,11 +21,12 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from convsdk.channels.email.markup import written
-from convsdk.channels.email.mime import one_line, storable
+from convsdk.channels.email.mime import one_line
 from convsdk.channels.email.parse import safe_name
 from convsdk.channels.email.phrases import REPLY_SUBJECTS
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.identifiers import EmailAddress, trim
+from convsdk.core.payloads import storable
 from convsdk.core.ports import File, Outbound
 from convsdk.errors import PermanentError
 
