@@ -28,6 +28,7 @@ ssl = {ssl}
 {tls}
 disable_plaintext_auth = no
 auth_mechanisms = plain login
+auth_failure_delay = 0 secs
 default_internal_user = {internal}
 default_internal_group = {internal_group}
 default_login_user = {login}
