@@ -18,6 +18,7 @@ ALONE = (
     "errors",
     "hookspecs",
     "hub",
+    "inbox",
     "ingest",
     "listening",
     "outbox",

@@ -11,8 +11,10 @@ from convsdk.channels.chat import ChatChannel, ChatSettings
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.sending import PostmarkSending
 from convsdk.channels.email.settings import EmailSettings
+from convsdk.core.blocks import AskBlock, SayBlock
 from convsdk.core.consent import ConsentState
 from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
+from convsdk.core.flow import Flow, Trigger
 from convsdk.core.model import Claim, Direction, IdentityHint, Trait, Trust
 from convsdk.core.ports import Envelope, Request, Secret, Widget
 from convsdk.delivery import Deliverer
@@ -38,13 +40,13 @@ def hub(store):
     return made(store)
 
 
-def made(store, clock=None):
-    """Give a hub with a chat that an e-mail channel follows up."""
+def made(store, **settings):
+    """Give a hub with a chat that an e-mail channel follows up; `settings` are the chat's."""
     mail = EmailSettings(
         address=INBOX, name="The shop", authserv_id="mx.channel.example", sending=PostmarkSending(token=Secret("t"))
     )
-    chat = ChatSettings(follow_up="support", widget=Widget(title="Chat with the shop"))
-    return Hub(store, channels=[ChatChannel("site", chat), EmailChannel("support", mail)], clock=clock or FakeClock())
+    chat = ChatSettings(follow_up="support", widget=Widget(title="Chat with the shop"), **settings)
+    return Hub(store, channels=[ChatChannel("site", chat), EmailChannel("support", mail)], clock=FakeClock())
 
 
 def wrote(hub, name="m1", *, visitor="v1", at=0, **fields):
@@ -324,6 +326,19 @@ def test_answer_by_mail_opens_a_chat_again_and_says_nothing_to_its_bot(hub):
     assert told(hub, "conversation.reopened") == [{"conversation": conversation}]
 
 
+def test_bot_of_a_chat_does_not_answer_mail(store):
+    """It asked in the widget; what comes by mail is for people."""
+    asking = (AskBlock(id="order", text="Which order?", trait="order"), SayBlock(id="thanks", text="Thanks!"))
+    hub = made(store, bot=Flow(trigger=Trigger(on="message"), blocks=asking))
+    conversation = proven(hub)
+    assert last(hub, conversation).text == "Which order?"
+    external_id = hub.reply(conversation, "We look into it.", by="a program", is_automatic=True)
+
+    assert mailed(hub, answering=external_id) == conversation
+
+    assert last(hub, conversation).text == "We look into it."
+
+
 def test_same_reply_goes_once_though_the_visitor_leaves_between(hub):
     """A second call with the same id says nothing twice, whichever way it would go now."""
     conversation = wrote(hub, email=ANN)
@@ -362,6 +377,9 @@ def test_message_cannot_say_to_whom_it_goes(hub):
     hub.reply(conversation, "Hi", by="kim", detail={"way": {"to": "eve@evil.example"}})
 
     assert last(hub, conversation).detail["way"]["to"] == ANN
+    by_mail = mailed(hub, answering="<x@mail.example>")
+    hub.reply(by_mail, "Hi", by="kim", detail={"way": {"to": "eve@evil.example"}})
+    assert "eve@" not in "".join(one.content.decode() for one in deliver(hub, by_mail))
 
 
 def test_presence_holds_while_any_process_sees_the_visitor(hub):

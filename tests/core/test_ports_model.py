@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve, field, frozen
 from attrs.exceptions import FrozenInstanceError
 
-from convsdk.core.events import DeliveryStatus
+from convsdk.core.events import DeliveryStatus, MessageReceived
 from convsdk.core.model import (
     Attachment,
     Claim,
@@ -387,6 +387,13 @@ def test_channel_asks_its_platform_nothing_unless_it_says_what():
 def test_traits_are_those_with_a_value():
     """A blank says nothing about a person."""
     assert traits_of(Trust.CHANNEL, name=" Ann ", company=" ") == (Trait("name", "Ann", Trust.CHANNEL),)
+
+
+def test_channel_tells_nobody_anything_by_itself():
+    """Whoever writes gets no automatic answer unless the channel says so."""
+    written = MessageReceived(external_id="m1", hint=IdentityHint(at=NOW), at=NOW)
+
+    assert Pigeon("loft", {}).automatic_answer(written) is None
 
 
 def test_trust_is_ordered():

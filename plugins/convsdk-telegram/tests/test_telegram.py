@@ -111,6 +111,7 @@ class TestTelegramContract(ChannelContract):
         GoldenAnswer(name="sent", response=httpx.Response(200, json=SAID), gives=Receipt(external_id="7001/1366")),
         GoldenAnswer(name="flood", response=refusal(429, retry_after=3), gives=TransientError),
         GoldenAnswer(name="blocked", response=refusal(403), gives=PermanentError),
+        GoldenAnswer(name="busy", response=httpx.Response(503), gives=TransientError),
         GoldenAnswer(name="unreadable", response=httpx.Response(200), gives=UncertainError),
     )
 

@@ -128,6 +128,7 @@ class TestTwilioContract(ChannelContract):
         ),
         GoldenAnswer(name="too many", response=httpx.Response(429, json={"code": 20429}), gives=TransientError),
         GoldenAnswer(name="said STOP", response=httpx.Response(400, json={"code": 21610}), gives=PermanentError),
+        GoldenAnswer(name="busy", response=httpx.Response(503), gives=TransientError),
         GoldenAnswer(name="unreadable", response=httpx.Response(201), gives=UncertainError),
     )
 

@@ -143,6 +143,7 @@ class TestWhatsAppContract(ChannelContract):
         ),
         GoldenAnswer(name="over the limit", response=refusal(130429), gives=TransientError),
         GoldenAnswer(name="cannot be reached", response=refusal(131026), gives=PermanentError),
+        GoldenAnswer(name="busy", response=httpx.Response(503), gives=TransientError),
         GoldenAnswer(name="unreadable", response=httpx.Response(200), gives=UncertainError),
     )
 

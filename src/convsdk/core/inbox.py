@@ -138,6 +138,19 @@ class Filing:
         return tuple(dict.fromkeys((*self.participants, *others)))[:MOST_PARTICIPANTS]
 
 
+@frozen(kw_only=True)
+class Conversation:
+    """A conversation as it is read: where it happened, whose it is now, and whether that is more than a claim."""
+
+    filing: Filing
+    contact: int | None
+
+    @property
+    def id(self) -> int:
+        """Give the conversation's id."""
+        return self.filing.id
+
+
 def choose(answered: Sequence[Filing], threaded: Sequence[Filing], evidence: Evidence) -> Filing | None:
     """Give the first conversation that takes a message with `evidence`: of those it answers, then of its thread."""
     return next(

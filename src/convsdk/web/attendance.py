@@ -62,7 +62,8 @@ class Attendance:
                     await asyncio.sleep(_MEND_S)
                     continue
                 shown, renewed_at = here, time.monotonic() if is_due else renewed_at
-                await self._wait(renewed_at + _RENEW_S - time.monotonic())
+                if here or self._here:
+                    await self._wait(renewed_at + _RENEW_S - time.monotonic())
         finally:
             self._task = None
 
