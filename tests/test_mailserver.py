@@ -141,6 +141,7 @@ def running(folder, *channels, store=None, tls=None, **limits):
             found.smtp = await server.listen("127.0.0.1", 0)
             found.lmtp = await server.listen("127.0.0.1", 0, is_lmtp=True)
             found.loop = asyncio.get_running_loop()
+            found.server = server
             started.set()
             await ending.wait()
 
@@ -361,6 +362,27 @@ def test_mail_that_turns_out_too_large_is_refused(tmp_path, size, answer):
 
     assert answers[0].startswith(answer)
     assert answers[1:] == ["250", "250", "250", "354", TAKEN]
+
+
+def test_large_mails_share_the_memory(tmp_path):
+    """What finds the memory full comes again; a small mail gets in nevertheless, and so does all once there is room."""
+    large = b"a" * 2_000_000
+    with running(tmp_path, memory_bytes=3_000_000) as server, Wire(server.smtp) as first, Wire(server.smtp) as second:
+        first.begin()
+        first.send(large)
+        end = time.monotonic() + PATIENCE_S
+        while server.server.held_bytes < 1_500_000:  # some of it is still on its way
+            assert time.monotonic() < end, "it is not read"
+            time.sleep(0.01)
+        second.begin()
+        crowded = second.deliver(large)
+        second.begin()
+        small = second.deliver(b"small")
+        whole = first.deliver(b"end")
+        second.begin()
+        again = second.deliver(large)
+
+    assert [one[:9] for one in (crowded, small, whole, again)] == ["451 4.3.0", "250 2.0.0", "250 2.0.0", "250 2.0.0"]
 
 
 def test_mail_that_is_not_authentic_is_refused(tmp_path):

@@ -44,6 +44,7 @@ from convsdk.rejects import Rejects
 _END = b"\r\n.\r\n"
 _STUFFED = b"\r\n."
 _CHUNK_BYTES = 65_536
+_SMALL_BYTES = 1 << 20  # a mail up to this is always let in: large ones cannot keep all others out
 _ALL = 2**30  # more than a reader holds
 # Of each command in one connection, so that a client which does not read its answers holds little. A sender that
 # keeps its connection for long is told to come again.
@@ -84,11 +85,13 @@ _ANSWERS = {
 class MailLimits:
     """What may be asked of a mail server.
 
-    `size_bytes` is how large a mail may be, `connections` how many clients may be there at once. A client has
-    `timeout_s` for its next command, and for a whole mail; `grace_s` is what it has left when the server shuts down.
+    `size_bytes` is how large a mail may be, `connections` how many clients may be there at once. Where the mails that
+    are under way have `memory_bytes` together, one of more than 1 MiB has to come again. A client has `timeout_s` for
+    its next command, and for a whole mail; `grace_s` is what it has left when the server shuts down.
     """
 
     size_bytes: int = field(default=26_214_400, validator=gt(0))
+    memory_bytes: int = field(default=268_435_456, validator=gt(0))
     connections: int = field(default=50, validator=gt(0))
     timeout_s: float = field(default=300.0, validator=gt(0))
     grace_s: float = field(default=30.0, validator=gt(0))
@@ -128,6 +131,7 @@ class MailServer:
         self.tls = tls
         self.is_draining = False
         self.open: set[_Connection] = set()
+        self.held_bytes = 0
         self._rejects = rejects
         self._clock = clock
         self._servers: list[asyncio.Server] = []
@@ -190,8 +194,8 @@ class MailServer:
         local, at, domain = key.rpartition("@")
         return self._homes.get(key) or self._homes.get(local.partition("+")[0] + at + domain)
 
-    async def take(self, mail: bytes | None, *, sender: str, recipient: str) -> str:
-        """Take a mail in (None: it was too large), and give the answer; told to the log, whatever comes of it."""
+    async def take(self, mail: bytes | Fate, *, sender: str, recipient: str) -> str:
+        """Take a mail in, or what became of it before, and give the answer; told to the log, whatever comes of it."""
         began = perf_counter()
         home = self.home(recipient)
         fate, why = Fate.FAILED, ""
@@ -205,11 +209,11 @@ class MailServer:
             _tell(fate, home, why, took_s=perf_counter() - began)
         return _ANSWERS[fate]
 
-    async def _settle(self, home: _Home | None, mail: bytes | None, envelope: Envelope) -> tuple[Fate, str]:
+    async def _settle(self, home: _Home | None, mail: bytes | Fate, envelope: Envelope) -> tuple[Fate, str]:
         if home is None:
             return Fate.UNKNOWN, ""
-        if mail is None:
-            return Fate.OVERSIZED, ""
+        if isinstance(mail, Fate):
+            return mail, ""
         try:
             return await self._keep(home, Request(received_at=self._clock(), body=mail, envelope=envelope))
         except Forbidden as error:
@@ -289,6 +293,7 @@ class _Connection(SMTP):
         del self._smtp_methods["AUTH"]
         self._server = server
         self._is_busy = False
+        self._held_bytes = 0
         server.open.add(self)
 
     @property
@@ -346,27 +351,42 @@ class _Connection(SMTP):
         finally:
             self.envelope = self._create_envelope()
             self._is_busy = False
+            self._hold(0)
         if self._server.is_draining:
             self.part()
 
-    async def _read_mail(self) -> bytes | None:
-        """Give the mail that follows, which ends where CR LF . CR LF says so and nowhere else; None if too large."""
+    def _hold(self, size: int) -> None:
+        """Tell the server how much of a mail is in memory."""
+        self._server.held_bytes += size - self._held_bytes
+        self._held_bytes = size
+
+    async def _read_mail(self) -> bytes | Fate:
+        """Give the mail that follows, which ends where CR LF . CR LF says so and nowhere else, or why there is none."""
         # The line end of the command is the one before the mail: put back, so that an empty mail ends like any other.
         self._reader.feed_data(b"\r\n" + await self._reader.read(_ALL))
-        mail, is_ended, is_large = bytearray(), False, False
+        mail, is_ended, refused = bytearray(), False, None
         while not is_ended:
             try:
                 mail += await self._reader.readuntil(_END)
                 is_ended = True
             except asyncio.LimitOverrunError as error:
                 mail += await self._reader.read(error.consumed)
-            is_large = is_large or len(mail) > self._server.limits.size_bytes + len(_END)
-            if is_large:
+            refused = refused or self._refused(len(mail))
+            if refused:
                 mail.clear()
-        if is_large:
-            return None
+            self._hold(len(mail))
+        if refused:
+            return refused
         del mail[-len(b".\r\n") :]
         return bytes(mail.replace(_STUFFED, b"\r\n").removeprefix(b"\r\n"))
+
+    def _refused(self, size: int) -> Fate | None:
+        """Give why no more of a mail is kept of which that much has come, or None."""
+        limits = self._server.limits
+        if size > limits.size_bytes + len(_END):
+            return Fate.OVERSIZED
+        is_full = self._server.held_bytes + size - self._held_bytes > limits.memory_bytes
+        return Fate.BUSY if is_full and size > _SMALL_BYTES else None
 
 
 class _LmtpConnection(_Connection, LMTP):

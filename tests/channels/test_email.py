@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pace import is_linear
 
 from convsdk.channels import email
 from convsdk.channels.email import EmailChannel, convsdk_channels
@@ -423,8 +423,9 @@ def _parts(count, kind="text/plain"):
     return f"From: a@b.example\nContent-Type: multipart/mixed; boundary=b\n\n{part * count}--b--\n".encode()
 
 
-def _spam(field, unit, size=250_000):
-    return b"From: a@b.example\n" + field + b": " + unit * (size // len(unit)) + b"\n\nHi\n"
+def _spam(field, unit, before=b"From: a@b.example\n"):
+    """Give a maker of mails with one long field, at most as long as a header may be."""
+    return lambda size: before + field + b": " + unit * (size * 6 // 10 // len(unit)) + b"\n\nHi\n"
 
 
 @pytest.mark.parametrize(
@@ -456,12 +457,12 @@ def test_mail_at_the_limits_is_read():
 
 
 @pytest.mark.parametrize(
-    "raw",
+    "make",
     [
         pytest.param(_spam(b"To", b"a@b.example, "), id="addresses"),
-        pytest.param(b"From: " + b"a@b.example, " * 8_000 + b"\n\nHi", id="8,000 senders"),
+        pytest.param(_spam(b"From", b"a@b.example, ", b""), id="senders"),
         pytest.param(_spam(b"Content-Type", b"text/plain; a=b"), id="many parameters"),
-        pytest.param(_spam(b"Content-Type", b";a=", 150_000), id="50,000 parameters"),
+        pytest.param(_spam(b"Content-Type", b";a="), id="bare parameters"),
         pytest.param(_spam(b"Cc", b'"'), id="quotes in addresses"),
         pytest.param(_spam(b"Cc", "\u00fc@\u00fc.example, ".encode()), id="international addresses"),
         pytest.param(_spam(b"Cc", b"a@b.example, " * 20 + b"\nCc: "), id="many fields of addresses"),
@@ -478,23 +479,23 @@ def test_mail_at_the_limits_is_read():
         pytest.param(_spam(b"Message-ID", b"<a"), id="open id"),
         pytest.param(_spam(b"Authentication-Results", b"mx.shop.example;(a"), id="comments"),
         pytest.param(_spam(b"Authentication-Results", b'mx.shop.example;a="'), id="results"),
-        pytest.param(b"From: " + b"(" * 250_000 + b"\n\nHi", id="brackets in From"),
-        pytest.param(b"From: " + b'"\\"' * 80_000 + b"\n\nHi", id="quotes in From"),
-        pytest.param(b"From: " + b"=?a?q?" * 40_000 + b"\n\nHi", id="words in From"),
-        pytest.param(b"From: " + b"a@b.example <" * 19_000 + b"\n\nHi", id="angles in From"),
+        pytest.param(_spam(b"From", b"(", b""), id="brackets in From"),
+        pytest.param(_spam(b"From", b'"\\"', b""), id="quotes in From"),
+        pytest.param(_spam(b"From", b"=?a?q?", b""), id="words in From"),
+        pytest.param(_spam(b"From", b"a@b.example <", b""), id="angles in From"),
         pytest.param(
-            b"From: a@b.c\nContent-Type: multipart/mixed; boundary=b\n\n" + b"--bx\n" * 1_000_000, id="near boundaries"
+            lambda size: b"From: a@b.c\nContent-Type: multipart/mixed; boundary=b\n\n" + b"--bx\n" * (2 * size),
+            id="near boundaries",
         ),
     ],
 )
-def test_hostile_mail_takes_linear_time(raw):
-    """Input that is quadratic for the usual parsers is read in a moment."""
-    started = time.process_time()
+def test_hostile_mail_takes_linear_time(make):
+    """Input that is quadratic for the usual parsers costs four times as much for four times the length."""
 
-    event = _parse(raw)
+    def read(raw):
+        assert isinstance(_parse(raw), MessageReceived)
 
-    assert isinstance(event, MessageReceived)
-    assert time.process_time() - started < 5
+    assert is_linear(read, make)
 
 
 _MEMORY = """

@@ -5,7 +5,7 @@ from email.policy import default as modern
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pace import is_linear
 
@@ -274,6 +274,13 @@ def test_international_domain_goes_out_in_ascii():
     assert (mail.recipient, mail.is_international) == ("Ann@xn--mller-kva.example", False)
 
 
+def test_invisible_edge_of_an_address_is_left_out():
+    """What was copied with an invisible blank is the same address, and not another one that only UTF-8 can name."""
+    mail = letter(address="\u200bAnn@mail.example\ufeff")
+
+    assert (mail.recipient, mail.is_international) == ("Ann@mail.example", False)
+
+
 def test_international_address_needs_utf8():
     """What is before the @ has no other form: it goes out in UTF-8 (RFC 6532)."""
     mail = letter(to=Identifier("email", "", "änn@mail.example"), address="")
@@ -290,6 +297,7 @@ def test_ordinary_text_is_not_encoded():
     assert b"charset=utf-8\r\nContent-Transfer-Encoding: base64" in letter(text="ありがとうございます").raw
 
 
+@example(text="", subject="a control between\x85\x1b\x85blanks", name="")
 @given(text=STORABLE, subject=STORABLE, name=STORABLE)
 def test_any_mail_reads_back(text, subject, name):
     """Whatever is written, its reader gets: text, subject, thread; every line is ASCII and short enough."""

@@ -340,6 +340,16 @@ def test_mail_in_a_foreign_bucket_is_not_fetched(bucket):
         channel(SES).parse(asked)
 
 
+@pytest.mark.parametrize(
+    "key", ["../other/mail", "mail/../../x", "..", "mail/..", "mail::file:///etc/passwd", "a\nb", ""]
+)
+def test_mail_elsewhere_than_in_the_bucket_is_not_fetched(key):
+    """A key that would lead out of its bucket is none: fsspec reads `::` as another place."""
+    asked = sns(received(**STORED_ACTION | {"objectKey": key}))
+
+    assert channel(SES).wants(asked) == (CERTIFICATE,)
+
+
 def test_subscription_is_confirmed_once_it_is_authentic():
     """The link that confirms an allowed topic is wanted after the check of the signature, and leads to SNS."""
     asked = sns("You have chosen", **CONFIRMATION)

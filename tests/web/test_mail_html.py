@@ -211,11 +211,36 @@ def test_policy_allows_images_from_where_they_are():
     [
         "<div>", "<b title=x><p>", "<table><td>", "<!--", '<p a="', "<", "<p a", "</p>", "</title", "<a href=x>", "=",
         "<p style='color:url('>", "<script>", "<td>", "&lt", "<p style=" + "a:b;" * 9 + ">", "'<p a=", "<svg><style>",
+        "&", "&a", "&a;", "&#", "&#x", "&&amp;", "<p title='&&&&&&&&&&&&&&&&&&&&'>",
     ],
 )  # fmt: skip
 def test_time_is_linear(piece):
     """What somebody made to take long takes no longer than its size."""
     assert is_linear(show_mail, lambda size: piece * (size // len(piece)))
+
+
+def test_many_signs_in_one_value_take_linear_time():
+    """An address can have any number of `&`."""
+    assert is_linear(show_mail, lambda size: f"<a href='https://shop.example/?{'&' * size}'>")
+    assert is_linear(show_mail, lambda size: f"<a href='https://shop.example/?{'&#1' * (size // 3)}'>")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("a & b", "a &amp; b"),
+        ("&lt;b&gt;", "&lt;b&gt;"),
+        ("&amp;lt;", "&amp;lt;"),
+        ("&copy 2026 &eacute; &#252; &#xFC;", "\u00a9 2026 \u00e9 \u00fc \u00fc"),
+        ("&nothing;", "\u00aching;"),
+        (f"&#{'9' * 5000};", "\ufffd"),
+        ("a\ufdd0lt;script&#xfdd0;lt;", "a\ufffdlt;scriptlt;"),
+        ('<a href="https://shop.example/?a=1&copy=2&amp;b=&quot;&#38;c">', "?a=1&amp;copy=2&amp;b=&quot;&amp;c"),
+    ],
+)
+def test_references_mean_what_they_mean_to_a_browser(given, shown):
+    """Each `&` is read as HTML says, and written so that it cannot be read in another way."""
+    assert shown in show_mail(given).document
 
 
 def test_many_attributes_take_linear_time():

@@ -14,7 +14,7 @@ import nh3
 from attrs import frozen
 
 from convsdk.core.model import Attachment
-from convsdk.web.tidy import tidy
+from convsdk.web.tidy import AMPERSAND, tidy
 
 
 def _words(text: str) -> frozenset[str]:
@@ -174,7 +174,8 @@ class _Pictures:
         return None if address is None or address.startswith(self._mark) else quote(address, safe=":/?#[]@!$&*+,;=%~")
 
     def settled(self, body: str) -> str:
-        """Give a body in which the addresses of images that are off are data, and no addresses."""
+        """Give a cleaned body in which the addresses of images that are off are data, and no addresses."""
+        body = body.replace(AMPERSAND, "&amp;")
         for name in ("src", "background"):
             body = body.replace(f' {name}="{self._mark}', f' data-{name}="')
         return body
@@ -187,6 +188,10 @@ class _Filter:
         self._pictures = pictures
 
     def __call__(self, _tag: str, name: str, value: str) -> str | None:
+        left = self._left(name, value.replace(AMPERSAND, "&"))
+        return left and left.replace("&", AMPERSAND)
+
+    def _left(self, name: str, value: str) -> str | None:
         match name:
             case "href":
                 url = _as_browsers_read(value)

@@ -5,9 +5,13 @@ follows. What comes out of here is open at most `_DEEPEST` levels, and has only 
 for, each value in double quotes. Whether those do any harm is not known here.
 """
 
+import html
 import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+
+AMPERSAND = "\ufdd0"
+"""Stands for an `&`: a noncharacter, which no text has (Unicode 23.7) and no mail is left."""
 
 _DEEPEST = 256
 _LONGEST = 2_000_000
@@ -18,6 +22,8 @@ _ATTRIBUTE = re.compile(
 )
 _AFTER_ATTRIBUTES = re.compile(r"[\s/]*+>")
 _COMMENT_END = re.compile(r"--!?>")
+_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")
+_REFERENCE = re.compile(r"&(?:#[0-9]++|#[xX][0-9a-fA-F]++|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 # What is inside is no markup, or is shown by nobody.
 _OPAQUE = {"iframe", "noembed", "noframes", "plaintext", "script", "style", "textarea", "title", "xmp"}
@@ -48,7 +54,7 @@ def tidy(markup: str, *, tags: Collection[str], attributes: Collection[str]) -> 
     What is longer than two million characters is cut there.
     """
     writer = _Writer(tags, attributes)
-    markup, at = markup[:_LONGEST], 0
+    markup, at = markup[:_LONGEST].replace(AMPERSAND, "\ufffd"), 0
     while (start := markup.find("<", at)) >= 0:
         writer.text(markup[at:start])
         at = _past_markup(markup, start, writer)
@@ -101,6 +107,14 @@ def _attributes(markup: str, at: int) -> tuple[dict[str, str], int]:
     return found, end.end()
 
 
+def _quoted(value: str) -> str:
+    """Give a value for double quotes. In one, `&copy=` is part of an address, and no reference without its end."""
+    if "&" in value:
+        whole = _REFERENCE.sub(lambda match: html.unescape(match[0]), _LONG_NUMBER.sub("\ufffd", value))
+        value = whole.replace("&", AMPERSAND)
+    return value.replace('"', "&quot;")
+
+
 class _Writer:
     """What is written, and which tags are open in it."""
 
@@ -111,6 +125,8 @@ class _Writer:
         self._open: list[str] = []
 
     def text(self, text: str) -> None:
+        if "&" in text:
+            text = html.unescape(_LONG_NUMBER.sub("\ufffd", text)).replace("&", AMPERSAND)
         self._written.append(text.replace("<", "&lt;"))
 
     def open(self, name: str, attributes: Mapping[str, str]) -> None:
@@ -126,11 +142,7 @@ class _Writer:
             if len(self._open) == _DEEPEST:
                 return
             self._open.append(name)
-        told = (
-            ' {}="{}"'.format(one, value.replace('"', "&quot;"))
-            for one, value in attributes.items()
-            if one in self._attributes
-        )
+        told = (f' {one}="{_quoted(value)}"' for one, value in attributes.items() if one in self._attributes)
         self._written.append(f"<{name}{''.join(told)}>")
 
     def close(self, name: str) -> None:

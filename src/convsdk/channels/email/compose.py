@@ -25,7 +25,7 @@ from convsdk.channels.email.mime import one_line
 from convsdk.channels.email.parse import safe_name
 from convsdk.channels.email.phrases import REPLY_SUBJECTS
 from convsdk.channels.email.settings import EmailSettings
-from convsdk.core.identifiers import EmailAddress
+from convsdk.core.identifiers import EmailAddress, trim
 from convsdk.core.payloads import storable
 from convsdk.core.ports import File, Outbound
 from convsdk.errors import PermanentError
@@ -206,7 +206,7 @@ def _recipient(message: Outbound) -> str:
 
 def _deliverable(address: str) -> str:
     """Give an address with its domain in ASCII (RFC 5891), and the part before it as it is spelt."""
-    local = address.strip().rpartition("@")[0]
+    local = trim(address).rpartition("@")[0]
     domain = (_email.canonical(address) or address).rpartition("@")[2]
     return f"{local}@{domain}"
 

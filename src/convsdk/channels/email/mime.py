@@ -274,7 +274,7 @@ def _append_word(pieces: list[tuple[str, list[bytes]]], charset: str, encoding: 
 
 def one_line(text: str) -> str:
     """Give `text` on one line, with single blanks and without controls and invisible direction marks."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
 
 
 def message_ids(value: str) -> list[str]:

@@ -22,7 +22,8 @@ from convsdk.errors import ParseError
 
 _TOPIC = re.compile(r"arn:aws[a-z-]*:sns:([a-z0-9-]{1,40}):[0-9]{12}:[A-Za-z0-9_-]{1,256}")
 _CERTIFICATE = r"/SimpleNotificationService-[A-Za-z0-9]{1,64}\.pem"
-_KEY = re.compile(r"[!-~ ]{1,1024}")
+# Not `a::b`, in which fsspec sees two places, nor a folder above the bucket's.
+_KEY = re.compile(r"(?!.*::)(?!(?:.*/)?\.\.?(?:/|\Z))[!-~ ]{1,1024}")
 _SIGNED = ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type")
 _SIGNED_CONFIRMATION = ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type")
 _NAMES = {
