@@ -103,8 +103,8 @@ class _Ledger:
             break
 
     def _transact(self, steps: Sequence[Step]) -> list[bool]:
-        store, at = self._hub.store, self._clock()
-        return store.transact(self._hub.workspace, lambda one: write_down(one, steps, self._owner, at))
+        at = self._clock()
+        return self._hub.transact(lambda one: write_down(one, steps, self._owner, at))
 
 
 class _Lease:
@@ -484,7 +484,7 @@ class Deliverer:
             if mark is None or (memo.text if memo else "") == mark:
                 write_down(transaction, [self._left_over(one, at) for one in jobs_of(hub, deliveries)], owner, at)
 
-        hub.store.transact(hub.workspace, work)
+        hub.transact(work)
 
     def _left_over(self, job: Job, at: datetime) -> Step:
         if not job.delivery.is_under_way:

@@ -51,6 +51,7 @@ from convsdk.core.storage import (
     ContactRecord,
     HintRecord,
     Memo,
+    Result,
     Store,
     ThreadQuery,
     Transaction,
@@ -157,6 +158,16 @@ def _others(arrivals: Sequence[Arrival], stored: Stored) -> Iterator[tuple[int, 
                 yield place, told_apart(one.event)
 
 
+def _follow(followers: list[Callable[[], None]], wake: Callable[[], None]) -> Callable[[], None]:
+    followers.append(wake)
+    return lambda: followers.remove(wake)
+
+
+def _call(followers: Iterable[Callable[[], None]]) -> None:
+    for wake in tuple(followers):
+        wake()
+
+
 def _unchanged(hint: IdentityHint) -> IdentityHint:
     return hint
 
@@ -190,7 +201,8 @@ class Hub:
         clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
         self.archive = archive
-        self._wakers: list[Callable[[], None]] = []
+        self._queue_followers: list[Callable[[], None]] = []
+        self._followers: list[Callable[[], None]] = []
         self.store = open_store(store) if isinstance(store, str) else store
         self.workspace = workspace
         self.channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
@@ -205,6 +217,16 @@ class Hub:
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+    def transact(self, work: Callable[[Transaction], Result]) -> Result:
+        """Run `work` as `Store.transact` does, and wake those who follow what this hub writes."""
+        result = self.store.transact(self.workspace, work)
+        _call(self._followers)
+        return result
+
+    def on_written(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called, from any thread, whenever this hub has written something; give what ends that."""
+        return _follow(self._followers, wake)
 
     # -- in: requests, events, hints
 
@@ -293,10 +315,10 @@ class Hub:
 
         others: dict[int, MessageReceived] = {}
         sending = {name for name, channel in self.channels.items() if channel.can.sends}
-        if (done := self.store.transact(self.workspace, work)) is not None:
+        if (done := self.transact(work)) is not None:
             received, is_going_on = done
             if is_going_on:  # an echo was waited for
-                self._wake()
+                _call(self._queue_followers)
             return received
         apart = [
             self._arrival(one.channel, others[place]) if place in others else one for place, one in enumerate(arrivals)
@@ -372,7 +394,7 @@ class Hub:
             transaction.write(desk.batch)
             return decisions
 
-        return self.store.transact(self.workspace, work)
+        return self.transact(work)
 
     def _load(self, transaction: Transaction, evidence: Sequence[Evidence]) -> Known:
         known = transaction.load(evidence)
@@ -440,9 +462,7 @@ class Hub:
             at=now,
             by="preview",
         )
-        known = self.store.transact(
-            self.workspace, lambda transaction: self._history(transaction, [ruling.a, ruling.b])
-        )
+        known = self.transact(lambda transaction: self._history(transaction, [ruling.a, ruling.b]))
         known.add_ruling(ruling)
         partition = fold(*known.within(known.scope([ruling.a, ruling.b])), self.policy)
         node = partition.epochs.node(ruling.a, (ruling.at, ruling.id))
@@ -482,7 +502,7 @@ class Hub:
                     known.add_ruling(ruling)
                     self._refold(transaction, known, Batch(rulings=[ruling]), at=ruling.at, source=ruling.id)
 
-            self.store.transact(self.workspace, work)
+            self.transact(work)
         a_now, b_now = (self.store.find(self.workspace, one, moment) for one in (ruling.a, ruling.b))
         return Ruled(id=ruling.id, contacts=(a_now, b_now))
 
@@ -504,7 +524,7 @@ class Hub:
             known = self._history(transaction, named)
             self._refold(transaction, known, Batch(), at=withdrawal.at, source=target)
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
 
     def _history(self, transaction: Transaction, identifiers: Collection[Identifier]) -> Known:
         known = transaction.load([])
@@ -787,7 +807,7 @@ class Hub:
             desk.decide(hint, evidence, locked.channel, conversation)
             transaction.write(reviewed(desk.batch, locked, evidence, by=by, ids=transaction.new_ids()))
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
         return self.conversation(conversation)
 
     def note(self, conversation: int, text: str, *, by: str) -> int:
@@ -810,7 +830,7 @@ class Hub:
             transaction.write(Batch(messages=[message]))
             return number
 
-        return self.store.transact(self.workspace, work)
+        return self.transact(work)
 
     def reply(
         self,
@@ -866,8 +886,8 @@ class Hub:
             transaction.write(batch)
             return external_id
 
-        external_id = self.store.transact(self.workspace, work)
-        self._wake()
+        external_id = self.transact(work)
+        _call(self._queue_followers)
         return external_id
 
     def _way(self, filing: Filing) -> Channel | None:
@@ -904,17 +924,12 @@ class Hub:
         filing = self.conversation(message.conversation).filing
         self._way(filing)
         at = self._clock()
-        self.store.transact(self.workspace, lambda transaction: queue_again(transaction, message, at))
-        self._wake()
+        self.transact(lambda transaction: queue_again(transaction, message, at))
+        _call(self._queue_followers)
 
     def on_queued(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called, from any thread, whenever this hub has queued something; give what ends that."""
-        self._wakers.append(wake)
-        return lambda: self._wakers.remove(wake)
-
-    def _wake(self) -> None:
-        for wake in tuple(self._wakers):
-            wake()
+        return _follow(self._queue_followers, wake)
 
     def unreachable(self, identifier: Identifier) -> Unreachable | None:
         """Give why nothing is sent to `identifier` any more, and since when; None where it takes messages."""
@@ -929,7 +944,7 @@ class Hub:
         """Let `identifier` be written to again, whatever was reported about it."""
         at = self._clock()
         batch = Batch(memos={(UNREACHABLE, str(identifier)): Memo("", at)})
-        self.store.transact(self.workspace, lambda transaction: transaction.write(batch))
+        self.transact(lambda transaction: transaction.write(batch))
 
     def be_on_duty(self, agent: str, until: datetime | None) -> None:
         """Say until when `agent` is there to answer; None ends it now."""
@@ -942,7 +957,7 @@ class Hub:
                 duty[agent] = until
             transaction.write(Batch(memos={DUTY: Memo(msgspec.json.encode(duty).decode(), now)}))
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
 
     def on_duty(self) -> tuple[str, ...]:
         """Give the names of the agents who are there to answer now."""
@@ -984,7 +999,7 @@ class Hub:
             notice = consent_changed(record, id=next(transaction.new_ids()))
             transaction.write(Batch(consents=[record], notices=[notice]))
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
         return record
 
     def consent(self, identifier: Identifier, purpose: str) -> ConsentState | None:
@@ -1026,7 +1041,7 @@ class Hub:
         at = self._clock()
         # One record for every contact that was merged into this one: each keeps it if they are separated again.
         records = [Membership(contact=one, list=name, state=state, at=at, how=how, by=by) for one in record.members]
-        self.store.transact(self.workspace, lambda transaction: transaction.write(Batch(memberships=records)))
+        self.transact(lambda transaction: transaction.write(Batch(memberships=records)))
 
     def on_list(self, contact: int, name: str) -> ListState | None:
         """Give whether a contact is on a list, or None where nothing was ever recorded."""
