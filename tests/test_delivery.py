@@ -251,6 +251,49 @@ def test_what_passes_is_tried_again_and_what_is_asked_for_spends_no_try(store):
     assert len({json.loads(one.body)["token"] for one in receiver.deliveries}) == 1
 
 
+def test_the_agent_is_told_what_a_message_waits_for(store):
+    """Until when and why stands at the message as long as it waits, and is gone once it went."""
+    with Receiver(refused(429, "retry-after: 3600")) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: "error" in last(hub, conversation).detail)
+        waiting_one = last(hub, conversation)
+        later(hub, seconds=3600)
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert waiting_one.status == "queued"
+    assert waiting_one.detail["error"] == "waits until 2026-01-01 13:00 UTC: the server answered 429"
+    assert "error" not in last(hub, conversation).detail
+
+
+@pytest.mark.parametrize("asked_s", ["1e300", "inf", "90000"])
+def test_a_pause_without_end_keeps_no_message_and_no_channel(store, asked_s):
+    """Nobody waits for longer than a day: the message fails with the platform's words, and the next ones go then."""
+    with Receiver(refused(429, f"retry-after: {asked_s}")) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, is_now(hub, conversation, "failed"))
+
+    assert last(hub, conversation).detail["error"] == (
+        "given up, as it would wait for over a day: the server answered 429"
+    )
+
+
+def test_a_pause_that_is_no_number_is_a_short_one(store):
+    """What a channel makes of an answer can be anything."""
+    with Receiver(refused(429, "retry-after: nan")) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: "error" in last(hub, conversation).detail)
+        (delivery,) = waiting(hub, conversation)
+
+    assert (delivery.due_at - NOON).total_seconds() == 2.0
+    assert not delivery.awaits_echo
+
+
 def test_a_message_is_given_up_after_a_day_of_trying(store):
     """The agent is told the platform's last words; the day is counted in pauses, whatever clocks say."""
     hub = shop(store)
@@ -262,7 +305,7 @@ def test_a_message_is_given_up_after_a_day_of_trying(store):
 
     deliver(hub, is_now(hub, conversation, "failed"))
 
-    assert last(hub, conversation).detail["error"] == "given up after a day of trying: ConnectError"
+    assert last(hub, conversation).detail["error"] == "given up, as it would wait for over a day: ConnectError"
     assert waiting(hub, conversation) == []
     (notice,) = told(hub, "message.status_changed")
     assert notice.payload["error"] == last(hub, conversation).detail["error"]

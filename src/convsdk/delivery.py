@@ -31,6 +31,7 @@ from convsdk.core.storage import Batch, Memo, Transaction
 from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError
 from convsdk.hub import Hub
 from convsdk.outcomes import (
+    MOST_S,
     SOON_S,
     Job,
     Step,
@@ -292,9 +293,10 @@ class _Route:
 
     def _put_off(self, job: Job, error: TransientError | httpx.TransportError) -> Step:
         asked_s = error.retry_after_s if isinstance(error, TransientError) else None
-        # As it was asked for: that is no failed try. Whoever is next would be told the same.
-        self._pace.pause(asked_s or 0.0)
-        pause_s = self._backoff_s(job) if asked_s is None else max(asked_s, SOON_S)
+        pause_s = self._backoff_s(job) if asked_s is None else max(SOON_S, asked_s)
+        if asked_s is not None:
+            # As it was asked for: that is no failed try. Whoever is next would be told the same.
+            self._pace.pause(min(pause_s, MOST_S))
         message, why = job.delivery.message, _words(error)
         _log.warning("a message was put off", channel=self.name, message=message, why=why, retry_in_s=round(pause_s, 1))
         return put_off(job, pause_s, self._means.clock(), error=why, is_a_try=asked_s is None)

@@ -29,8 +29,9 @@ from convsdk.reports import (
 
 SOON_S = 2.0
 """The shortest pause before another try."""
+MOST_S = 24 * 3600.0
+"""How long a message is put off in all, and the longest pause that a platform can ask for."""
 _SELDOM_S = 3600.0
-_GIVE_UP_S = 24 * 3600.0
 _ECHO_S = 120.0
 
 
@@ -48,13 +49,15 @@ class Step:
     """What became of a delivery, to be written down: what it is now (None: it has ended), and what that says.
 
     `change` gives that of the delivery as it stands then. `names` are external ids, each with the part that it means.
-    A step that `is_fact` counts even if another worker has taken over.
+    `waits` says for the agent until when and why it is put off. A step that `is_fact` counts even if another worker
+    has taken over.
     """
 
     job: Job
     change: Callable[[Delivery], Delivery | None]
     report: Report | None = None
     names: tuple[tuple[str, int], ...] = ()
+    waits: str = ""
     is_fact: bool = False
 
 
@@ -95,8 +98,11 @@ def put_off(
     job: Job, pause_s: float, at: datetime, *, error: str, is_a_try: bool = True, awaits_echo: bool = False
 ) -> Step:
     """Try again later; or no more, where that has gone on for a day. No clock is asked how long: it may be set."""
-    if job.delivery.waited_s + pause_s > _GIVE_UP_S:
-        return failed(job, f"given up after a day of trying: {error}", at, code=UNKNOWN if awaits_echo else "")
+    if job.delivery.waited_s + pause_s > MOST_S:
+        return failed(
+            job, f"given up, as it would wait for over a day: {error}", at, code=UNKNOWN if awaits_echo else ""
+        )
+    due_at = at + timedelta(seconds=pause_s)
 
     def change(one: Delivery) -> Delivery:
         return evolve(
@@ -104,13 +110,13 @@ def put_off(
             owner="",
             is_under_way=False,
             awaits_echo=awaits_echo,
-            due_at=at + timedelta(seconds=pause_s),
+            due_at=due_at,
             put_off_at=at,
             tries=one.tries + is_a_try,
             waited_s=one.waited_s + pause_s,
         )
 
-    return Step(job=job, change=change)
+    return Step(job=job, change=change, waits=f"waits until {due_at:%Y-%m-%d %H:%M} UTC: {error}")
 
 
 def unknown(job: Job, can: Capabilities, error: str, at: datetime, random: float) -> Step:
@@ -129,7 +135,8 @@ def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: 
     names = {(one.job.delivery.channel, name) for one in steps for name, _ in one.names}
     # Who reports about a name that nobody has yet does so under the same lock.
     kept = transaction.memos(REPORT, {report_key(*name) for name in names}) if names else {}
-    told = {(one.channel, one.external_id) for one in (step.job.outgoing.message for step in steps if step.report)}
+    heard = [step.job.outgoing.message for step in steps if step.report or step.waits]
+    told = {(one.channel, one.external_id) for one in heard}
     found = transaction.found(told) if told else {}
     batch, ids = Batch(), transaction.new_ids()
     are_ours = []
@@ -144,7 +151,10 @@ def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: 
             batch.aliases[message.channel, name] = alias
         if current:
             _move_on(batch, step, current, at)
-        if step.report and (known := found.get((message.channel, message.external_id))):
+        known = found.get((message.channel, message.external_id))
+        if known and step.waits:
+            batch.revised.append(_waiting(known.message, step.waits))
+        if known and step.report:
             memos = [kept.get(report_key(message.channel, name)) for name, _ in step.names]
             after = _reported(known.message, step, current, [report_of(one) for one in memos if one])
             batch.revised.append(after)
@@ -159,6 +169,11 @@ def _move_on(batch: Batch, step: Step, current: Delivery, at: datetime) -> None:
         batch.ended[current.message] = at
     else:
         batch.deliveries[current.message] = changed
+
+
+def _waiting(message: Message, why: str) -> Message:
+    """Give a message that is put off with the reason, which goes as soon as it gets any further."""
+    return evolve(message, detail={**(message.detail or {}), "error": why})
 
 
 def _reported(message: Message, step: Step, delivery: Delivery | None, overtaken: Iterable[Report]) -> Message:
