@@ -262,6 +262,7 @@ def test_the_agent_is_told_what_a_message_waits_for(store):
         later(hub, seconds=3600)
         deliver(hub, is_now(hub, conversation, "sent"))
 
+    assert hub.delivered == {("post", "put_off"): 1, ("post", "sent"): 1}
     assert waiting_one.status == "queued"
     assert waiting_one.detail["error"] == "waits until 2026-01-01 13:00 UTC: the server answered 429"
     assert "error" not in last(hub, conversation).detail

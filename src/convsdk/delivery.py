@@ -99,7 +99,9 @@ class _Ledger:
                 _log.error("what became of messages cannot be written down", messages=len(steps), why=_words(error))
                 await asyncio.sleep(_MENDING_S)
                 continue
-            for (_, done), is_ours in zip(page, are_ours, strict=True):
+            for (step, done), is_ours in zip(page, are_ours, strict=True):
+                if step.outcome and (is_ours or step.is_fact):
+                    self._hub.delivered[step.job.delivery.channel, step.outcome] += 1
                 done.set_result(is_ours)
             break
 

@@ -2,6 +2,7 @@
 
 import base64
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -201,6 +202,8 @@ class Hub:
         clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
         self.archive = archive
+        self.delivered: Counter[tuple[str, str]] = Counter()
+        """How many deliveries this hub's workers ended or put off, by channel and "sent", "failed" or "put_off"."""
         self._queue_followers: list[Callable[[], None]] = []
         self._followers: list[Callable[[], None]] = []
         self.store = open_store(store) if isinstance(store, str) else store

@@ -60,6 +60,13 @@ class Step:
     waits: str = ""
     is_fact: bool = False
 
+    @property
+    def outcome(self) -> str:
+        """Give what counts of it: "sent", "failed" or "put_off"; a blank where there is more to come."""
+        if self.report is None:
+            return "put_off" if self.waits else ""
+        return "failed" if self.report.status is DeliveryStatus.FAILED else "sent"
+
 
 def backoff_s(tries: int, random: float) -> float:
     """Give how long to wait after so many tries that failed: twice as long each time, and not all at once."""
