@@ -19,12 +19,14 @@ import httpx
 import msgspec
 from attrs import frozen
 
+from convsdk.channels.messenger.platform import plain_type
 from convsdk.channels.messenger.settings import AppSettings
 from convsdk.core.ports import File, Receipt, Secret
 from convsdk.errors import PermanentError, TransientError, UncertainError
 
 _LONGEST_PAUSE_S = 86_400.0
 _SHORTEST_SECRET = 4
+_MOST_CODE = 10**9
 
 # https://developers.facebook.com/docs/messenger-platform/error-codes and /docs/graph-api/guides/error-handling
 _PASSING = {1, 2, 4, 17, 32, 341, 613, 1200, 80001, 80002, 80006}
@@ -62,7 +64,8 @@ class Graph:
         # A boundary of its own each time would make two requests for one message differ.
         headers["content-type"] = f"multipart/form-data; boundary={boundary}"
         form = {name: one if isinstance(one, str) else json.dumps(one) for name, one in content.items()}
-        files = {"filedata": (file.name or "file", file.content, file.media_type)}
+        name = file.name.encode("utf-8", "replace").decode() or "file"
+        files = {"filedata": (name, file.content, plain_type(file.media_type))}
         return httpx.Request("POST", self._url(path), headers=headers, data=form, files=files)
 
     def get(self, path: str, query: Mapping[str, str], *, sender: str) -> httpx.Request:
@@ -237,4 +240,6 @@ def _decoded(response: httpx.Response) -> dict[str, Any]:
 
 
 def _number(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return value if abs(value) < _MOST_CODE else 0
