@@ -19,7 +19,7 @@ from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message
 from convsdk.core.ports import Outbound, Receipt
 from convsdk.core.storage import Batch, Delivery
 from convsdk.delivery import Deliverer
-from convsdk.errors import Conflict, UnsupportedError
+from convsdk.errors import Conflict, PermanentError, UnsupportedError
 from convsdk.hub import Hub
 from convsdk.outcomes import arrived, backoff_s, failed, jobs_of, put_off, under_way, write_down
 from convsdk.store import open_store
@@ -802,6 +802,41 @@ def test_no_more_go_in_a_second_than_the_platform_takes():
     asyncio.run(work())
 
     assert texts[-1] - texts[0] > 9 / 20 - 0.01
+
+
+class OddChannel(PostChannel):
+    """Gets a name or words that no store can keep."""
+
+    def interpret(self, response):
+        if "x-odd" in response.headers:
+            raise PermanentError("no \ud800", code="\ud800")
+        return Receipt(external_id="\ud800")
+
+
+@pytest.mark.parametrize(("answer", "status"), [(TAKEN, "sent"), (refused(400, "x-odd: 1"), "failed")])
+def test_what_no_store_can_keep_holds_up_no_message(store, answer, status):
+    """Half a character in a platform's answer is replaced, and the ledger goes on."""
+    hub = shop(store, channel=OddChannel)
+
+    conversation, _ = sent(hub, answer)
+
+    assert last(hub, conversation).status == status
+
+
+def test_redirects_are_not_followed():
+    """A message goes to where its channel sends it, and to nobody else, whatever the client does for others."""
+    with Receiver() as stranger, Receiver(refused(307, f"location: {stranger.url}")) as receiver:
+        channel = PostChannel("post", PostSettings(url=receiver.url))
+        message = Outbound(to=ANN, text="Hello!", token="t", at=NOON)
+
+        async def work():
+            async with httpx.AsyncClient(follow_redirects=True) as client:
+                await channel.send(message, client)
+
+        with pytest.raises(PermanentError, match="answered 307"):
+            asyncio.run(work())
+
+    assert stranger.deliveries == []
 
 
 def test_a_mistake_in_an_adapter_holds_up_nobody_else(capsys):

@@ -41,6 +41,7 @@ from convsdk.outcomes import (
     freed,
     jobs_of,
     put_off,
+    storable,
     under_way,
     unknown,
     write_down,
@@ -270,7 +271,7 @@ class _Route:
             return self._unknown(job, error)
         except (ConvsdkError, httpx.InvalidURL) as error:
             code = (error.code or "") if isinstance(error, PermanentError) else ""
-            return failed(job, _words(error), self._means.clock(), code=code)
+            return failed(job, _words(error), self._means.clock(), code=storable(code))
         # An echo has said that the last part is there.
         is_done = job.delivery.parts_done >= len(parts)
         return arrived(job, len(parts) - 1, Receipt(), at, is_last=True) if is_done else None
@@ -504,5 +505,5 @@ async def _wait(event: asyncio.Event, most_s: float) -> None:
 
 
 def _words(error: Exception) -> str:
-    # Of an error that is not ours, the text can hold anybody's words.
-    return str(error) if isinstance(error, ConvsdkError) else type(error).__name__
+    # Of an error that is not ours, the text can hold anybody's words; of ours, what no store can keep.
+    return storable(str(error)) if isinstance(error, ConvsdkError) else type(error).__name__

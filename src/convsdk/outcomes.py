@@ -68,6 +68,11 @@ class Step:
         return "failed" if self.report.status is DeliveryStatus.FAILED else "sent"
 
 
+def storable(text: str) -> str:
+    """Give what a platform said as every store can keep it: what is half a character is replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def backoff_s(tries: int, random: float) -> float:
     """Give how long to wait after so many tries that failed: twice as long each time, and not all at once."""
     return min(SOON_S * 2.0 ** min(tries, 32), _SELDOM_S) * (0.5 + random / 2)
@@ -85,7 +90,7 @@ def arrived(job: Job, number: int, receipt: Receipt, at: datetime, *, is_last: b
         done = max(one.parts_done, number + 1)
         return None if is_last else evolve(one, parts_done=done, is_under_way=False, awaits_echo=False, tries=0)
 
-    names = ((receipt.external_id, number),) if receipt.external_id else ()
+    names = ((storable(receipt.external_id), number),) if receipt.external_id else ()
     report = Report(status=receipt.status, at=at) if is_last else None
     return Step(job=job, change=change, report=report, names=names, is_fact=True)
 
