@@ -28,7 +28,7 @@ from attrs import evolve, frozen
 from convsdk.core.events import AUTOMATION_ENTERED, Notice
 from convsdk.core.ports import Clock
 from convsdk.core.storage import Batch, Transaction
-from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError
+from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, words_of
 from convsdk.hub import Hub
 from convsdk.lease import Lease
 from convsdk.plugins import Plugins
@@ -349,7 +349,7 @@ class Outbox:
             try:
                 is_ours = await asyncio.to_thread(self._lease.hold)
             except Exception as error:  # noqa: BLE001  (boundary: the worker loop goes on when the store is back)
-                _log.error("the outbox waits for the store", why=_told(error))
+                _log.error("the outbox waits for the store", why=words_of(error))
             if is_ours and not following:
                 following = [asyncio.create_task(self._follow(one)) for one in self._couriers]
             if not is_ours:
@@ -360,7 +360,7 @@ class Outbox:
         try:
             await asyncio.to_thread(self._lease.release)
         except Exception as error:  # noqa: BLE001  (boundary, as above: another process will wait for a while)
-            _log.error("the outbox ends without the store", why=_told(error))
+            _log.error("the outbox ends without the store", why=words_of(error))
 
     async def _follow(self, courier: _Courier) -> None:
         while not courier.closing.is_set():
@@ -368,7 +368,7 @@ class Outbox:
             try:
                 pause_s = await courier.advance()
             except Exception as error:  # noqa: BLE001  (boundary: the worker loop outlives the store, and our mistakes)
-                _log.error("the outbox could not go on", why=_told(error))
+                _log.error("the outbox could not go on", why=words_of(error))
                 pause_s = _MENDING_S
             await _wait(courier.closing, pause_s or _REST_S)
             if not pause_s:
@@ -389,13 +389,6 @@ class Outbox:
 
 
 async def _wait(event: asyncio.Event, most_s: float) -> None:
-    try:
-        async with asyncio.timeout(None if math.isinf(most_s) else most_s):
+    with suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
             await event.wait()
-    except TimeoutError:
-        return
-
-
-def _told(error: Exception) -> str:
-    # Of an error that is not ours, the text can hold anybody's words.
-    return str(error) if isinstance(error, ConvsdkError) else type(error).__name__
