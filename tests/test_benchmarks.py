@@ -25,15 +25,18 @@ def test_benchmark_of_a_hint_measures_every_case():
         assert row["of plain"] > 0
 
 
-def test_benchmark_of_a_mail_measures_every_reader():
-    """Small mails and large ones get a row, in which our parser stands beside the standard library's."""
+def test_benchmark_of_a_mail_measures_every_reader_and_the_whole_way():
+    """Small mails and large ones get a row, and so do one client and many, beside the standard library's parser."""
     options = ["--rounds", "1", "--json"]
 
     out = subprocess.run([sys.executable, BENCHMARKS / "mail.py", *options], check=True, capture_output=True).stdout
 
-    rows = json.loads(out)
-    assert [row["mails"] for row in rows] == ["as they are", "with 100 KB"]
-    assert all(min(row["ours"], row["bare"], row["default"], row["ratio"]) > 0 for row in rows)
+    found = json.loads(out)
+    assert [row["mails"] for row in found["read"]] == ["as they are", "with 100 KB"]
+    assert all(min(row["ours"], row["bare"], row["default"], row["ratio"]) > 0 for row in found["read"])
+    cases = [(row["clients"], row["archive"]) for row in found["intake"]]
+    assert cases == [(1, "no"), (1, "yes"), (20, "no"), (20, "yes")]
+    assert all(min(row["mails/s"], row["bare/s"], row["share"]) > 0 for row in found["intake"])
 
 
 def test_benchmark_of_delivery_measures_both_loops():

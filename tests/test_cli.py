@@ -417,7 +417,7 @@ def test_rejects_that_can_be_kept_by_now_are_taken_in(run, shop, monkeypatch):
     result = run("rejects", "--retry", "--json", status=1)
 
     assert refused.stdout.endswith("0 of 2 rejects taken in\n")
-    assert "X-Hub-Signature-256 does not match" in refused.stdout
+    assert "X-Hub-Signature-256 is missing, repeated or wrong" in refused.stdout
     told = {one["channel"]: one for one in lines(result)}
     assert [one.channel for one in kept_aside()] == ["mail"]
     assert (told["page"]["problem"], sum(told["page"]["outcomes"].values())) == ("", 2)
@@ -1078,10 +1078,31 @@ def test_staff_answer_what_the_widget_shows(run, tmp_path):
 
     answered = run("reply", 1, "Hi!", "--by", "kim", "--json")
 
-    assert lines(answered)[0]["by"] == "kim"
+    told = lines(answered)[0]
+    assert (told["by"], told["channel"]) == ("kim", "chat")
+    assert "no e-mail channel follows 'chat' up" in told["why"]
     assert [one["text"] for one in lines(run("messages", 1, "--json"))] == ["Hello?", "Hi!", "assigned to kim"]
     assert "no conversation 7" in run("reply", 7, "Hi!", status=2).output
     assert "write some" in run("reply", 1, " ", status=2).output
+
+
+def test_staff_assign_and_complete_what_is_in_the_inbox(run, tmp_path):
+    """Who has it and whether it is done with is told, and can be taken back."""
+    (tmp_path / "convsdk.toml").write_text(CONFIG, encoding="utf-8")
+    asked = {"type": "message", "id": "m1", "visitor": "v1", "text": "Hello?"}
+    (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    run("ingest", "chat", "asked.json")
+
+    assigned = [lines(run("assign", 1, *to, "--by", "lee", "--json"))[0]["assignee"] for to in (["kim"], [])]
+    completed = [lines(run("complete", 1, *undo, "--by", "lee", "--json"))[0]["status"] for undo in ([], ["--undo"])]
+
+    assert (assigned, completed) == (["kim", ""], ["complete", "open"])
+    assert [one["text"] for one in lines(run("messages", 1, "--json"))][1:] == [
+        "assigned to kim by lee",
+        "assigned to nobody by lee",
+        "completed by lee",
+        "reopened by lee",
+    ]
 
 
 def test_staff_say_that_they_are_there(run):

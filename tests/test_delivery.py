@@ -14,6 +14,7 @@ from receiver import TAKEN, Receiver
 from servers import STORES, fresh_store
 
 from convsdk.archive import Archive
+from convsdk.automatic import HEARD, heard_key
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message, Trust
 from convsdk.core.ports import Outbound, Receipt
@@ -205,6 +206,30 @@ def test_files_go_along(store, tmp_path):
 
     sent = json.loads(receiver.deliveries[0].body)
     assert sent["files"] == [["a.txt", "kept", ""], ["b.txt", "", "https://x.example/b.txt"]]
+
+
+def test_a_file_without_its_archive_is_not_sent_empty(store, tmp_path):
+    """A worker that cannot read a file fails the message, and says what it lacks."""
+    hub = shop(store, archive=Archive(tmp_path / "archive"))
+    conversation = asked(hub)
+    hub.reply(conversation, "See", by="kim", attachments=[Attachment(name="a.txt", content=b"kept")])
+
+    deliver(shop(store), is_now(hub, conversation, "failed"))
+
+    assert last(hub, conversation).detail["error"].startswith("the file 'a.txt' is in the archive, and this worker has")
+
+
+def test_a_reply_without_a_subject_has_the_conversations(store):
+    """A mail program shows both in one thread; a subject of its own counts more."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        (received,) = hub.receive("post", [evolve(message("in/ann", "ann"), subject="Shoes")])
+        hub.reply(received.conversation, "One", by="kim")
+        hub.reply(received.conversation, "Two", by="kim", subject="Boots")
+
+        deliver(hub, lambda: not waiting(hub, received.conversation))
+
+    assert [json.loads(one.body)["subject"] for one in receiver.deliveries] == ["Shoes", "Boots"]
 
 
 def test_a_file_that_nothing_could_keep_is_refused(store):
@@ -439,6 +464,39 @@ def test_what_was_queued_before_the_address_failed_is_not_sent(store):
 
     assert receiver.deliveries == []
     assert "reported: complaint" in last(hub, conversation).detail["error"]
+
+
+def test_what_anybody_could_report_is_believed_of_whom_it_went_to(store):
+    """An ASSERTED claim counts for the recipient of the message it names, of ours, and for nobody else."""
+    hub = shop(store)
+    conversation, external_id = sent(hub)
+    asked(hub, "bob")
+    hub.reply(conversation, "Hello?", by="kim")
+    claims = [Claim("email", f"{one}@shop.example", Trust.ASSERTED) for one in ("bob", "ann")]
+    forged = [(external_id, claims[0]), ("in/ann", claims[1]), ("none", claims[1]), ("in/bob", claims[0])]
+
+    for number, (name, claim) in enumerate(forged):
+        report = status(f"s{number}", name, to=DeliveryStatus.FAILED)
+        hub.receive("post", [evolve(report, unreachable=claim)])
+    assert [hub.unreachable(hub.policy.canonical(one)) for one in claims] == [None, None]
+    hub.receive("post", [evolve(status("s", external_id, to=DeliveryStatus.FAILED), unreachable=claims[1])])
+
+    assert [bool(hub.unreachable(hub.policy.canonical(one))) for one in claims] == [False, True]
+
+
+def test_who_heard_from_us_a_year_ago_is_forgotten(store):
+    """No automatic answer looks further back."""
+    hub = shop(store)
+    hub.reply(asked(hub), "Hello!", by="kim")
+    key = heard_key("post", ANN)
+    later(hub, days=365)
+    deliver(hub, lambda: True)
+    assert store.memo(hub.workspace, HEARD, key).at == NOON
+
+    later(hub, seconds=1)
+    deliver(hub, lambda: True)
+
+    assert store.memo(hub.workspace, HEARD, key) is None
 
 
 def test_a_watermark_moves_what_was_sent_before(store):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -29,6 +30,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+NO_SCRIPT = {"tutorial.md"}  # its blocks are files of a distribution: tests/test_tutorial.py runs them
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -53,12 +56,21 @@ def _run(block, page, namespace):
     return printed.getvalue()
 
 
+def _shown_outputs():
+    """Give each command that is shown with what it prints: a console block of one, with no other block between."""
+    blocks = [block for page in PAGES for block in _blocks(page)]
+    pairs = [
+        (one.text.removeprefix("$ ").strip(), other.text) for one, other in pairwise(blocks) if other.language == "text"
+    ]
+    return [(command, output) for command, output in pairs if re.fullmatch(r"convsdk (demo|plugins)[^\n]*", command)]
+
+
 def _commands():
     consoles = "".join(block.text for page in PAGES for block in _blocks(page) if block.language == "console")
     return sorted(set(re.findall(r"^\$ convsdk ([a-z-]+)", consoles, re.MULTILINE)))
 
 
-@each_page
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NO_SCRIPT], ids=lambda page: page.name)
 def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
     """Every Python block runs; a text block right after one is what it prints."""
     monkeypatch.chdir(tmp_path)
@@ -70,6 +82,19 @@ def test_python_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypa
         if block.language == "text" and printed is not None:
             assert printed == block.text, f"{page.name}:{block.line}"
         printed = _run(block, page, namespace) if block.language == "python" else None
+
+
+@pytest.mark.parametrize(("command", "output"), _shown_outputs(), ids=lambda shown: shown.split("\n")[0][:40])
+def test_output_of_a_command_is_what_it_prints(command, output, tmp_path):
+    """A text block after a console block of one `convsdk` command is a part of what that prints."""
+    program = shutil.which(command.split()[0], path=Path(sys.executable).parent)
+    assert program, "the console script is not installed beside the interpreter"
+
+    answer = subprocess.run(
+        [program, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert output in answer.stdout
 
 
 @each_page
@@ -110,6 +135,22 @@ def test_links_of_a_page_lead_somewhere(page):
     targets = LINK.findall(page.read_text(encoding="utf-8"))
 
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@each_page
+def test_pictures_of_a_page_have_words(page):
+    """Every picture says in words what it shows, for those who cannot see it."""
+    assert "![](" not in page.read_text(encoding="utf-8")
+
+
+def test_reference_has_every_public_module():
+    """What a program may import from is on a page of the reference."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs/api").glob("*.md"))
+    pinned = (ROOT / "tests/public_api.txt").read_text(encoding="utf-8")
+
+    modules = set(re.findall(r"^(convsdk(?:\.[a-z_]+)*)\.[A-Za-z]\w*", pinned, re.MULTILINE))
+
+    assert modules - set(re.findall(r"automodule:: (\S+)", pages)) == set()
 
 
 def test_example_of_the_readme_is_short():

@@ -1199,11 +1199,11 @@ def test_answer_is_in_the_conversation(store, clock):
 
     filing = hub.conversation(conversation).filing
     assert (filing.assignee, filing.unread, filing.messages, filing.last_at) == ("kim", 0, 4, clock())
-    told = [(one.direction, one.text, one.detail) for one in hub.messages(conversation)]
+    told = [(one.direction, one.text, (one.detail or {}).get("by")) for one in hub.messages(conversation)]
     assert told[::-1][1:] == [
-        (Direction.OUTBOUND, "Hello!", {"by": "kim"}),
+        (Direction.OUTBOUND, "Hello!", "kim"),
         (Direction.LINE, "assigned to kim", None),
-        (Direction.OUTBOUND, "Anything else?", {"by": "lee"}),
+        (Direction.OUTBOUND, "Anything else?", "lee"),
     ]
     told = [one.type for one in hub.store.notices("default", since=0, limit=50)]
     assert told[-3:] == ["message.sent", "conversation.assigned", "message.sent"]

@@ -11,13 +11,12 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from convsdk.channels.messenger import MessengerChannel, MessengerSettings, Sender, convsdk_identifier_kinds
+from convsdk.channels.messenger import MessengerChannel, MessengerSettings, Sender
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Direction
 from convsdk.core.ports import Headers, Request, Secret
 from convsdk.delivery import Deliverer
-from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 
 
@@ -38,7 +37,7 @@ def hub(graph, tmp_path):
         graph_url=graph.url,
         pages=(Sender(id=PAGE, token=Secret(TOKEN)),),
     )
-    kinds = Kinds(convsdk_identifier_kinds(Context(version="0")))
+    kinds = Kinds(MessengerChannel.kinds)
     inbox = Hub(
         f"sqlite:///{tmp_path}/shop.db",
         channels=[MessengerChannel("shop-page", settings)],

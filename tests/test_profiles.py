@@ -8,13 +8,12 @@ import pytest
 from graph import APP, PAGE, SECRET, TOKEN, Failure, Graph, RefusedError
 
 from convsdk.channels.chat import ChatChannel, ChatSettings
-from convsdk.channels.messenger import MessengerChannel, MessengerSettings, Sender, convsdk_identifier_kinds
+from convsdk.channels.messenger import MessengerChannel, MessengerSettings, Sender
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Trust
 from convsdk.core.ports import Headers, Request, Secret
 from convsdk.errors import PermanentError, TransientError
-from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.outbox import Outbox
 from convsdk.profiles import profile_targets
@@ -39,7 +38,7 @@ class Desk:
             "pages": (Sender(id=PAGE, token=Secret(TOKEN)),),
         } | settings
         self.page = MessengerChannel("shop-page", MessengerSettings(**self.settings))
-        kinds = Kinds(convsdk_identifier_kinds(Context(version="0")))
+        kinds = Kinds(MessengerChannel.kinds)
         chat = ChatChannel("shop-chat", ChatSettings())
         self.hub = Hub("memory:", channels=[self.page, chat], policy=Policy(kinds=kinds), clock=self.clock)
 

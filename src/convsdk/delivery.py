@@ -24,9 +24,11 @@ import httpx
 import structlog
 from attrs import evolve, frozen
 
+from convsdk.automatic import HEARD, LONGEST
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Channel, Clock, File, Outbound, Receipt
 from convsdk.core.storage import Transaction
+from convsdk.core.ways import recipient, spelling
 from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError, words_of
 from convsdk.hub import Hub
 from convsdk.lease import MARK, Presence
@@ -52,7 +54,7 @@ _SEND_S = 600.0  # as the last resort: each transport has a patience of its own
 _MENDING_S = 5.0
 _TIDY_S = 3600.0
 _FORWARD_S = 60.0
-_OWN_DETAIL = {"token", "sent_at", "error", "error_code", "parts_done", "is_automatic", "subject"}
+_OWN_DETAIL = {"token", "sent_at", "error", "error_code", "parts_done", "is_automatic", "subject", "way"}
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 _log = structlog.get_logger(__name__)
@@ -269,16 +271,17 @@ class _Route:
     async def _outbound(self, job: Job) -> Outbound:
         message, filing = job.outgoing.message, job.outgoing.filing
         detail = message.detail or {}
-        if filing.identifier is None:
+        to = recipient(message, filing)
+        if to is None:
             raise PermanentError(f"conversation {filing.id} is nobody's: there is no address")
         return Outbound(
-            to=filing.identifier,
-            address=job.outgoing.address or filing.identifier.value,
+            to=to,
+            address=spelling(message) or (job.outgoing.address if to == filing.identifier else "") or to.value,
             text=message.text,
             html=message.html,
-            subject=detail.get("subject", ""),
+            subject=detail.get("subject") or filing.subject,
             token=detail.get("token", ""),
-            thread=filing.thread,
+            thread=filing.thread if message.channel == filing.channel else "",
             external_id=message.external_id,
             references=job.outgoing.references,
             attachments=tuple([await asyncio.to_thread(self._file, one) for one in message.attachments]),
@@ -291,6 +294,10 @@ class _Route:
     def _file(self, attachment: Attachment) -> File:
         is_public = attachment.url.startswith(("https://", "http://"))
         archive, content = self._means.hub.archive, b""
+        if archive is None and not is_public:
+            raise PermanentError(
+                f"the file {attachment.name!r} is in the archive, and this worker has none: give it the same one"
+            )
         try:
             content = archive.get(attachment.url) if archive else b""
         except NotFound as error:
@@ -433,6 +440,7 @@ class Deliverer:
         if now - self._tidied_at > _TIDY_S:
             store.transact(workspace, lambda one: one.forget_memos(REPORT, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(MARK, before=at - KEPT))
+            store.transact(workspace, lambda one: one.forget_memos(HEARD, before=at - LONGEST))
             self._tidied_at = now
 
     def _take_over(self, owner: str, mark: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from convsdk.automatic import AutomaticAnswers
 from convsdk.core.consent import (
     ConsentRecord,
     state_of,
@@ -31,6 +32,7 @@ from convsdk.core.model import (
     IdentityHint,
     Message,
     Outcome,
+    Trust,
 )
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Known, decide
@@ -125,11 +127,20 @@ def consent_changed(record: ConsentRecord, *, id: int) -> Notice:  # noqa: A002 
 
 def thread_query(channel: str, event: Event, evidence: Evidence) -> ThreadQuery | None:
     """Give the question which conversations an event could belong to; None where it belongs to none."""
-    if isinstance(event, StatusChanged | ConsentSignalled):
+    if isinstance(event, ConsentSignalled):
         return None
+    if isinstance(event, StatusChanged):
+        return _query_of_report(channel, event)
     thread = event.thread or str(evidence.anchor or evidence.visitor or event.external_id)
     references = event.references if isinstance(event, MessageReceived | Noted) else ()
     return ThreadQuery(channel=channel, thread=thread, references=references)
+
+
+def _query_of_report(channel: str, event: StatusChanged) -> ThreadQuery | None:
+    """Ask for the conversations of the messages that a report is about, where it has to be about whom they went to."""
+    if event.unreachable is None or event.unreachable.trust > Trust.ASSERTED or not event.messages:
+        return None
+    return ThreadQuery(channel=channel, thread=event.external_id, references=event.messages)
 
 
 class Desk:
@@ -142,8 +153,11 @@ class Desk:
         known: Known,
         bots: Bots | None = None,
         reports: Reports | None = None,
+        *,
+        answers: AutomaticAnswers | None = None,
     ) -> None:
         self.batch = Batch()
+        self._answers = answers
         self._reports = reports
         self._policy = policy
         self._bots = bots or Bots()
@@ -170,8 +184,11 @@ class Desk:
         if filing and isinstance(event, MessageReceived):
             told = {"conversation": filing.id, "direction": event.direction.value}
             self._notify("message.received", event.at, **told, **_doubt(event))
-        if filing and self._bots.flows and not _doubt(event):
+        # What comes by mail says nothing to the bot of a chat.
+        if filing and filing.channel == arrival.channel and self._bots.flows and not _doubt(event):
             run_bot(self._bots, event, filing, evidence, decision.contact, batch=self.batch, ids=self._ids)
+        if filing and self._answers:
+            self._answers.give(evidence, self.batch.filings[filing.id], self.batch, self._ids)
         return Received(event=event, decision=decision, conversation=filing.id if filing else None)
 
     def decide(
@@ -245,7 +262,8 @@ class Desk:
         event, evidence, query = arrival.event, arrival.evidence, arrival.query
         if isinstance(event, StatusChanged):
             if self._reports:
-                self._reports.take(arrival.channel, event, self.batch, self._ids)
+                told = [one for reference, one in candidates if reference]
+                self._reports.take(arrival.channel, event, told, self.batch, self._ids)
             return None
         if query is None or isinstance(event, ConsentSignalled):
             return None
@@ -256,7 +274,7 @@ class Desk:
         related = [] if filing in answered else list(dict.fromkeys(one.id for one in answered))[:_MOST_RELATED]
         if filing is None:
             filing = self._open(event, evidence, query)
-        return self._write_message(event, evidence, filing, related)
+        return self._write_message(event, evidence, filing, related, query.channel)
 
     def _choose(
         self, event: Event, evidence: Evidence, answered: Sequence[Filing], threaded: Sequence[Filing]
@@ -315,8 +333,15 @@ class Desk:
         return filing
 
     def _write_message(
-        self, event: MessageReceived | FormRejected | Noted, evidence: Evidence, filing: Filing, related: Sequence[int]
+        self,
+        event: MessageReceived | FormRejected | Noted,
+        evidence: Evidence,
+        filing: Filing,
+        related: Sequence[int],
+        channel: str,
     ) -> Filing:
+        """Write what came by `channel`, which need not be that of the conversation: a chat is answered by mail, too."""
+        was_complete = filing.status is ConversationStatus.COMPLETE
         direction = event.direction if isinstance(event, MessageReceived) else Direction.LINE
         filing = filing.with_message(
             evidence,
@@ -326,19 +351,21 @@ class Desk:
             participants=self._participants(event),
         )
         self.batch.filings[filing.id] = filing
-        self._by_message[filing.channel, event.external_id] = filing.id
+        self._by_message[channel, event.external_id] = filing.id
+        if was_complete and filing.messages > 1 and filing.status is ConversationStatus.OPEN:
+            self._notify("conversation.reopened", evidence.at, conversation=filing.id)
         self.batch.messages.append(
             Message(
                 id=next(self._ids),
                 conversation=filing.id,
-                channel=filing.channel,
+                channel=channel,
                 external_id=event.external_id,
                 direction=direction,
                 at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
                 text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
                 html=event.html if isinstance(event, MessageReceived) else "",
                 attachments=event.attachments if isinstance(event, MessageReceived) else (),
-                status=self._status(event, filing.channel) if isinstance(event, MessageReceived) else "",
+                status=self._status(event, channel) if isinstance(event, MessageReceived) else "",
                 detail=detail_of(event, related),
             )
         )

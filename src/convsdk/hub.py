@@ -1,16 +1,18 @@
 """The one entry point: everything a program does with a workspace goes through a `Hub`."""
 
-import base64
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from html import escape as escape_html
 from typing import Any
 
 import msgspec
 from attrs import evolve, frozen
 
+from convsdk import inbox, presence
 from convsdk.archive import Archive, filed
+from convsdk.automatic import HEARD, AutomaticAnswers, due_answer, heard_key
 from convsdk.backfill import BATCH_SIZE, Parcel, Progress, back_fill
 from convsdk.core.consent import (
     ConsentRecord,
@@ -21,6 +23,7 @@ from convsdk.core.consent import (
     current,
     may_write,
     membership,
+    refusal,
 )
 from convsdk.core.events import Event, MessageReceived, Noted, Notice
 from convsdk.core.explain import sentences
@@ -58,6 +61,8 @@ from convsdk.core.storage import (
     Transaction,
     Withdrawal,
 )
+from convsdk.core.templates import contact_values, render
+from convsdk.core.ways import FOLLOW_UP, Address, Situation, Way, choose_way, recipient
 from convsdk.desk import (
     Arrival,
     Desk,
@@ -70,12 +75,16 @@ from convsdk.desk import (
     told_apart,
 )
 from convsdk.errors import ConfigError, Conflict, NotFound, UnsupportedError
-from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, queue_again, reviewed
+from convsdk.inbox import check_follow_up, titled
+from convsdk.replies import DUTY, Bots, Said, answer, duty_at, known_fields, new_token, queue_again, reviewed
 from convsdk.reports import UNREACHABLE, Reports, Unreachable, unreachable_of
 from convsdk.store import open_store
 
 MOST_ANSWERED = 10
 """How many of a message's references are looked at for what it answers: more of them say no more."""
+
+_MOST_HINTS = 1000
+"""How much of what was said about an identifier is looked at for an address."""
 
 _Spoken = list[tuple[Moment, int | None]]
 """The visits of a cookie: when, and the contact that each spoke for."""
@@ -135,11 +144,6 @@ class Ruled:
         return self.contacts[0] is not None and self.contacts[0] == self.contacts[1]
 
 
-def _new_token() -> str:
-    """Give a token that nobody guesses: 26 characters of a-z and 2-7, which a mail address can hold in any case."""
-    return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
-
-
 def _names(arrival: Arrival) -> Iterator[tuple[str, str]]:
     """Give the messages that matter to an event beside their conversations: of its own id, and what it answers."""
     event = arrival.event
@@ -167,6 +171,11 @@ def _follow(followers: list[Callable[[], None]], wake: Callable[[], None]) -> Ca
 def _call(followers: Iterable[Callable[[], None]]) -> None:
     for wake in tuple(followers):
         wake()
+
+
+def _without_way(detail: Mapping[str, Any]) -> dict[str, Any]:
+    # Who a message goes to is not for its detail to say.
+    return {key: value for key, value in detail.items() if key != "way"}
 
 
 def _unchanged(hint: IdentityHint) -> IdentityHint:
@@ -212,6 +221,8 @@ class Hub:
         for channel in self.channels.values():
             if channel.widget and channel.widget.identify:
                 self.channel(channel.widget.identify)
+            if channel.follow_up:
+                check_follow_up(channel, self.channel(channel.follow_up))
         self._flows = {name: channel.bot for name, channel in self.channels.items() if channel.bot}
         self.policy = policy or Policy()
         self._amend_hint = amend_hint
@@ -308,7 +319,8 @@ class Hub:
             others.update(_others(arrivals, stored))
             if others:  # they get an id of their own, under which they may be known already
                 return None
-            desk = Desk(transaction, self.policy, known, bots, reports)
+            answers = AutomaticAnswers(transaction, due, at) if due else None
+            desk = Desk(transaction, self.policy, known, bots, reports, answers=answers)
             received = tuple(
                 desk.take(self._trimmed(one, stored), next(found) if one.query else []) for one in arrivals
             )
@@ -316,6 +328,12 @@ class Hub:
             transaction.write(desk.end())
             return received, bool(desk.batch.deliveries)
 
+        at = self._clock()
+        answerable = {
+            one.evidence.hint: due_answer(self.channels.get(one.channel), one.event, one.evidence, at)
+            for one in arrivals
+        }
+        due = {hint: one for hint, one in answerable.items() if one}
         others: dict[int, MessageReceived] = {}
         sending = {name for name, channel in self.channels.items() if channel.can.sends}
         if (done := self.transact(work)) is not None:
@@ -847,28 +865,41 @@ class Hub:
         attachments: Sequence[Attachment] = (),
         detail: Mapping[str, Any] | None = None,
         is_automatic: bool = False,
+        way: str = "",
+        is_template: bool = False,
     ) -> str:
         """Answer a conversation, and give the message's external id.
 
-        On a channel that sends, the answer is queued, and delivered by a `Deliverer`; where the chat widget shows the
-        conversation, it is read there. The first agent who answers takes the conversation, and its bot automation says
-        no more; what is `is_automatic` no agent wrote. The same `reply_id` again changes nothing. `html` is the text
-        once more, `detail` what more there is to it, such as buttons, as plain JSON values.
+        On a channel that sends, the answer is queued, and delivered by a `Deliverer`. On any other the widget shows it
+        while the visitor is there; else it goes by mail, where there is an e-mail channel for that and an address that
+        may be written to. `way`, the name of one of the two channels, decides. The message's `channel` says which it
+        was, and its `detail["way"]` why; `Hub.way` tells both before.
 
-        Raises `UnsupportedError` where nothing can be sent, `Conflict` where the address takes nothing any more, and
-        `ValueError` for an answer with neither words nor a file.
+        The first agent who answers takes the conversation, and its bot automation says no more; what is `is_automatic`
+        no agent wrote. The same `reply_id` again changes nothing. `html` is the text once more, `detail` what more
+        there is to it, such as buttons, as plain JSON values. `is_template`: `text`, `html` and `subject` have
+        placeholders, as `render` fills them in.
+
+        Raises `UnsupportedError` where nothing can be sent that way, `Conflict` where the address takes nothing any
+        more, and `ValueError` for an answer with neither words nor a file.
         """
         filing = self.conversation(conversation).filing
+        if is_template:
+            text, subject = (self.render(one, conversation) for one in (text, subject))
+            html = self.render(html, conversation, escape=escape_html)
         if not text.strip() and not attachments:
             raise ValueError("a reply without words says nothing: write some")
-        channel = self._way(filing)
-        token = _new_token() if channel else ""
+        chosen = self.way(conversation, wish=way, is_automatic=is_automatic)
+        channel = self.channels[chosen.channel] if chosen.to else None
+        token = new_token() if channel else ""
+        if channel and chosen.channel != filing.channel:
+            subject = subject or filing.subject or titled(self.channels[filing.channel])
         said = Said(
             text=text,
             by=by,
             html=html,
             attachments=self._archived(attachments),
-            detail={**(detail or {}), **({"subject": subject} if subject else {})},
+            detail={**_without_way(detail or {}), **({"subject": subject} if subject else {})},
             is_automatic=is_automatic,
         )
         # By this one a second call knows the first.
@@ -882,10 +913,12 @@ class Hub:
             if before := transaction.found([(filing.channel, name)]):
                 return before[filing.channel, name].message.external_id
             locked = next(one for _, one in found if one.id == conversation)
-            batch = answer(locked, said, at=at, external_id=external_id, ids=transaction.new_ids(), token=token)
+            batch = answer(locked, said, chosen, at=at, external_id=external_id, ids=transaction.new_ids(), token=token)
             if channel:
                 alias = Alias(conversation=conversation, message=next(iter(batch.deliveries)))
                 batch.aliases[filing.channel, name] = alias
+            if chosen.to and not is_automatic:
+                batch.memos[HEARD, heard_key(chosen.channel, chosen.to)] = Memo("", at)
             transaction.write(batch)
             return external_id
 
@@ -893,22 +926,137 @@ class Hub:
         _call(self._queue_followers)
         return external_id
 
-    def _way(self, filing: Filing) -> Channel | None:
-        """Give the channel that delivers an answer; None where it is read in the widget."""
-        channel = self.channels.get(filing.channel)
+    def render(self, text: str, conversation: int, *, escape: Callable[[str], str] = str) -> str:
+        """Give a saved response with its placeholders filled in, for that conversation: `{{ contact.name | there }}`.
+
+        Known is what was attested of its contact, such as `contact.email` and the traits, and only where it was
+        attested as well whose conversation it is: who only claims to be somebody is told nothing about them. Raises
+        `ValueError` for what is unknown and has no fallback.
+        """
+        found = self.conversation(conversation)
+        is_attested = (found.filing.trust or Trust.ASSERTED) > Trust.ASSERTED
+        values = contact_values(self.contact(found.contact)) if found.contact and is_attested else {}
+        return render(text, values, escape=escape)
+
+    def way(self, conversation: int, *, wish: str = "", is_automatic: bool = False) -> Way:
+        """Give the way that an answer to a conversation would go now, and why; raises as `reply` does."""
+        found = self.conversation(conversation)
+        filing, channel = found.filing, self.channels.get(found.filing.channel)
         if channel is None or not channel.can.sends:
-            if filing.visitor is not None:
-                return None
-            raise UnsupportedError(
-                f"conversation {filing.id} is on {filing.channel!r}, which cannot answer, and in no browser where a "
-                "widget would show it"
-            )
+            return choose_way(self._situation(found, channel, is_automatic=is_automatic), wish)
+        if wish not in {"", filing.channel}:
+            raise UnsupportedError(f"conversation {filing.id} is answered by {filing.channel!r} alone, not by {wish!r}")
         if filing.identifier is None:
             raise UnsupportedError(
                 f"conversation {filing.id} on {filing.channel!r} is nobody's that could be written to"
             )
         self.check_reachable(filing.identifier)
-        return channel
+        return Way(channel=filing.channel, why="", to=filing.identifier)
+
+    def _situation(self, found: Conversation, channel: Channel | None, *, is_automatic: bool) -> Situation:
+        follow_up = channel.follow_up if channel else ""
+        return Situation(
+            filing=found.filing,
+            is_shown=found.filing.visitor is not None,
+            is_present=self.is_present(found.id),
+            follow_up=follow_up,
+            addresses=tuple(self._addresses(found)) if follow_up else (),
+            is_automatic=is_automatic,
+        )
+
+    def _addresses(self, found: Conversation) -> Iterator[Address]:
+        """Give the e-mail addresses of a conversation's contact, and what speaks against each."""
+        record = self.store.contact(self.workspace, found.contact) if found.contact else None
+        held = {one.node.identifier: one for one in record.holdings} if record else {}
+        own = found.filing.identifier
+        for one in sorted({*held, *({own} if own else ())}):
+            if one.kind != "email":
+                continue
+            trust, spelt = (held[one].trust, held[one].spelling) if one in held else (None, "")
+            yield Address(
+                identifier=one,
+                spelling=spelt or one.value,
+                trust=trust or Trust.ASSERTED,
+                refusal=self._refusal(one, found.contact, record),
+            )
+        for one, spelt in self._typed(found.filing).items():
+            yield Address(
+                identifier=one,
+                spelling=spelt,
+                trust=Trust.ASSERTED,
+                refusal=self._refusal(one, self.store.find(self.workspace, one), None),
+                is_typed_here=True,
+            )
+
+    def _typed(self, filing: Filing) -> dict[Identifier, str]:
+        """Give the addresses that were typed in a conversation which is filed under another claim, an account's."""
+        about = filing.identifier
+        if about is None or about.kind == "email" or filing.trust is not Trust.ASSERTED:
+            return {}
+        hints = self.store.hints(self.workspace, [about], limit=_MOST_HINTS)
+        said = [one.evidence for one in hints if one.conversation == filing.id]
+        # Where somebody has proven who they are by now, or may have, no claim is answered any more.
+        if len(hints) == _MOST_HINTS or any(one.trust > Trust.ASSERTED for one in said):
+            return {}
+        notes = {note: dict(one.spellings) for one in said for note, _ in one.notes if note.kind == "email"}
+        return {note: spellings.get(note, note.value) for note, spellings in list(notes.items())[-1:]}
+
+    def _refusal(self, one: Identifier, contact: int | None, record: ContactRecord | None) -> str:
+        """Give why nothing of a contact's is to be sent to an address; empty where nothing speaks against it."""
+        if self.store.find(self.workspace, one) != contact:
+            return f"{one} is somebody else's by now"
+        if stopped := self.unreachable(one):
+            return stopped.told(one)
+        identifiers = {one, *(held.node.identifier for held in record.holdings)} if record else {one}
+        return refusal(one, FOLLOW_UP, self._consents(identifiers, record))
+
+    def is_present(self, conversation: int) -> bool:
+        """Say whether the visitor of a conversation looks at the chat widget now."""
+        filing = self.conversation(conversation).filing
+        memo = self.store.memo(self.workspace, presence.PRESENCE, presence.key_of((filing.channel, filing.thread)))
+        return presence.is_present(memo, self._clock())
+
+    def show_presence(
+        self, seen: Collection[presence.Place], gone: Collection[presence.Place] = (), *, by: str
+    ) -> None:
+        """Write down which visitors are there and which went, each as channel and thread, as the process `by` sees it.
+
+        It holds for 75 seconds: whoever shows it does so every 30.
+        """
+        at = self._clock()
+        self.transact(lambda one: presence.show(one, seen, gone, by=by, at=at))
+
+    def forget_presence(self) -> None:
+        """Forget who was there a day ago and longer."""
+        before = self._clock() - presence.KEPT
+        self.transact(lambda one: one.forget_memos(presence.PRESENCE, before=before))
+
+    def complete(self, conversation: int, *, by: str) -> Conversation:
+        """Say that a conversation is done with, which opens again when somebody writes. A second time says no more.
+
+        Raises `Conflict` while it is in review.
+        """
+        return self._act(conversation, lambda talk: inbox.complete(talk, by=by))
+
+    def reopen(self, conversation: int, *, by: str) -> Conversation:
+        """Say that a conversation is not done with after all."""
+        return self._act(conversation, lambda talk: inbox.reopen(talk, by=by))
+
+    def assign(self, conversation: int, to: str, *, by: str) -> Conversation:
+        """Give a conversation to an agent, or (an empty `to`) to nobody; a line in it says so."""
+        return self._act(conversation, lambda talk: inbox.assign(talk, to, by=by))
+
+    def mark_read(self, conversation: int, *, messages: int | None = None) -> Conversation:
+        """Say that a conversation was read, which holds for all agents.
+
+        `messages` is the `filing.messages` of what was read: where more came since, it stays unread.
+        """
+        return self._act(conversation, lambda talk: inbox.mark_read(talk, messages))
+
+    def _act(self, conversation: int, do: inbox.Act) -> Conversation:
+        filing, at = self.conversation(conversation).filing, self._clock()
+        self.transact(lambda transaction: inbox.act(transaction, filing, do, at=at))
+        return self.conversation(conversation)
 
     def _archived(self, attachments: Sequence[Attachment]) -> tuple[Attachment, ...]:
         """Give `attachments` with their bytes in the archive."""
@@ -925,7 +1073,12 @@ class Hub:
     def retry(self, message: Message) -> None:
         """Send an outbound message once more that failed. Raises `Conflict` where it has not."""
         filing = self.conversation(message.conversation).filing
-        self._way(filing)
+        to, channel = recipient(message, filing), self.channels.get(message.channel)
+        if to is None or channel is None or not channel.can.sends:
+            raise UnsupportedError(
+                f"message {message.id} of {message.channel!r} cannot be sent: see 'convsdk channels'"
+            )
+        self.check_reachable(to)
         at = self._clock()
         self.transact(lambda transaction: queue_again(transaction, message, at))
         _call(self._queue_followers)

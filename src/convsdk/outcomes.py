@@ -13,6 +13,7 @@ from convsdk.core.events import DeliveryStatus, Notice
 from convsdk.core.model import Message
 from convsdk.core.ports import Capabilities, Outbound, Receipt
 from convsdk.core.storage import Alias, Batch, Delivery, Outgoing, Transaction
+from convsdk.core.ways import recipient
 from convsdk.hub import Hub
 from convsdk.reports import (
     REPORT,
@@ -21,6 +22,7 @@ from convsdk.reports import (
     Report,
     report_key,
     report_of,
+    sent_notice,
     status_changed,
     token_name,
     unreachable_of,
@@ -206,8 +208,7 @@ def _notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) 
     if before.status == after.status:
         return
     if after.status != DeliveryStatus.FAILED.value:
-        told = {"conversation": after.conversation, "direction": after.direction.value}
-        yield Notice(id=next(ids), type="message.sent", at=at, payload=told)
+        yield sent_notice(after, at, id=next(ids))
     yield status_changed(after, at, id=next(ids))
 
 
@@ -216,12 +217,13 @@ def jobs_of(hub: Hub, deliveries: Sequence[Delivery]) -> list[Job]:
     if not deliveries:
         return []
     needed = {one.message.id: one for one in hub.store.outgoing(hub.workspace, deliveries)}
-    people = {str(one.filing.identifier): one.filing.identifier for one in needed.values() if one.filing.identifier}
+    going = {number: recipient(one.message, one.filing) for number, one in needed.items()}
+    people = {str(one): one for one in going.values() if one}
     memos = hub.store.memos(hub.workspace, UNREACHABLE, people)
     stopped = {people[key]: why.told(people[key]) for key, memo in memos.items() if (why := unreachable_of(memo))}
     jobs = []
     for delivery in deliveries:
-        to = needed[delivery.message].filing.identifier
+        to = going[delivery.message]
         refusal = stopped.get(to, "") if to else ""
         jobs.append(Job(delivery=delivery, outgoing=needed[delivery.message], refusal=refusal))
     return jobs

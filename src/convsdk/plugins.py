@@ -339,12 +339,18 @@ class _Loader:
         for implementation in implementations:
             hook = implementation.hook
             if hook in _BROUGHT:
-                target = brought.setdefault(hook, {})
                 for given in _given(implementation, self._context, entry.distribution):
-                    name, value = _named(hook, given)
-                    self._require_new(hook, name, value, target, entry)
-                    target[name] = value
+                    self._take(hook, given, brought, entry)
+        # A channel's own kinds come with it, as if the hook had given them.
+        for kind in [kind for channel in brought.get("convsdk_channels", {}).values() for kind in channel.kinds]:
+            self._take("convsdk_identifier_kinds", kind, brought, entry)
         return brought
+
+    def _take(self, hook: str, given: object, brought: _Brought, entry: _Entry) -> None:
+        name, value = _named(hook, given)
+        target = brought.setdefault(hook, {})
+        self._require_new(hook, name, value, target, entry)
+        target[name] = value
 
     def _require_new(self, hook: str, name: str, value: object, target: dict[str, Any], entry: _Entry) -> None:
         if target.get(name, value) is not value:
@@ -455,6 +461,12 @@ def _channel_type(channel: object) -> str:
     if not isinstance(getattr(channel, "can", None), Capabilities):
         raise _RefusedError(
             f"channel class {channel.__name__} does not say what it can do", "set it: can = Capabilities(...)"
+        )
+    kinds = getattr(channel, "kinds", ())
+    if not isinstance(kinds, tuple) or not all(isinstance(kind, IdentifierKind) for kind in kinds):
+        raise _RefusedError(
+            f"channel class {channel.__name__} has something else than kinds of identifier as its kinds",
+            'write a tuple of them: kinds = (MessagingId("my_person"),)',
         )
     _require_readable(settings, f"settings {settings.__name__}")
     return named

@@ -1,5 +1,7 @@
 """What is said back in a conversation, by an agent or by its bot automation: as what one transaction writes."""
 
+import base64
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,8 +18,9 @@ from convsdk.core.inbox import ConversationStatus, Filing
 from convsdk.core.model import Attachment, Contact, Direction, IdentityHint, Message, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.storage import Batch, Delivery, Memo, Transaction
+from convsdk.core.ways import Way
 from convsdk.errors import Conflict
-from convsdk.reports import status_changed
+from convsdk.reports import sent_notice, status_changed, told_of
 
 OPENED = "chat_opened"
 """The kind of `Noted` that says that a visitor opened the chat."""
@@ -61,26 +64,41 @@ def known_fields(contact: Contact) -> dict[str, str]:
 
 @frozen(kw_only=True)
 class Said:
-    """What is answered in a conversation, and who says it; with `is_automatic`, no person does."""
+    """What is answered in a conversation, and who says it (empty: the channel); with `is_automatic`, no person does."""
 
     text: str
-    by: str
+    by: str = ""
     html: str = ""
     attachments: tuple[Attachment, ...] = ()
     detail: Mapping[str, Any] = field(factory=dict)
     is_automatic: bool = False
 
 
-def answer(filing: Filing, said: Said, *, at: datetime, external_id: str, ids: Iterator[int], token: str = "") -> Batch:
-    """Give what is written when somebody answers: the first agent who does takes the conversation.
+def new_token() -> str:
+    """Give a token that nobody guesses: 26 characters of a-z and 2-7, which a mail address can hold in any case."""
+    return base64.b32encode(secrets.token_bytes(17)).decode().lower()[:26]
+
+
+def answer(
+    filing: Filing,
+    said: Said,
+    way: Way,
+    *,
+    at: datetime,
+    external_id: str,
+    ids: Iterator[int],
+    token: str = "",
+    batch: Batch | None = None,
+) -> Batch:
+    """Give what is written, with `batch`, when somebody answers: the first agent who does takes the conversation.
 
     With a `token` it is queued, to be delivered; without, it is read where it stands.
     """
-    talk = _Talk(Batch(), filing, at=at, ids=ids)
-    detail = {**said.detail, "by": said.by}
+    talk = Talk(Batch() if batch is None else batch, filing, at=at, ids=ids)
+    detail = {**said.detail, **({"by": said.by} if said.by else {})} | _way_detail(filing, way)
     if token:
         detail |= {"token": token} | ({"is_automatic": True} if said.is_automatic else {})
-        talk.queue(said, external_id=external_id, detail=detail)
+        talk.queue(said, way, external_id=external_id, detail=detail)
     else:
         talk.send(said.text, external_id=external_id, detail=detail, html=said.html, attachments=said.attachments)
     if not said.is_automatic:
@@ -88,6 +106,15 @@ def answer(filing: Filing, said: Said, *, at: datetime, external_id: str, ids: I
     if not said.is_automatic and not filing.assignee:
         talk.assign(said.by)
     return talk.end()
+
+
+def _way_detail(filing: Filing, way: Way) -> dict[str, dict[str, str]]:
+    """Give what a message keeps of its way, where there was another."""
+    if not way.why:
+        return {}
+    told = {"channel": way.channel, "why": way.why}
+    is_mail = way.to is not None and way.channel != filing.channel
+    return {"way": told | ({"to": way.to.value, "address": way.spelling} if is_mail and way.to else {})}
 
 
 def queue_again(transaction: Transaction, message: Message, at: datetime) -> None:
@@ -117,7 +144,7 @@ def reviewed(batch: Batch, filing: Filing, evidence: Evidence, *, by: str, ids: 
         trust=evidence.trust if anchor else None,
         status=ConversationStatus.OPEN if anchor else ConversationStatus.COMPLETE,
     )
-    talk = _Talk(batch, filing, at=evidence.at, ids=ids)
+    talk = Talk(batch, filing, at=evidence.at, ids=ids)
     said = f"attributed to {anchor.value}" if anchor else "dismissed"
     talk.note(f"{said} by {by}", external_id=f"review/{filing.id}")
     talk.notify("conversation.reviewed", by=by)
@@ -154,7 +181,7 @@ def run_bot(
     turn = advance(flow, state, given, facts)
     if turn.state is None or turn == Turn(state=state):
         return
-    talk = _Talk(batch, evolve(filing, bot=msgspec.json.encode(turn.state).decode()), at=evidence.at, ids=ids)
+    talk = Talk(batch, evolve(filing, bot=msgspec.json.encode(turn.state).decode()), at=evidence.at, ids=ids)
     for number, effect in enumerate(turn.effects):
         _carry_out(talk, effect, evidence, contact, bots, external_id=f"bot/{evidence.hint}/{number}")
     talk.end()
@@ -163,7 +190,7 @@ def run_bot(
 def _with_form(batch: Batch, filing: Filing, hint: IdentityHint, evidence: Evidence, ids: Iterator[int]) -> Filing:
     """Give the conversation with a line that says what was filled in; the values are on the contact."""
     named = dict.fromkeys([*(one.kind for one in hint.identifiers), *(one.name for one in hint.traits)])
-    talk = _Talk(batch, filing, at=evidence.at, ids=ids)
+    talk = Talk(batch, filing, at=evidence.at, ids=ids)
     talk.note(f"form filled in: {', '.join(named)}", external_id=f"form/{evidence.hint}")
     talk.end()
     return talk.filing
@@ -185,7 +212,7 @@ def _given(event: Event) -> Given | None:
 
 
 def _carry_out(
-    talk: "_Talk", effect: Effect, evidence: Evidence, contact: int | None, bots: Bots, *, external_id: str
+    talk: "Talk", effect: Effect, evidence: Evidence, contact: int | None, bots: Bots, *, external_id: str
 ) -> None:
     if isinstance(effect, Say):
         talk.send(effect.text, external_id=external_id, detail=effect.detail)
@@ -204,7 +231,7 @@ def _carry_out(
             talk.assign(effect.to)
 
 
-class _Talk:
+class Talk:
     """Gathers in `batch` what is said in one conversation at one moment."""
 
     def __init__(self, batch: Batch, filing: Filing, *, at: datetime, ids: Iterator[int]) -> None:
@@ -215,11 +242,13 @@ class _Talk:
 
     def send(self, text: str, *, external_id: str, detail: dict[str, Any], **fields: Any) -> None:  # noqa: ANN401  (a message's fields)
         sent = DeliveryStatus.SENT.value
-        self._write(Direction.OUTBOUND, text, external_id=external_id, status=sent, detail=detail, **fields)
-        self.notify("message.sent", direction=Direction.OUTBOUND.value)
+        message = self._write(Direction.OUTBOUND, text, external_id=external_id, status=sent, detail=detail, **fields)
+        self.batch.notices.append(sent_notice(message, self._at, id=next(self._ids)))
 
-    def queue(self, said: Said, *, external_id: str, detail: dict[str, Any]) -> None:
-        number = self._write(
+    def queue(self, said: Said, way: Way, *, external_id: str, detail: dict[str, Any]) -> None:
+        if way.to is not None and way.channel != self.filing.channel:
+            self.filing = self.filing.written_to(way.to)
+        message = self._write(
             Direction.OUTBOUND,
             said.text,
             external_id=external_id,
@@ -227,21 +256,29 @@ class _Talk:
             detail=detail,
             html=said.html,
             attachments=said.attachments,
+            channel=way.channel,
         )
-        self.batch.deliveries[number] = Delivery(
-            message=number,
+        self.notify("message.queued", **told_of(message))
+        self.batch.deliveries[message.id] = Delivery(
+            message=message.id,
             conversation=self.filing.id,
-            channel=self.filing.channel,
+            channel=way.channel,
             due_at=self._at,
             put_off_at=self._at,
         )
 
-    def assign(self, to: str) -> None:
+    def assign(self, to: str, *, by: str = "") -> None:
         self.filing = evolve(self.filing, assignee=to)
-        self.note(f"assigned to {to}", external_id=f"assigned/{next(self._ids)}")
-        self.notify("conversation.assigned", assignee=to)
+        who = f" by {by}" if by else ""
+        self.line(f"assigned to {to or 'nobody'}{who}", kind="assigned")
+        self.notify("conversation.assigned", assignee=to, **({"by": by} if by else {}))
+
+    def line(self, text: str, *, kind: str) -> None:
+        """Add a line that says what was done."""
+        self.note(text, external_id=f"{kind}/{next(self._ids)}")
 
     def note(self, text: str, *, external_id: str) -> None:
+        """Add a line under an id that makes a second one harmless."""
         self._write(Direction.LINE, text, external_id=external_id)
 
     def learn(self, said: Learn, evidence: Evidence) -> None:
@@ -258,24 +295,18 @@ class _Talk:
             self.batch.traits.append(claim)
 
     def notify(self, kind: str, **payload: Any) -> None:  # noqa: ANN401  (plain JSON values)
-        told = {"conversation": self.filing.id, **payload}
+        told = {"conversation": self.filing.id} | payload
         self.batch.notices.append(Notice(id=next(self._ids), type=kind, at=self._at, payload=told))
 
     def end(self) -> Batch:
         self.batch.filings[self.filing.id] = self.filing
         return self.batch
 
-    def _write(self, direction: Direction, text: str, **fields: Any) -> int:  # noqa: ANN401  (a message's fields)
-        message = Message(
-            id=next(self._ids),
-            conversation=self.filing.id,
-            channel=self.filing.channel,
-            direction=direction,
-            at=self._at,
-            text=text,
-            **fields,
-        )
+    def _write(self, direction: Direction, text: str, **fields: Any) -> Message:  # noqa: ANN401  (a message's fields)
+        fields = {"channel": self.filing.channel} | fields
+        number, conversation = next(self._ids), self.filing.id
+        message = Message(id=number, conversation=conversation, direction=direction, at=self._at, text=text, **fields)
         self.batch.messages.append(message)
         last_at = max(self.filing.last_at, self._at)
         self.filing = evolve(self.filing, messages=self.filing.messages + 1, last_at=last_at)
-        return message.id
+        return message

@@ -9,8 +9,8 @@ from attrs import evolve, frozen
 
 from convsdk.core.events import DeliveryStatus, Event, MessageReceived, Notice, StatusChanged
 from convsdk.core.fold import Policy
-from convsdk.core.inbox import advance
-from convsdk.core.model import Direction, Identifier, Message
+from convsdk.core.inbox import Filing, advance
+from convsdk.core.model import Direction, Identifier, Message, Trust
 from convsdk.core.storage import Alias, Batch, Delivery, Found, Memo, Transaction, Watermark
 
 REPORT = "report"
@@ -92,15 +92,28 @@ def with_report(message: Message, report: Report) -> Message:
     return evolve(message, status=status.value, detail=detail or None)
 
 
-def status_changed(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
-    """Give the notice that a message has come further, or failed."""
+def told_of(message: Message) -> dict[str, Any]:
+    """Give what every notice of an outbound message tells of it."""
     told = {
         "conversation": message.conversation,
         "message": message.id,
         "external_id": message.external_id,
         "channel": message.channel,
-        "status": message.status,
     }
+    way = (message.detail or {}).get("way")
+    # Observers are told why; the address is on the message.
+    return told | ({"way": way["why"]} if way else {})
+
+
+def sent_notice(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
+    """Give the notice that an outbound message has gone."""
+    told = told_of(message) | {"direction": message.direction.value}
+    return Notice(id=id, type="message.sent", at=at, payload=told)
+
+
+def status_changed(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
+    """Give the notice that a message has come further, or failed."""
+    told = told_of(message) | {"status": message.status}
     error = (message.detail or {}).get("error")
     return Notice(id=id, type="message.status_changed", at=at, payload=told | ({"error": error} if error else {}))
 
@@ -139,8 +152,14 @@ class Reports:
         self._deliveries = transaction.deliveries(echoed) if echoed else {}
         self._marked = _marked(transaction, reports)
 
-    def take(self, channel: str, event: StatusChanged, batch: Batch, ids: Iterator[int]) -> None:
-        """Move the messages that a report is about, and keep it for those that are not known yet."""
+    def take(
+        self, channel: str, event: StatusChanged, filings: Sequence[Filing], batch: Batch, ids: Iterator[int]
+    ) -> None:
+        """Move the messages that a report is about, and keep it for those that are not known yet.
+
+        `filings` are the conversations of those messages. What is only ASSERTED to be unreachable is believed of whom
+        one of them went to: whoever has a message could report anything about it.
+        """
         report = Report(status=event.status, at=event.at, error=event.error)
         messages = list(self._marked.get((channel, event.external_id), ()))
         for name in event.messages:
@@ -150,7 +169,10 @@ class Reports:
                 self._keep(report_key(channel, name), report, batch)
         for message in messages:
             self._move(message, report, batch, ids)
-        if event.unreachable and (identifier := self._policy.canonical(event.unreachable)):
+        identifier = self._policy.canonical(event.unreachable) if event.unreachable else None
+        if event.unreachable and identifier:
+            if event.unreachable.trust is Trust.ASSERTED and identifier not in _written_to(messages, filings):
+                return
             why = Unreachable(since=event.at, why=event.error, channel=channel)
             batch.memos[UNREACHABLE, str(identifier)] = Memo(_text(why), event.at)
 
@@ -200,6 +222,12 @@ class Reports:
         before = report_of(kept) if kept else report
         further = before if advance(before.status, report.status) is before.status else report
         self._kept[key] = batch.memos[REPORT, key] = Memo(_text(further), report.at)
+
+
+def _written_to(messages: Sequence[Message], filings: Sequence[Filing]) -> set[Identifier | None]:
+    """Give whom those of `messages` that we sent went to; `filings` are their conversations."""
+    sent_in = {one.conversation for one in messages if one.direction is Direction.OUTBOUND}
+    return {one.identifier for one in filings if one.id in sent_in}
 
 
 def _is_of_a_part(message: Message, name: str, report: Report) -> bool:

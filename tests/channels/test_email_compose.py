@@ -317,3 +317,15 @@ def test_any_file_reads_back(name, content):
     assert found.content == content
     assert found.name
     assert max(map(len, raw.split(b"\r\n"))) <= 998
+
+
+def test_file_that_has_only_an_address_is_refused():
+    """A mail carries its files: none goes out empty, but for one that is."""
+    with pytest.raises(PermanentError, match=r"'a\.pdf' is only at https://shop\.example/a\.pdf"):
+        letter(
+            attachments=(
+                File(name="a.pdf", media_type="application/pdf", content=b"", url="https://shop.example/a.pdf"),
+            )
+        )
+
+    assert letter(attachments=(File(name="a.txt", media_type="text/plain", content=b""),)).files

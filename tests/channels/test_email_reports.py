@@ -65,7 +65,7 @@ def test_bounce_fails_its_message():
         at=NOW,
         messages=(OURS,),
         error="5.1.1 550 5.1.1 No such user",
-        unreachable=Claim("email", "ann@mail.example", Trust.CHANNEL),
+        unreachable=Claim("email", "ann@mail.example", Trust.ASSERTED),
     )
 
 
@@ -152,6 +152,30 @@ def test_receipt_says_read_where_it_was_displayed(disposition, statuses):
     _, *found = parse(report(*fields, kind="disposition-notification", head=()))
 
     assert [(one.status, one.messages) for one in found] == [(status, (OURS,)) for status in statuses]
+
+
+@pytest.mark.parametrize(
+    ("fields", "address"),
+    [
+        (("Feedback-Type: abuse", "Original-Rcpt-To: <Ann@mail.example>"), "Ann@mail.example"),
+        (("Feedback-Type: Abuse",), None),
+    ],
+)
+def test_complaint_is_of_a_mail_that_arrived(fields, address):
+    """Who complains has got the mail, and gets no more of them, where the report says who it is (RFC 5965)."""
+    _, found = parse(report(*fields, kind="feedback-report"))
+
+    assert (found.status, found.messages, found.error) == (DeliveryStatus.DELIVERED, (OURS,), "complaint: abuse")
+    assert found.unreachable == (address and Claim("email", address, Trust.ASSERTED))
+
+
+@pytest.mark.parametrize("given", [{"kind": "not-spam"}, {"head": ("Message-ID: <other@mail.example>",)}])
+def test_other_feedback_moves_nothing(given):
+    """That a mail is no spam after all is no complaint, and one about somebody else's mail is not ours."""
+    kind = given.pop("kind", "abuse")
+    fields = (f"Feedback-Type: {kind}", "Original-Rcpt-To: ann@mail.example")
+
+    assert len(parse(report(*fields, kind="feedback-report", **given))) == 1
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,33 @@ def test_report_is_a_line_of_the_conversation_of_its_mail(raw, said):
     assert len(inbox.contacts().items) == 1
 
 
+def unreachable(inbox, *names):
+    """Give which of those at mail.example are given up."""
+    return [one for one in names if inbox.unreachable(Identifier("email", "", f"{one}@mail.example"))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "group"),
+    [
+        ("delivery-status", "Final-Recipient: rfc822; {}@mail.example\r\nAction: failed\r\nStatus: 5.1.1\r\n"),
+        ("feedback-report", "Feedback-Type: abuse\r\nOriginal-Rcpt-To: <{}@mail.example>\r\n"),
+    ],
+)
+def test_report_stops_mail_to_whom_our_mail_went_to_alone(kind, group):
+    """Whoever has a mail of ours can write a report on it: it stops mail to them, and to nobody else."""
+    inbox = hub()
+    answered(inbox)
+    take(inbox, mail(7, "bob@mail.example"))
+
+    for number, name in enumerate(("bob", "ben", "eve")):
+        forged = report(kind, group.format(name)).replace("<report@x>", f"<report{number}@x>")
+        take(inbox, forged)
+    assert unreachable(inbox, "ann", "bob", "ben", "eve") == []
+    take(inbox, report(kind, group.format("Ann")))
+
+    assert unreachable(inbox, "ann", "bob", "ben", "eve") == ["ann"]
+
+
 @pytest.mark.parametrize("about", ["<unknown@x>", "<1@x>"])
 def test_report_about_no_mail_of_ours_is_kept_and_nobodys_work(about):
     """It stands in a conversation that is complete from the start; a customer's Message-ID lets it into no other."""

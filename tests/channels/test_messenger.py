@@ -15,7 +15,6 @@ from convsdk.channels.messenger import (
     MessengerChannel,
     MessengerSettings,
     convsdk_channels,
-    convsdk_identifier_kinds,
 )
 from convsdk.core.events import DeliveryStatus, MessageReceived, Noted, StatusChanged
 from convsdk.core.fold import Policy
@@ -100,13 +99,11 @@ def test_secrets_are_not_shown():
 
 
 def test_plugin_brings_channel_and_identifier_kind():
-    """The hooks give both channels, and the ids of their people as kinds of their own."""
-    context = Context(version="0")
+    """The hook gives both channels, and each the ids of its people as a kind of its own."""
+    channels = list(convsdk_channels(Context(version="0")))
 
-    kinds = list(convsdk_identifier_kinds(context))
-
-    assert list(convsdk_channels(context)) == [MessengerChannel, InstagramChannel]
-    assert [kind.name for kind in kinds] == ["messenger_psid", "instagram_igsid"]
+    assert channels == [MessengerChannel, InstagramChannel]
+    assert [kind.name for one in channels for kind in one.kinds] == ["messenger_psid", "instagram_igsid"]
 
 
 # -- handshake
@@ -515,10 +512,6 @@ def test_items_without_ids_are_told_apart():
         b'{"sender":{"id":"7001"},"message":{"mid":"x","attachments":[1]}}',
         b'{"sender":{"id":"7001"},"message":null}',
         b'{"sender":{"id":"7001"},"read":{}}',
-        b'{"sender":{"id":"7001"},"message":{"mid":"x","text":"\xff"}}',
-        b'{"sender":{"id":"7001"},"message":{"mid":"x","nlp":1e999}}',
-        b'{"sender":{"id":"7001"},"message":{"mid":"x","nlp":' + b"9" * 9000 + b"}}",
-        b'{"sender":{"id":"7001"},"message":{"mid":"x","nlp":' + b"[" * 100 + b"]" * 100 + b"}}",
     ],
 )
 def test_malformed_item_does_not_lose_the_others(bad):
@@ -545,6 +538,22 @@ def test_malformed_entry_does_not_lose_the_others():
 
     assert [event.kind for event in bad] == ["unreadable"] * 3
     assert message.external_id == "m_text"
+
+
+@pytest.mark.parametrize(
+    ("odd", "kept"),
+    [(b'"\xff"', "\ufffd"), (b"1e999", "1e999"), (b"9" * 9000, "9" * 9000), (b"[" * 100 + b"]" * 100, None)],
+)
+def test_value_that_cannot_be_kept_costs_only_itself(odd, kept):
+    """A message is read whose members no store could keep as they are."""
+    body = (
+        b'{"object":"page","entry":[{"id":"1","messaging":[{"sender":{"id":"7"},"message":{"text":"Hi","nlp":%s}}]}]}'
+    )
+
+    (event,) = parse(body % odd)
+
+    assert event.text == "Hi"
+    assert kept is None or event.detail["nlp"] == kept
 
 
 def test_half_a_surrogate_pair_is_replaced():
@@ -688,7 +697,7 @@ def test_manual_entry_with_a_slip_is_refused(field, value):
 
 def hub(**settings):
     """Give a hub in memory with one Messenger channel."""
-    kinds = Kinds(convsdk_identifier_kinds(Context(version="0")))
+    kinds = Kinds(MessengerChannel.kinds)
     return Hub("memory:", channels=[channel(**settings)], policy=Policy(kinds=kinds))
 
 

@@ -11,6 +11,7 @@ from convsdk.core.consent import (
     current,
     may_write,
     membership,
+    refusal,
     state_of,
 )
 from convsdk.core.model import Claim, ConsentSignal, Identifier, Trust
@@ -282,3 +283,30 @@ def test_lists_do_not_matter_where_none_is_asked_for():
     answer = may_write(ANN, "marketing", [said(GRANTED)], memberships=[listed(OFF)])
 
     assert answer == Permission(is_given=True)
+
+
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        ([], ""),
+        ([said(PENDING)], ""),
+        ([said(GRANTED)], ""),
+        ([said(WITHDRAWN)], f"{ANN} is withdrawn for marketing"),
+        ([said(DENIED)], f"{ANN} is denied for marketing"),
+        # A request that waits for its confirmation takes no refusal back; a yes does.
+        ([said(WITHDRAWN), said(PENDING, 1)], f"{ANN} is withdrawn for marketing"),
+        ([said(WITHDRAWN), said(GRANTED, 1)], ""),
+        ([said(WITHDRAWN, purpose="news")], ""),
+        # At another identifier of the same person a withdrawal counts, a denial does not.
+        ([said(WITHDRAWN, identifier=ANNS_PHONE)], f"{ANNS_PHONE}, the same person, has withdrawn from marketing"),
+        ([said(DENIED, identifier=ANNS_PHONE)], ""),
+        (
+            [said(GRANTED), said(WITHDRAWN, 1, identifier=ANNS_PHONE)],
+            f"{ANNS_PHONE}, the same person, has withdrawn from marketing",
+        ),
+        ([said(GRANTED, 1), said(WITHDRAWN, identifier=ANNS_PHONE)], ""),
+    ],
+)
+def test_what_needs_no_consent_is_stopped_by_a_no_alone(records, told):
+    """Nobody has to have been asked; whoever said no is not written to, and the reason says where."""
+    assert refusal(ANN, "marketing", records) == told

@@ -139,6 +139,27 @@ def test_participant_is_not_let_into_what_a_browser_shows():
     assert shown.takes_answer(evidence(visitor=COOKIE))
 
 
+@pytest.mark.parametrize(
+    ("trust", "anchor", "attested", "takes"),
+    [
+        (Trust.PROVEN, BOB, Trust.CHANNEL, True),
+        (Trust.CHANNEL, BOB, Trust.PROVEN, True),
+        # Who is not attested, or was not written to, is let in nowhere; nor is anybody into what was only claimed.
+        (Trust.PROVEN, BOB, Trust.ASSERTED, False),
+        (Trust.PROVEN, BOB, Trust.AGENT, False),
+        (Trust.PROVEN, EVE, Trust.PROVEN, False),
+        (Trust.AGENT, BOB, Trust.PROVEN, False),
+        (Trust.ASSERTED, BOB, Trust.PROVEN, False),
+        (Trust.ASSERTED, ANN, Trust.PROVEN, False),
+    ],
+)
+def test_answer_to_a_follow_up_comes_back_where_both_sides_are_attested(trust, anchor, attested, takes):
+    """Whoever only claimed to be Ann would read in their browser what Ann answers by mail."""
+    chat = filing(identifier=ANN, visitor=COOKIE, trust=trust).written_to(BOB)
+
+    assert chat.takes_answer(evidence(anchor=anchor, trust=attested)) is takes
+
+
 def test_conversation_in_review_takes_no_answer():
     """Nothing is mixed with what nobody has looked at, and a message leaves it there."""
     one = filing(status=ConversationStatus.REVIEW, participants=(BOB,))

@@ -1,9 +1,9 @@
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from attrs import evolve
+from attrs import evolve, field, frozen
 from attrs.exceptions import FrozenInstanceError
 
 from convsdk.core.events import DeliveryStatus
@@ -27,10 +27,12 @@ from convsdk.core.model import (
     Step,
     Trait,
     Trust,
+    traits_of,
 )
 from convsdk.core.ports import (
     Capabilities,
     Channel,
+    Choice,
     File,
     Headers,
     Outbound,
@@ -39,8 +41,11 @@ from convsdk.core.ports import (
     Response,
     Secret,
     Widget,
+    is_secret,
+    parts_of,
 )
-from convsdk.errors import UnsupportedError
+from convsdk.core.texts import utf16_units
+from convsdk.errors import PermanentError, UnsupportedError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  (what must be refused)
@@ -240,6 +245,97 @@ def test_text_without_limit_is_one_part():
     assert Pigeon("coop", {}).parts(message) == (message,)
 
 
+PICTURE, INVOICE = (File(name=name, media_type="image/png", content=b"png") for name in ("a.png", "b.png"))
+OFFER = {"block": "size", "choices": [{"label": "Small", "value": "s"}, {"label": "Large", "value": "l"}], "by": "ann"}
+
+
+def test_files_go_apart_where_the_platform_wants_them_so():
+    """Each file is a message behind the texts, and the choices go with the last text."""
+    can = Capabilities(max_text=5, sends_files_apart=True)
+
+    parts = parts_of(_outbound("hello there", attachments=(PICTURE, INVOICE), detail=OFFER), can)
+
+    assert [(one.text, one.token, one.attachments, len(one.choices)) for one in parts] == [
+        ("hello", "t", (), 0),
+        ("there", "t.1", (), 2),
+        ("", "t.2", (PICTURE,), 0),
+        ("", "t.3", (INVOICE,), 0),
+    ]
+    assert {one.detail["by"] for one in parts} == {"ann"}
+
+
+def test_file_without_a_text_is_all_there_is():
+    """No empty text goes before it."""
+    (part,) = parts_of(_outbound(" ", attachments=(PICTURE,)), Capabilities(sends_files_apart=True))
+
+    assert (part.text, part.token, part.attachments) == ("", "t", (PICTURE,))
+
+
+def test_text_is_measured_as_the_platform_does():
+    """An emoji counts as two where UTF-16 does."""
+    can = Capabilities(max_text=4, text_size=utf16_units)
+
+    assert [one.text for one in parts_of(_outbound("😀😀😀"), can)] == ["😀😀", "😀"]
+
+
+def test_choices_of_a_message():
+    """Each has its label and what a press of it sends back; a platform without buttons spells them out."""
+    message = _outbound("Which?", detail=OFFER)
+
+    assert message.choices == (Choice(label="Small", payload="size:s"), Choice(label="Large", payload="size:l"))
+    assert message.spelt_out == "Which?\n- Small\n- Large"
+    assert (_outbound("Yes.").choices, _outbound("Yes.").spelt_out) == ((), "Yes.")
+
+
+def test_message_that_cannot_go_says_so():
+    """Another kind of identifier is another channel's, and nothing is not sent."""
+    with pytest.raises(PermanentError, match=r"^pigeon:p-9 is no dove or phone, so nothing was sent: "):
+        _outbound("hello").require_kind("dove", "phone")
+    with pytest.raises(PermanentError, match="has neither a text nor a file"):
+        _outbound(" \n").require_content()
+    _outbound("hello").require_kind("pigeon")
+    _outbound("", attachments=(PICTURE,)).require_content()
+    _outbound("hello").require_content()
+
+
+@pytest.mark.parametrize(
+    ("heard_at", "is_open"),
+    [(None, False), (NOW - timedelta(hours=24), False), (NOW - timedelta(hours=23, minutes=59), True)],
+)
+def test_window_closes_after_what_the_person_last_wrote(heard_at, is_open):
+    """Whoever never wrote has opened none."""
+    assert _outbound("hello", heard_at=heard_at).is_within(timedelta(hours=24)) is is_open
+
+
+@frozen(kw_only=True)
+class Loft:
+    key: Secret = field(validator=is_secret("copy it from the loft"))
+    pin: Secret = field(default=Secret("1234"), validator=is_secret("take four digits", pattern="[0-9]{4}"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"key": "plain-key"}, "key must be a secret, .*: copy it from the loft"),
+        ({"key": Secret(" ")}, "key must be a secret, .*: copy it from the loft"),
+        ({"key": Secret("k"), "pin": Secret("12345")}, "pin must be a secret, .*: take four digits"),
+        ({"key": Secret("k"), "pin": Secret("١٢٣٤")}, "pin must be a secret, .*: take four digits"),
+    ],
+)
+def test_field_that_holds_no_secret_is_refused(wrong, told):
+    """The error names the field and the remedy, and nothing of what was given."""
+    with pytest.raises(ValueError, match=f"^{told}$") as caught:
+        Loft(**wrong)
+
+    assert "plain-key" not in str(caught.value)
+    assert "12345" not in str(caught.value)
+
+
+def test_secret_that_fits_is_taken():
+    """A secret is any text that is not blank, unless a pattern says more."""
+    assert Loft(key=Secret("k")).pin.reveal() == "1234"
+
+
 def test_message_is_sent_by_its_request():
     """What `build` gives goes through the client, and `interpret` reads what comes back."""
 
@@ -286,6 +382,11 @@ def test_channel_asks_its_platform_nothing_unless_it_says_what():
     assert pigeon.profile_request(ANN) is None
     assert pigeon.profile(ANN, answer, at=NOW) is None
     assert (pigeon.checks(), pigeon.judge([answer]), pigeon.subscribe()) == ((), (), ())
+
+
+def test_traits_are_those_with_a_value():
+    """A blank says nothing about a person."""
+    assert traits_of(Trust.CHANNEL, name=" Ann ", company=" ") == (Trait("name", "Ann", Trust.CHANNEL),)
 
 
 def test_trust_is_ordered():
@@ -387,6 +488,7 @@ def test_channel_is_shown_by_no_widget_unless_it_says_how():
     loft = Pigeon("loft", {})
 
     assert (loft.widget, loft.bot, dict(loft.forms), loft.is_webhook) == (None, None, {}, True)
+    assert loft.follow_up == ""
 
 
 @pytest.mark.parametrize(

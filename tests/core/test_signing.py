@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 from standardwebhooks import Webhook
 
-from convsdk.core.ports import Secret
-from convsdk.core.signing import are_signing_keys, is_signed, sign, signing_key
+from convsdk.core.ports import Headers, Request, Secret
+from convsdk.core.signing import are_signing_keys, hmac_of, is_same, is_signed, require_header, sign, signing_key
+from convsdk.errors import Forbidden
 
 SECRET = "whsec_" + base64.b64encode(b"x" * 24).decode()
 KEY = b"x" * 24
@@ -52,3 +53,50 @@ def test_what_cannot_sign_is_told(secrets):
 def test_good_secrets_pass():
     """Secrets of 24 to 64 bytes may sign."""
     are_signing_keys(None, SimpleNamespace(name="secrets"), (Secret(SECRET),))
+
+
+@pytest.mark.parametrize(
+    ("how", "signature"),
+    [
+        ({}, "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8"),
+        ({"encoding": "base64"}, "97yD9DBThCSxMpjmqm+xQ+9NWaFJRhdZl0edvC0aPNg="),
+        ({"digest": "sha1", "encoding": "base64"}, "3nybhbi3iqa8ino29wqQcBydtNk="),
+    ],
+)
+def test_signature_is_that_of_the_published_example(how, signature):
+    """The signatures of "The quick brown fox jumps over the lazy dog" by "key" are well known."""
+    assert hmac_of(b"The quick brown fox jumps over the lazy dog", Secret("key"), **how) == signature
+
+
+@pytest.mark.parametrize("other", ["", "abd", "abcd", "\ud800", "äbc"])
+def test_texts_are_the_same_or_not(other):
+    """Whatever is in a request can be compared."""
+    assert is_same("abc", "abc")
+    assert is_same("\ud800", "\ud800")
+    assert not is_same(other, "abc")
+
+
+def knock(*values):
+    """Give a request with that many header fields."""
+    return Request(received_at=AT, headers=Headers([("X-Desk", value) for value in values]))
+
+
+@pytest.mark.parametrize("right", [("abc",), ("abc", "old"), ("old", "abc")])
+def test_header_with_one_of_the_right_values_passes(right):
+    """Any of several will do, as where a secret is replaced."""
+    require_header(knock("abc"), "x-desk", *right, channel="desk")
+
+
+@pytest.mark.parametrize("values", [(), ("abd",), ("abc", "abc"), ("",), ("abc ",), ("\ud800",)])
+def test_header_that_proves_nothing_is_refused(values):
+    """A header that is missing, repeated or wrong is forbidden, in one text that names the channel and the remedy."""
+    with pytest.raises(Forbidden) as caught:
+        require_header(knock(*values), "X-Desk", "abc", channel="desk", remedy="look")
+
+    assert str(caught.value) == "channel 'desk': X-Desk is missing, repeated or wrong: look"
+
+
+def test_nothing_is_right_where_there_is_nothing_to_compare():
+    """Without a right value everything is refused."""
+    with pytest.raises(Forbidden, match="compare the secret"):
+        require_header(knock(""), "X-Desk", channel="desk")

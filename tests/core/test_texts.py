@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convsdk.core.texts import pieces_of
+from convsdk.core.texts import pieces_of, utf8_bytes, utf16_units
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 
@@ -41,6 +41,12 @@ def test_word_that_is_too_long_is_cut():
 def test_what_a_reader_sees_as_one_is_not_cut(text, most, first):
     """An emoji, a flag, a letter with its accent and a syllable stay whole."""
     assert pieces_of(text, most=most)[0] == first
+
+
+def test_text_is_measured_in_units_and_bytes():
+    """An emoji is two units of UTF-16 and four bytes of UTF-8; half of one is measured as well."""
+    assert [utf16_units(one) for one in ("a", "é", "😀", "\ud83d")] == [1, 1, 2, 1]
+    assert [utf8_bytes(one) for one in ("a", "é", "😀", "\ud83d")] == [1, 2, 4, 3]
 
 
 def test_cluster_that_is_too_large_is_cut_after_all():

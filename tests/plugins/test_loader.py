@@ -116,6 +116,29 @@ def test_kinds_stores_and_commands_are_offered(install, load):
     assert plugins.loaded[0].brings == ("command hello", "kind of identifier badge", "store scheme mysql")
 
 
+def test_channel_brings_its_own_kinds(install, load):
+    """The kinds of a channel come with it, without a hook of their own; one of two channels is one kind."""
+    kinds = """
+from convsdk.core.identifiers import Opaque
+
+class Reader(Fake):
+    type, kinds = "reader", (Opaque("card"), Opaque("badge"))
+
+class Gate(Fake):
+    type, kinds = "gate", Reader.kinds[:1]
+
+@hookimpl
+def convsdk_channels(ctx):
+    return [Reader, Gate]
+"""
+    install("gate", CHANNEL.format(type="fake") + kinds)
+
+    plugins = load()
+
+    assert plugins.broken == ()
+    assert [kind.name for kind in plugins.kinds] == ["card", "badge"]
+
+
 BLOCK = """
 from typing import ClassVar
 from attrs import frozen
@@ -349,6 +372,8 @@ def test_second_plugin_with_a_channel_type_is_broken(install, load):
         (CHANNEL.format(type=""), "has no type"),
         (CHANNEL.format(type="x").replace("settings = Settings", "settings = dict"), "has no settings"),
         (CHANNEL.format(type="x").replace("settings = Settings", "can = None; settings = Settings"), "what it can do"),
+        (CHANNEL.format(type="x").replace("settings = Settings", "kinds = 3; settings = Settings"), "as its kinds"),
+        (CHANNEL.format(type="x").replace("settings = Settings", "kinds = 3,; settings = Settings"), "as its kinds"),
         (CHANNEL.format(type="x").replace("def parse", "def pass_"), "still abstract"),
         (CHANNEL.format(type="x").replace("    pass", "    a: 'Missing'"), "cannot be read"),
     ],

@@ -15,11 +15,10 @@ from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Attachment, Claim, Identifier, Trait, Trust
 from convsdk.core.ports import File, Outbound, Receipt, Secret
 from convsdk.errors import Forbidden, ParseError, PermanentError, TransientError, UncertainError
-from convsdk.hookspecs import Context
 from convsdk.hub import Hub
 from convsdk.plugins import load_plugins
 from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
-from convsdk_twilio import TwilioChannel, TwilioSettings, convsdk_identifier_kinds, is_gsm7, segments
+from convsdk_twilio import TwilioChannel, TwilioSettings, is_gsm7, segments
 
 GOLDEN = Path(__file__).parent / "golden"
 AUTH_TOKEN = "12345678901234567890123456789012"
@@ -288,7 +287,7 @@ def test_host_finds_the_channel():
 
 def test_writer_is_known_by_their_number_on_every_surface():
     """The same phone by SMS and by WhatsApp is one contact with two conversations; both are answered with TwiML."""
-    kinds = Kinds(convsdk_identifier_kinds(Context(version="0")))
+    kinds = Kinds(TwilioChannel.kinds)
     hub = Hub("memory:", channels=[channel()], policy=Policy(kinds=kinds))
 
     handled = [hub.handle("shop-sms", golden(name)) for name in ("sms", "whatsapp", "stop")]

@@ -39,6 +39,8 @@ _HOME = {
     },
     "convsdk.cli.staff": {
         "reply": "Answer a conversation.",
+        "assign": "Give a conversation to an agent.",
+        "complete": "Say that a conversation is done with.",
         "retry": "Send an answer once more that failed.",
         "reachable": "Say whether an identifier takes messages, or with --lift that it does again.",
         "review": "List the mails whose sender is in doubt, or decide about one.",

@@ -36,18 +36,55 @@ def _pair(hub: Hub, a: str, b: str) -> tuple[int | Identifier, int | Identifier]
 @click.command
 @click.argument("conversation", type=int)
 @click.argument("text")
+@click.option("--way", default="", metavar="CHANNEL", help="By this channel, whoever is there.")
 @_by
 @common_options
-def reply(session: Session, *, conversation: int, text: str, by: str) -> None:
+def reply(session: Session, *, conversation: int, text: str, way: str, by: str) -> None:
     """Answer a conversation.
 
-    On a channel that sends, 'convsdk serve' or 'convsdk worker' delivers the answer; where the chat widget shows the
-    conversation, it is read there. Who answers first takes it, and its bot automation says no more.
+    On a channel that sends, 'convsdk serve' or 'convsdk worker' delivers the answer. In a chat it is read in the
+    widget while the visitor is there, and else goes by mail, if its channel has a follow_up. Who answers first takes
+    it, and its bot automation says no more.
     """
     if not text.strip():
         raise click.UsageError("a reply without words says nothing: write some")
-    external_id = session.hub().reply(conversation, text, by=by)
-    session.screen.facts({"conversation": conversation, "message": external_id, "by": by})
+    hub = session.hub()
+    external_id = hub.reply(conversation, text, by=by, way=way)
+    sent = next(one for one in hub.messages(conversation) if one.external_id == external_id)
+    told = (sent.detail or {}).get("way", {})
+    why = {"why": told["why"]} if told else {}
+    session.screen.facts(
+        {"conversation": conversation, "message": external_id, "by": by, "channel": sent.channel} | why
+    )
+
+
+@click.command
+@click.argument("conversation", type=int)
+@click.option("--undo", is_flag=True, help="It is not done with after all.")
+@_by
+@common_options
+def complete(session: Session, *, conversation: int, undo: bool, by: str) -> None:
+    """Say that a conversation is done with.
+
+    It opens again when somebody writes in it.
+    """
+    hub = session.hub()
+    found = hub.reopen(conversation, by=by) if undo else hub.complete(conversation, by=by)
+    session.screen.facts({"conversation": conversation, "status": found.filing.status.value, "by": by})
+
+
+@click.command
+@click.argument("conversation", type=int)
+@click.argument("to", metavar="AGENT", required=False, default="")
+@_by
+@common_options
+def assign(session: Session, *, conversation: int, to: str, by: str) -> None:
+    """Give a conversation to an agent.
+
+    Without an AGENT it is nobody's any more. A line in the conversation says so.
+    """
+    found = session.hub().assign(conversation, to, by=by)
+    session.screen.facts({"conversation": conversation, "assignee": found.filing.assignee, "by": by})
 
 
 @click.command

@@ -141,6 +141,23 @@ def may_write(
     return Permission(is_given=not missing, missing=tuple(missing))
 
 
+def refusal(identifier: Identifier, purpose: str, records: Collection[ConsentRecord]) -> str:
+    """Give in words why nothing is written to `identifier` for a purpose that nobody has to agree to; empty: no reason.
+
+    `records` are the statements of all identifiers of the contact: a withdrawal at another one counts until this one
+    is granted anew, and a request that waits for its confirmation hides none.
+    """
+    settled = [one for one in records if one.state is not ConsentState.PENDING]
+    said = {one.identifier: one for one in _newest_of_each(purpose, settled)}
+    own = said.pop(identifier, None)
+    if own and own.state is not ConsentState.GRANTED:
+        return f"{identifier} is {own.state.value} for {purpose}"
+    for other in said.values():
+        if other.state is ConsentState.WITHDRAWN and (own is None or other.order > own.order):
+            return f"{other.identifier}, the same person, has withdrawn from {purpose}"
+    return ""
+
+
 def _newest_of_each(purpose: str, records: Collection[ConsentRecord]) -> list[ConsentRecord]:
     identifiers = sorted({record.identifier for record in records})
     found = (current((one for one in records if one.identifier == each), purpose) for each in identifiers)

@@ -89,7 +89,8 @@ class StatusChanged:
     """A platform reports on outbound messages: those named, or all of `thread` up to `watermark`.
 
     `error` is why in the platform's own words. `unreachable` is an identifier that can no longer be written to: it
-    does not exist any more, or its owner complained.
+    does not exist any more, or its owner complained. Where the platform itself says so, its trust is CHANNEL; what
+    anybody could have written is ASSERTED, and is believed only of whom one of `messages` went to.
     """
 
     external_id: str

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import Enum
 from itertools import chain
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.fold import Evidence, Moment
@@ -83,10 +83,22 @@ class Filing:
         if self.status is ConversationStatus.REVIEW:
             return False
         if evidence.anchor is None or self.visitor is not None or evidence.visitor is not None:
-            return self.takes(evidence)
+            return self.takes(evidence) or self._follows_up(evidence)
         if evidence.anchor != self.identifier and evidence.anchor not in self.participants:
             return False
         return evidence.trust > Trust.ASSERTED or not self.is_verified
+
+    def _follows_up(self, evidence: Evidence) -> bool:
+        """Say whether who answers was written to about a chat of somebody attested, and is attested as well.
+
+        In a chat that was only claimed, whoever claimed it would read the answer of whom they claimed to be.
+        """
+        is_attested = evidence.trust >= Trust.CHANNEL and evidence.visitor is None
+        return is_attested and self.is_verified and evidence.anchor in self.participants
+
+    def written_to(self, other: Identifier) -> "Filing":
+        """Give the conversation with one more participant."""
+        return evolve(self, participants=self._with_participants((other,)))
 
     def with_message(
         self,

@@ -87,6 +87,11 @@ class Trait:
     trust: Trust
 
 
+def traits_of(trust: Trust, **values: str) -> tuple[Trait, ...]:
+    """Give the traits that have a value which is not blank, each attested as well as `trust` says."""
+    return tuple(Trait(name, value.strip(), trust) for name, value in values.items() if value.strip())
+
+
 @frozen(kw_only=True)
 class ConsentSignal:
     """Somebody's yes or no to being written to at one identifier for one purpose, with the words that they saw."""

@@ -6,7 +6,7 @@ import builtins
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, field, frozen
@@ -15,12 +15,14 @@ from attrs.validators import ge, le, max_len, min_len
 from convsdk.core.events import DeliveryStatus, Event, MessageReceived
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
+from convsdk.core.identifiers import IdentifierKind
 from convsdk.core.model import Identifier, IdentityHint
 from convsdk.core.texts import pieces_of
-from convsdk.errors import UnsupportedError
+from convsdk.errors import PermanentError, UnsupportedError
 
 if TYPE_CHECKING:
     import httpx
+    from attrs import Attribute
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -46,6 +48,24 @@ class Secret:
         return "Secret('***')"
 
     __str__ = __repr__
+
+
+def is_secret(
+    remedy: str = 'write { env = "NAME" }', *, pattern: str = ""
+) -> Callable[[object, Attribute[Any], Secret], None]:
+    """Give the validator of a field that holds a secret which is not blank, and fits the regular expression `pattern`.
+
+    `remedy` says where to get one. The error names the field and shows nothing of what was given, as attrs' own
+    validators would.
+    """
+
+    def validate(_: object, attribute: Attribute[Any], value: Secret) -> None:
+        # A blank key would let everybody sign.
+        is_given = type(value) is Secret and value.reveal().strip() != ""
+        if not is_given or (pattern and not re.fullmatch(pattern, value.reveal(), re.ASCII)):
+            raise ValueError(f"{attribute.name} must be a secret, and no blank or malformed one: {remedy}")
+
+    return validate
 
 
 class Headers(Mapping[str, str]):
@@ -120,7 +140,9 @@ class Capabilities:
 
     `verifies`: refuses what is not authentic. `challenges`: answers a set-up handshake. `messages`: its requests can
     hold messages (False for a channel that only identifies). `sends`: can answer. `attachments`, `reactions`,
-    `statuses`, `echoes`: its requests can hold them. `max_text`: characters of one outbound text (None: no limit).
+    `statuses`, `echoes`: its requests can hold them. `max_text`: how long one outbound text may be (None: no limit), as
+    `text_size` measures it: in characters, or by `utf16_units` or `utf8_bytes` of `convsdk.core.texts`.
+    `sends_files_apart`: each file is a message of its own, instead of all going with the last text.
     `max_per_s`: how many messages a second the platform takes (None: any number). `is_idempotent`: a message that is
     sent again with the same token arrives once, or is known by its recipient for the same. `keeps_raw`: its requests
     are archived as they arrived, before they are parsed, where there is an archive.
@@ -135,6 +157,8 @@ class Capabilities:
     statuses: bool = False
     echoes: bool = False
     max_text: int | None = None
+    text_size: Callable[[str], int] = len
+    sends_files_apart: bool = False
     max_per_s: float | None = None
     is_idempotent: bool = False
     keeps_raw: bool = False
@@ -179,14 +203,14 @@ class Widget:
 
 @frozen(kw_only=True)
 class AutomaticAnswer:
-    """What people are told at once when they write; not a second time before `again_after_days` have passed.
+    """What people are told at once when they write; not before `again_after_days` (at most 365) have passed since.
 
     An empty `subject` is that of what they wrote.
     """
 
     text: str = field(validator=min_len(1))
     subject: str = field(default="", validator=max_len(200))
-    again_after_days: int = field(default=7, validator=ge(1))
+    again_after_days: int = field(default=7, validator=[ge(1), le(365)])
 
 
 @frozen(kw_only=True)
@@ -201,6 +225,17 @@ class File:
     content: bytes = field(repr=False)
     url: str = ""
     content_id: str = ""
+
+
+@frozen(kw_only=True)
+class Choice:
+    """One of the answers that a message offers: what it shows, and the `payload` that a press of it sends back.
+
+    The payload is the block of the bot automation and the value that the choice has there, with a colon between.
+    """
+
+    label: str
+    payload: str
 
 
 @frozen(kw_only=True)
@@ -228,6 +263,57 @@ class Outbound:
     heard_at: datetime | None = None
     detail: Mapping[str, Any] = field(factory=dict)
     is_automatic: bool = False
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Give the answers that it offers, in order."""
+        block = self.detail.get("block", "")
+        given = self.detail.get("choices") or ()
+        return tuple(Choice(label=one["label"], payload=f"{block}:{one['value']}") for one in given)
+
+    @property
+    def spelt_out(self) -> str:
+        """Give the text with a line for each choice: for where there are no buttons, or none that have room."""
+        return "\n".join([self.text, *(f"- {choice.label}" for choice in self.choices)])
+
+    def is_within(self, window: timedelta) -> bool:
+        """Say whether the person last wrote less than `window` before this try."""
+        return self.heard_at is not None and self.at < self.heard_at + window
+
+    def require_kind(self, *kinds: str) -> None:
+        """Raise `PermanentError` where it goes to an identifier of another kind."""
+        if self.to.kind not in kinds:
+            raise PermanentError(
+                f"{self.to} is no {' or '.join(kinds)}, so nothing was sent: write by the channel that knows them"
+            )
+
+    def require_content(self) -> None:
+        """Raise `PermanentError` where there is nothing in it."""
+        if not self.text.strip() and not self.attachments:
+            raise PermanentError(f"a message to {self.to} has neither a text nor a file: nothing was sent: give it one")
+
+
+def parts_of(message: Outbound, can: Capabilities) -> tuple[Outbound, ...]:
+    """Give the messages, in order, as which a platform that `can` do so much takes `message`.
+
+    Its text in pieces of `can.max_text`, and the files with the last or, where it `can.sends_files_apart`, each behind
+    them. The `choices` of its `detail` go with the last text alone. Each part has a token of its own, the same at every
+    try.
+    """
+    texts = pieces_of(message.text, most=can.max_text, size=can.text_size) if can.max_text else (message.text,)
+    beside, apart = ((), message.attachments) if can.sends_files_apart else (message.attachments, ())
+    if apart and not message.text.strip():
+        texts = ()
+    detail = {name: value for name, value in message.detail.items() if name != "choices"}
+    plain = evolve(message, attachments=(), detail=detail)
+    parts = [
+        *(evolve(plain, text=text) for text in texts[:-1]),
+        *(evolve(message, text=text, attachments=beside) for text in texts[-1:]),
+        *(evolve(plain, text="", attachments=(file,)) for file in apart),
+    ]
+    return tuple(
+        evolve(one, token=f"{one.token}.{number}" if number else one.token) for number, one in enumerate(parts)
+    )
 
 
 @frozen(kw_only=True)
@@ -285,12 +371,14 @@ class Channel(ABC):
 
     `verify` and `parse` are pure functions of the settings and the request: no network, no clock, no database.
     An instance is one configured channel: `name` is what the configuration calls it, `config` its settings, an
-    instance of the attrs class `settings`. Leave the `id` of hints empty: the hub makes it from channel and
+    instance of the attrs class `settings`. `kinds` are the kinds of identifier that come with it: the platform's own
+    ids of people, as `MessagingId("desk_person")`. Leave the `id` of hints empty: the hub makes it from channel and
     external id.
     """
 
     type: ClassVar[str]
     settings: ClassVar[builtins.type]
+    kinds: ClassVar[tuple[IdentifierKind, ...]] = ()
     can: ClassVar[Capabilities] = Capabilities()  # an instance may have its own, where its settings decide
 
     def __init__(self, name: str, config: Any) -> None:  # noqa: ANN401  (an instance of `settings`)
@@ -324,6 +412,11 @@ class Channel(ABC):
     def widget(self) -> Widget | None:
         """Give how the chat widget shows this channel; None, as mostly, where it does not."""
         return None
+
+    @property
+    def follow_up(self) -> str:
+        """Give the name of the e-mail channel by which its visitors are answered when they are gone; empty: none."""
+        return ""
 
     @property
     def forms(self) -> Mapping[str, Form]:
@@ -370,7 +463,7 @@ class Channel(ABC):
     def automatic_answer(self, event: MessageReceived) -> AutomaticAnswer | None:  # noqa: ARG002  (as above)
         """Give what whoever wrote `event` is told at once, or None where nobody may be, as mostly.
 
-        Pure: how often somebody is told is kept elsewhere.
+        Pure: the hub keeps how often somebody is told, and asks for no message that is automatic, old or in review.
         """
         return None
 
@@ -388,16 +481,8 @@ class Channel(ABC):
         return f"out/{token}"
 
     def parts(self, message: Outbound) -> Sequence[Outbound]:
-        """Give the messages, in order, as which the platform takes `message`: its text in pieces of `can.max_text`.
-
-        The attachments go with the last. Each has a token of its own, the same at every try.
-        """
-        pieces = pieces_of(message.text, most=self.can.max_text) if self.can.max_text else (message.text,)
-        *before, last = (
-            evolve(message, text=piece, token=f"{message.token}.{number}" if number else message.token)
-            for number, piece in enumerate(pieces)
-        )
-        return (*(evolve(one, attachments=()) for one in before), last)
+        """Give the messages, in order, as which the platform takes `message`: see `parts_of`, by what it `can`."""
+        return parts_of(message, self.can)
 
     def build(self, message: Outbound) -> httpx.Request:
         """Give the HTTP request that delivers `message`, a part.
@@ -418,11 +503,15 @@ class Channel(ABC):
         Raises `TransientError` where it can be tried again, `UncertainError` where nobody knows whether it arrived,
         and `PermanentError` where trying again is no use; what httpx raises is told apart by who calls this.
         """
+        return self.interpret(await self.exchange(message, client))
+
+    async def exchange(self, message: Outbound, client: httpx.AsyncClient) -> httpx.Response:
+        """Give the platform's answer to the request that delivers `message`: for a `send` that has to look at it."""
         request = self.build(message)
         # A request that the client did not make has none of its time-outs, and would wait for ever.
         request.extensions = {"timeout": client.timeout.as_dict(), **request.extensions}
         # Whatever the client does else: a redirect would take the message and its secrets to anywhere.
-        return self.interpret(await client.send(request, follow_redirects=False))
+        return await client.send(request, follow_redirects=False)
 
     async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
         """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""

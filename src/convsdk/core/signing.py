@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks has them, for what goes out and for what comes in.
+"""Signatures: what proves a request that comes in, and Standard Webhooks for what goes out and comes in.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -8,12 +8,47 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from convsdk.core.ports import Secret
+from convsdk.core.ports import Request, Secret
+from convsdk.errors import Forbidden
 
 PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
+
+
+def is_same(given: str, right: str) -> bool:
+    """Compare two texts in constant time, whatever is in them."""
+    # As bytes: compare_digest refuses other texts than ASCII, and a request can hold anything.
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
+
+
+def hmac_of(
+    signed: bytes,
+    key: Secret,
+    *,
+    digest: Literal["sha1", "sha256", "sha512"] = "sha256",
+    encoding: Literal["hex", "base64"] = "hex",
+) -> str:
+    """Give the signature of `signed` by `key` (RFC 2104), as a header field has it."""
+    found = hmac.digest(key.reveal().encode("utf-8", "surrogatepass"), signed, digest)
+    return found.hex() if encoding == "hex" else base64.b64encode(found).decode()
+
+
+def require_header(
+    request: Request,
+    header: str,
+    *right: str,
+    channel: str,
+    remedy: str = "if the platform did send it, compare the secret with the one there",
+) -> None:
+    """Raise `Forbidden` unless `header` is there once, and one of the texts that are `right`.
+
+    Compares in constant time. The refusal tells the operator the `channel` and the `remedy`, and a forger nothing.
+    """
+    given = request.headers.all(header)
+    if len(given) != 1 or not sum(is_same(given[0], one) for one in right):  # all are compared
+        raise Forbidden(f"channel {channel!r}: {header} is missing, repeated or wrong: {remedy}")
 
 
 def sign(body: bytes, *, id: str, timestamp: int, keys: Iterable[bytes]) -> str:  # noqa: A002  (the spec's name)

@@ -155,8 +155,8 @@ class Watermark:
 class Outgoing:
     """What a delivery needs: its message, the conversation, how its identifier is spelt, and what was said before.
 
-    `references` are the external ids of up to 20 messages before, the oldest first; `heard_at` is when the last
-    inbound one was written.
+    `references` are the external ids of up to 20 messages of its channel before, the oldest first; `heard_at` is when
+    the last inbound one was written.
     """
 
     message: Message

@@ -10,6 +10,16 @@ _TONES = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
 _VOWELS_AND_FINALS = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
 
 
+def utf16_units(text: str) -> int:
+    """Measure `text` as many platforms do: an emoji counts as two."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def utf8_bytes(text: str) -> int:
+    """Measure `text` in the bytes of UTF-8."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 def pieces_of(text: str, *, most: int, size: Callable[[str], int] = len) -> tuple[str, ...]:
     """Give `text` in pieces of a `size` up to `most`, cut at line ends and blanks where there are any.
 
@@ -55,8 +65,7 @@ def _clusters(text: str) -> Iterator[str]:
             yield cluster
             cluster = ""
         cluster += one
-    if cluster:
-        yield cluster
+    yield cluster
 
 
 def _belongs(one: str, cluster: str) -> bool:

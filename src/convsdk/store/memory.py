@@ -532,7 +532,9 @@ class MemoryStore(Store):
         before = [
             one.external_id
             for one in talk
-            if one.id < message.id and one.direction in {Direction.INBOUND, Direction.OUTBOUND}
+            if one.id < message.id
+            and one.channel == message.channel
+            and one.direction in {Direction.INBOUND, Direction.OUTBOUND}
         ]
         known = tables.known([filing.identifier] if filing.identifier else [])
         return Outgoing(

@@ -123,6 +123,8 @@ class PostgresqlStore(SqlReads):
     BEFORE = f"""select w.message, b.external_id from {PAIRS} w cross join lateral (
         select m.id, m.external_id from message m where m.workspace_id = :workspace
           and m.conversation_id = w.conversation and m.id < w.message and m.direction in ('inbound', 'outbound')
+          and m.channel = (select o.channel from message o where o.workspace_id = :workspace
+            and o.conversation_id = w.conversation and o.id = w.message)
         order by m.id desc limit :most) b
       order by b.id"""
     writers = 3

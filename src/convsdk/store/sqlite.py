@@ -97,6 +97,8 @@ class SqliteStore(SqlReads):
     BEFORE = f"""select w.message, m.external_id from {PAIRS} w cross join message m
       on m.workspace_id = :workspace and m.id in (select b.id from message b where b.workspace_id = :workspace
         and b.conversation_id = w.conversation and b.id < w.message and b.direction in ('inbound', 'outbound')
+        and b.channel = (select o.channel from message o where o.workspace_id = :workspace
+          and o.conversation_id = w.conversation and o.id = w.message)
         order by b.id desc limit :most)
       order by m.id"""
 

@@ -712,6 +712,22 @@ class StoreContract:
             assert found[0].heard_at == NOON + timedelta(minutes=REFERENCES + 1)
             assert found[1].references == ("bob",)
 
+    def test_what_goes_out_refers_to_messages_of_its_channel(self) -> None:
+        """A chat that is followed up by mail has messages of both; the ids of one say nothing in the other."""
+        with self._store() as store:
+            (opened,) = _hub(store).receive("mail", [_message("in/1", "ann")])
+            conversation = opened.conversation or 0
+            ours = [
+                evolve(_outbound(_MANY + turn, conversation, {}), channel=channel, external_id=f"out/{turn}")
+                for turn, channel in enumerate(("mail", "follow-up", "mail", "follow-up"))
+            ]
+            delivery = Delivery(message=_MANY, conversation=conversation, channel="", due_at=NOON, put_off_at=NOON)
+
+            store.transact(_SHOP, lambda one: one.write(Batch(messages=ours)))
+            found = store.outgoing(_SHOP, [evolve(delivery, message=one.id) for one in ours])
+
+            assert [one.references for one in found] == [("in/1",), (), ("in/1", "out/0"), ("out/1",)]
+
     def test_who_takes_part_in_a_conversation_is_kept(self) -> None:
         """The participants of a conversation come back in their order, and more of them are added later."""
         with self._store() as store:

@@ -95,7 +95,10 @@ class Introduced:
 
 @frozen(kw_only=True)
 class Seen:
-    """A message as its visitor sees it. `client_id` is the id that this browser gave it."""
+    """A message as its visitor sees it. `client_id` is the id that this browser gave it.
+
+    `is_mail`: it went by e-mail, or came so.
+    """
 
     id: int
     client_id: str | None
@@ -105,6 +108,7 @@ class Seen:
     text: str
     attachments: tuple[Attachment, ...]
     detail: Mapping[str, Any] | None
+    is_mail: bool = False
 
 
 @frozen(kw_only=True)
@@ -295,9 +299,13 @@ class Chat:
         shown = [one for one in page if one.direction in _SHOWN]
         return History(
             conversation=number,
-            messages=tuple(_seen(one, is_own=readable[number]) for one in reversed(shown)),
+            messages=tuple(self._seen(one, is_own=readable[number]) for one in reversed(shown)),
             has_more=page.next is not None,
         )
+
+    def _seen(self, message: Message, *, is_own: bool) -> Seen:
+        channel = self._hub.channels.get(message.channel)
+        return _seen(message, is_own=is_own, is_mail=bool(channel and channel.addresses))
 
     def expects(self, visit: Visit, conversation: int | None) -> Expects | None:
         """Give what the bot automation waits for in a conversation, if it does."""
@@ -386,18 +394,19 @@ def _unread(messages: Iterable[Message], seen: int) -> int:
     return sum(one.direction is Direction.OUTBOUND and one.id > seen for one in messages)
 
 
-def _seen(message: Message, *, is_own: bool) -> Seen:
+def _seen(message: Message, *, is_own: bool, is_mail: bool) -> Seen:
     is_inbound = message.direction is Direction.INBOUND
     # What a channel told of an inbound message is for staff.
     detail = {} if is_inbound else message.detail or {}
     is_bot = "block" in detail
     return Seen(
         id=message.id,
-        client_id=message.external_id.rpartition("/")[0] if is_own and is_inbound else None,
+        client_id=message.external_id.rpartition("/")[0] if is_own and is_inbound and not is_mail else None,
         sender="visitor" if is_inbound else "bot" if is_bot else "agent",
         by=detail.get("by"),
         at=message.at,
         text=message.text,
         attachments=message.attachments,
         detail=detail if is_bot else None,
+        is_mail=is_mail,
     )

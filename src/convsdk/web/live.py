@@ -18,6 +18,7 @@ from attrs import define, field
 
 from convsdk.errors import ConvsdkError
 from convsdk.hub import Hub
+from convsdk.web.attendance import Attendance
 
 _LOOK_S = 0.5
 _MEND_S = 2.0
@@ -73,6 +74,7 @@ class Live:
         self._open = 0
         self._is_closed = False
         self._tail: asyncio.Task[None] | None = None
+        self._attendance = Attendance(hub)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._thread = lru_cache(maxsize=10_000)(self._find_thread)  # a conversation stays in its thread
@@ -93,6 +95,7 @@ class Live:
         for key in stream.keys:
             self._streams[key].add(stream)
         self._open += 1
+        self._attend(stream)
         if self._tail is None:
             self._loop = asyncio.get_running_loop()
             self._tail = self._loop.create_task(self._follow())
@@ -104,6 +107,13 @@ class Live:
                 self._streams[key].discard(stream)
                 if not self._streams[key]:
                     del self._streams[key]
+            self._attend(stream)
+
+    def _attend(self, stream: Stream) -> None:
+        """Note who is there of those that a stream speaks for: whoever reads a thread, and not who may read it too."""
+        for key in stream.keys:
+            if isinstance(key, tuple) and key[0] in self._hub.channels:
+                self._attendance.note(key, is_here=key in self._streams)
 
     def tell(self, key: Key, event: str, **data: Any) -> None:  # noqa: ANN401  (plain JSON values)
         """Tell all who want to hear of `key`."""
@@ -126,6 +136,7 @@ class Live:
     def close(self) -> None:
         """End all streams; those who listen come again, or ask."""
         self._is_closed = True
+        self._attendance.close()
         for streams in self._streams.values():
             for stream in streams:
                 stream.is_over = True

@@ -1,39 +1,35 @@
 """Telegram: a bot's webhook in, and its answers out, by the Bot API (https://core.telegram.org/bots/api)."""
 
-import hmac
-import re
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import httpx
-import msgspec
 from attrs import evolve, field, frozen
+from attrs.validators import deep_iterable, in_, min_len
 
+from convsdk.core.answers import read_answer, refusal
 from convsdk.core.events import Event, MessageReceived
-from convsdk.core.identifiers import IdentifierKind, MessagingId
-from convsdk.core.ports import Capabilities, Channel, Check, Outbound, Receipt, Request, Response, Secret
-from convsdk.errors import Forbidden
+from convsdk.core.identifiers import MessagingId
+from convsdk.core.payloads import Fields
+from convsdk.core.ports import Capabilities, Channel, Check, Outbound, Receipt, Request, Response, Secret, is_secret
+from convsdk.core.signing import require_header
+from convsdk.core.texts import utf16_units
 from convsdk.hookspecs import Context, hookimpl
-from convsdk_telegram.bot import UPDATES, Bot, judge_webhook, read_answer
-from convsdk_telegram.parse import USER, read_events
-from convsdk_telegram.send import MOST_UNITS, build_request, migrated_to, parts_of, read_receipt
+from convsdk_telegram.parse import UPDATES, USER, read_events
 
-_HEADER = "X-Telegram-Bot-Api-Secret-Token"
 _CHATS = ("private", "group", "supergroup", "channel")
-
-
-def _fits(pattern: str, remedy: str) -> Any:  # noqa: ANN401  (attrs' validators are generic)
-    def validate(_: object, attribute: Any, value: Secret) -> None:  # noqa: ANN401  (as above)
-        # attrs' own validators would print the value.
-        if type(value) is not Secret or not re.fullmatch(pattern, value.reveal(), re.ASCII):
-            raise ValueError(f"{attribute.name} is missing or no such token: {remedy}")
-
-    return validate
-
-
-def _are_chats(_: object, __: object, value: tuple[str, ...]) -> None:
-    if not value or not set(value) <= set(_CHATS):
-        raise ValueError(f"chats must be some of {', '.join(_CHATS)}, not {value!r}")
+_MOST_DATA_BYTES = 64
+_MOST_PHOTO_BYTES = 10_000_000
+_PHOTOS = {"image/jpeg", "image/png", "image/webp"}
+_REMEDIES = {
+    400: "correct the message; a chat that is not found has never written to this bot",
+    401: "the bot's token is refused: copy it again from @BotFather",
+    403: "the person has blocked the bot or is gone: only they can begin again",
+    404: "the bot's token is unknown: copy it again from @BotFather",
+    413: "the file is too large for a bot: send a link",
+}
 
 
 @frozen(kw_only=True)
@@ -44,9 +40,9 @@ class TelegramSettings:
     of chat that are read: private ones, unless groups and channels are named. `api` is the origin of the Bot API.
     """
 
-    token: Secret = field(validator=_fits(r"\d{3,20}:[\w-]{30,100}", "copy it from @BotFather"))
-    secret_token: Secret = field(validator=_fits(r"[\w-]{16,256}", "16 to 256 letters, digits, '-' and '_'"))
-    chats: tuple[str, ...] = field(default=("private",), validator=_are_chats)
+    token: Secret = field(validator=is_secret("copy it from @BotFather", pattern=r"\d{3,20}:[\w-]{30,100}"))
+    secret_token: Secret = field(validator=is_secret("choose 16 to 256 of a-z, 0-9 and _", pattern=r"[\w-]{16,256}"))
+    chats: tuple[str, ...] = field(default=("private",), validator=[min_len(1), deep_iterable(in_(_CHATS))])
     api: str = "https://api.telegram.org"
 
 
@@ -55,14 +51,18 @@ class TelegramChannel(Channel):
 
     type = "telegram"
     settings = TelegramSettings
-    can = Capabilities(verifies=True, sends=True, attachments=True, reactions=True, max_text=MOST_UNITS, max_per_s=30)
+    kinds = (MessagingId(USER),)
+    can = Capabilities(
+        **dict.fromkeys(("verifies", "sends", "attachments", "reactions", "sends_files_apart"), True),
+        max_text=4096,
+        text_size=utf16_units,
+        max_per_s=30,
+    )
     config: TelegramSettings
 
     def verify(self, request: Request) -> None:
-        given = request.headers.all(_HEADER)
-        sent = given[0].encode("utf-8", "surrogatepass") if len(given) == 1 else b""
-        if not hmac.compare_digest(sent, self.config.secret_token.reveal().encode()):
-            raise Forbidden(f"channel {self.name!r}: {_HEADER} is missing or not what setWebhook was told")
+        right = self.config.secret_token.reveal()
+        require_header(request, "X-Telegram-Bot-Api-Secret-Token", right, channel=self.name)
 
     def parse(self, request: Request) -> Sequence[Event]:
         bot = self.config.token.reveal().partition(":")[0]
@@ -73,47 +73,100 @@ class TelegramChannel(Channel):
         for event in events:
             if isinstance(event, MessageReceived) and (query := event.detail.get("callback_query")):
                 call = {"method": "answerCallbackQuery", "callback_query_id": query}
-                return Response(body=msgspec.json.encode(call), media_type="application/json")
+                return Response(body=json.dumps(call).encode(), media_type="application/json")
         return Response()
 
-    @property
-    def _bot(self) -> Bot:
-        return Bot(token=self.config.token, api=self.config.api)
-
-    def parts(self, message: Outbound) -> Sequence[Outbound]:
-        return parts_of(message)
-
     def build(self, message: Outbound) -> httpx.Request:
-        return build_request(message, self._bot)
+        message.require_kind(message.to.kind if message.thread else USER)
+        message.require_content()
+        fields: dict[str, Any] = {"chat_id": message.thread or message.to.value}
+        if message.attachments:
+            method, files = _upload(message)
+            # httpx would draw a boundary: this one is unguessable as well, and the same at every try.
+            boundary = hashlib.sha256(message.token.encode()).hexdigest()
+            headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+            return self._call(method, data=fields, files=files, headers=headers)
+        return self._call("sendMessage", json=fields | {"text": message.text, **_keyboard(message)})
+
+    def _call(self, method: str, **content: Any) -> httpx.Request:  # noqa: ANN401  (as httpx takes it)
+        request = httpx.Request("POST", self.config.api, **content)
+        request.url = _HiddenUrl(f"{self.config.api}/bot{self.config.token.reveal()}/{method}")
+        return request
 
     def interpret(self, response: httpx.Response) -> Receipt:
-        return read_receipt(response, channel=self.name)
+        answer = read_answer(response)
+        sent, code = answer.fields("result"), answer.integer("error_code") or 0
+        if answer.flag("ok") and (number := sent.key("message_id")):
+            return Receipt(external_id=f"{sent.fields('chat').key('id')}/{number}")
+        if answer.flag("ok") and answer.flag("result"):  # what was asked for is done, and no message
+            return Receipt()
+        told = f"{code or response.status_code} {answer.text('description')[:200]!r}"
+        raise refusal(
+            response,
+            f"channel {self.name!r}: Telegram answered {told}",
+            code=code,
+            remedy=_REMEDIES.get(code, "see the Bot API"),
+            retry_after_s=answer.fields("parameters").number("retry_after"),
+        )
 
     async def send(self, message: Outbound, client: httpx.AsyncClient) -> Receipt:
-        response = await client.send(self.build(message))
-        if moved := migrated_to(response):  # a group that has become a supergroup, which nothing was sent to yet
-            response = await client.send(self.build(evolve(message, thread=moved)))
+        response = await self.exchange(message, client)
+        # A group may have become a supergroup, which nothing was sent to yet.
+        if moved := read_answer(response).fields("parameters").key("migrate_to_chat_id"):
+            response = await self.exchange(evolve(message, thread=moved), client)
         return self.interpret(response)
 
     def checks(self) -> Sequence[httpx.Request]:
-        return [self._bot.call("getWebhookInfo")]
+        return [self._call("getWebhookInfo")]
 
     def judge(self, responses: Sequence[httpx.Response]) -> Sequence[Check]:
-        return [check for one in responses for check in judge_webhook(read_answer(one), channel=self.name)]
+        return [check for one in responses for check in self._judge(read_answer(one))]
+
+    def _judge(self, answer: Fields) -> Iterator[Check]:
+        webhook = answer.fields("result")
+        fault = webhook.text("last_error_message")[:200]
+        connect = f"run 'convsdk channels connect {self.name} --subscribe --callback https://.../channels/{self.name}'"
+        mend = f"its last try failed ({fault}): mend that; it stands there until a later one fails otherwise"
+        yield Check(what="the bot's token is accepted", is_right=answer.flag("ok"), remedy=_REMEDIES[401])
+        yield Check(what="the webhook is set", is_right=bool(webhook.text("url")), remedy=connect)
+        yield Check(what="Telegram has reached the webhook", is_right=not fault, remedy=mend)
 
     def subscribe(self, callback: str = "") -> Sequence[httpx.Request]:
         """Give the call that sets the webhook, with the updates that are read; none without an address for it."""
         webhook = {"url": callback, "secret_token": self.config.secret_token.reveal(), "allowed_updates": UPDATES}
-        return [self._bot.call("setWebhook", json=webhook)] if callback else []
+        return [self._call("setWebhook", json=webhook)] if callback else []
+
+
+class _HiddenUrl(httpx.URL):
+    """A URL with the bot's token in its path, which nothing that prints it shows: httpx logs every request's URL."""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc.decode('ascii')}/bot***/{self.path.rpartition('/')[2]}"
+
+    def __repr__(self) -> str:
+        return f"URL({str(self)!r})"
+
+
+def _upload(message: Outbound) -> tuple[str, dict[str, Any]]:
+    file = message.attachments[0]
+    is_photo = file.media_type in _PHOTOS and len(file.content) <= _MOST_PHOTO_BYTES
+    name = "photo" if is_photo else "document"
+    return f"send{name.capitalize()}", {name: (file.name, file.content, file.media_type)}
+
+
+def _keyboard(message: Outbound) -> dict[str, Any]:
+    """Give the choices as buttons under the message, or as keys where one is too long for a button."""
+    if not message.choices:
+        return {}
+    longest = max(len(choice.payload.encode()) for choice in message.choices)
+    if message.detail.get("keyboard") == "reply" or longest > _MOST_DATA_BYTES:
+        keys = [[{"text": choice.label}] for choice in message.choices]
+        return {"reply_markup": {"keyboard": keys, "one_time_keyboard": True, "resize_keyboard": True}}
+    buttons = [[{"text": choice.label, "callback_data": choice.payload}] for choice in message.choices]
+    return {"reply_markup": {"inline_keyboard": buttons}}
 
 
 @hookimpl
 def convsdk_channels(ctx: Context) -> Iterable[type[Channel]]:  # noqa: ARG001  (each hook takes it)
     """Give the Telegram channel."""
     return [TelegramChannel]
-
-
-@hookimpl
-def convsdk_identifier_kinds(ctx: Context) -> Iterable[IdentifierKind]:  # noqa: ARG001  (as above)
-    """Give the id of a user as a bot sees it."""
-    return [MessagingId(USER)]

@@ -9,7 +9,7 @@ from datetime import datetime
 from urllib.parse import parse_qsl
 
 from convsdk.core.events import ConsentSignalled, DeliveryStatus, Event, MessageReceived, StatusChanged
-from convsdk.core.model import Attachment, Claim, ConsentSignal, IdentityHint, Trait, Trust
+from convsdk.core.model import Attachment, Claim, ConsentSignal, IdentityHint, Trust, traits_of
 from convsdk.errors import ParseError
 
 ADDRESS = "twilio_address"
@@ -82,7 +82,6 @@ def _message(sid: str, form: Mapping[str, str], purposes: tuple[str, ...], at: d
         if number
         else Claim(ADDRESS, sender, Trust.CHANNEL, scope=form.get("AccountSid", "")[:64])
     )
-    name = form.get("ProfileName", "").strip()
     block, _, choice = form.get("ButtonPayload", "").partition(":")
     answered = form.get("OriginalRepliedMessageSid", "")
     yield MessageReceived(
@@ -90,7 +89,7 @@ def _message(sid: str, form: Mapping[str, str], purposes: tuple[str, ...], at: d
         hint=IdentityHint(
             at=at,
             identifiers=(claim,),
-            traits=(Trait("name", name, Trust.CHANNEL),) if name else (),
+            traits=traits_of(Trust.CHANNEL, name=form.get("ProfileName", "")),
             how="WhatsApp message" if sender.startswith("whatsapp:") else "SMS",
         ),
         at=at,

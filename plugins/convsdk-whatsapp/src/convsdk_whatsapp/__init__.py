@@ -1,31 +1,48 @@
-"""WhatsApp: a business's webhook in, and its answers out, by Meta's Cloud API."""
+"""WhatsApp: a business's webhook in, and its answers out, by Meta's Cloud API.
 
-import hashlib
-import hmac
-from collections.abc import Iterable, Sequence
+Source: https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages and
+.../support/error-codes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import httpx
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import matches_re
 
-from convsdk.core.events import Event
-from convsdk.core.identifiers import IdentifierKind, MessagingId
-from convsdk.core.ports import Capabilities, Channel, Outbound, Receipt, Request, Response, Secret
-from convsdk.errors import Forbidden
+from convsdk.core.answers import read_answer, refusal
+from convsdk.core.events import DeliveryStatus, Event
+from convsdk.core.identifiers import MessagingId
+from convsdk.core.ports import Capabilities, Channel, Outbound, Receipt, Request, Response, Secret, is_secret, parts_of
+from convsdk.core.signing import hmac_of, is_same, require_header
+from convsdk.errors import Forbidden, PermanentError
 from convsdk.hookspecs import Context, hookimpl
 from convsdk_whatsapp.parse import USER, read_events
-from convsdk_whatsapp.send import MOST_TEXT, build_request, parts_of, read_receipt
 
-_HEADER = "X-Hub-Signature-256"
+WINDOW = timedelta(hours=24)
+"""How long after the person's last message anything but a template may be sent."""
 
-
-def _is_secret(_: object, attribute: Any, value: Secret) -> None:  # noqa: ANN401  (attrs' own, generic)
-    # attrs' own validators would print the value. An empty key would let everybody sign.
-    if type(value) is not Secret or not value.reveal().strip():
-        raise ValueError(
-            f"{attribute.name} must be a secret that is not empty: copy it from the app's dashboard at Meta"
-        )
+_DASHBOARD = "copy it from the app's dashboard at Meta"
+_MOST_TEXT_WITH_CHOICES = 1024
+_BUTTONS, _BUTTON_LABEL = 3, 20
+_ROWS, _ROW_LABEL = 10, 24
+_MOST_ID = 256
+_PICTURES_AND_FILMS = {"image/jpeg", "image/png", "video/mp4"}
+_PASSING = {1, 2, 4, 80007, 130429, 131000, 131016, 131048, 131056, 133004}
+_REMEDIES = {
+    10: "the access token lacks a permission: whatsapp_business_messaging",
+    190: "the access token is refused or has expired: make one of a system user, which does not expire",
+    368: "the account is restricted: see the Business Manager",
+    131026: "the person cannot be reached by WhatsApp: use another channel",
+    131030: "a test number writes to numbers of its list only: add this one",
+    131042: "the account's payment method does not work: see the Business Manager",
+    131047: "the window is closed: send a template",
+    131049: "WhatsApp holds back marketing to this person: do not repeat it",
+    131050: "the person has stopped marketing messages: respect it",
+    132001: "there is no such template in that language: see the Business Manager",
+}
 
 
 @frozen(kw_only=True)
@@ -37,9 +54,9 @@ class WhatsAppSettings:
     where several accounts share it. `list_button` opens a list of choices, in your customers' language.
     """
 
-    app_secret: Secret = field(validator=_is_secret)
-    verify_token: Secret = field(validator=_is_secret)
-    access_token: Secret = field(validator=_is_secret)
+    app_secret: Secret = field(validator=is_secret(_DASHBOARD))
+    verify_token: Secret = field(validator=is_secret(_DASHBOARD))
+    access_token: Secret = field(validator=is_secret(_DASHBOARD))
     phone_number_id: str = field(validator=matches_re("[0-9]{5,30}"))
     business: str = field(default="", validator=matches_re("[0-9]{0,30}"))
     list_button: str = field(default="Choose", validator=matches_re(".{1,20}"))
@@ -51,9 +68,12 @@ class WhatsAppChannel(Channel):
 
     type = "whatsapp"
     settings = WhatsAppSettings
+    kinds = (MessagingId(USER),)
     can = Capabilities(
         **dict.fromkeys(("verifies", "challenges", "sends", "attachments", "reactions", "statuses"), True),
-        max_text=MOST_TEXT,
+        max_text=4096,
+        text_size=len,
+        sends_files_apart=True,
         max_per_s=80,
     )
     config: WhatsAppSettings
@@ -61,47 +81,89 @@ class WhatsAppChannel(Channel):
     def challenge(self, request: Request) -> Response | None:
         if request.method.upper() != "GET" or request.query.get("hub.mode") != "subscribe":
             return None
-        if not _is_same(request.query.get("hub.verify_token", ""), self.config.verify_token.reveal()):
+        if not is_same(request.query.get("hub.verify_token", ""), self.config.verify_token.reveal()):
             raise Forbidden(f"channel {self.name!r}: the handshake's verify token is not the configured one")
         return Response(body=request.query.get("hub.challenge", "").encode("utf-8", "replace"))
 
     def verify(self, request: Request) -> None:
-        given = request.headers.all(_HEADER)
-        signature = hmac.new(self.config.app_secret.reveal().encode(), request.body, hashlib.sha256).hexdigest()
-        if len(given) != 1 or not _is_same(given[0], f"sha256={signature}"):
-            raise Forbidden(f"channel {self.name!r}: {_HEADER} is missing, repeated or wrong")
+        right = f"sha256={hmac_of(request.body, self.config.app_secret)}"
+        require_header(request, "X-Hub-Signature-256", right, channel=self.name)
 
     def parse(self, request: Request) -> Sequence[Event]:
         return read_events(request.body, business=self.config.business, received_at=request.received_at)
 
     def parts(self, message: Outbound) -> Sequence[Outbound]:
-        return parts_of(message)
+        """Give the parts: a template goes alone, and a text with choices may be less long."""
+        if message.detail.get("template"):
+            return [evolve(message, attachments=())]
+        return parts_of(message, evolve(self.can, max_text=_MOST_TEXT_WITH_CHOICES) if message.choices else self.can)
 
     def build(self, message: Outbound) -> httpx.Request:
-        return build_request(
-            message,
-            api=self.config.api,
-            token=self.config.access_token,
-            number=self.config.phone_number_id,
-            list_button=self.config.list_button,
-        )
+        message.require_kind(USER, "phone")
+        template = message.detail.get("template")
+        if not template:
+            message.require_content()
+            _require_window(message)
+        to = {"recipient": message.to.value} if message.to.kind == USER else {"to": message.to.value.lstrip("+")}
+        content = _template(template) if template else _content(message, self.config.list_button)
+        fields = {
+            "messaging_product": "whatsapp",
+            "recipient_type": "individual",
+            **to,
+            "type": next(iter(content)),
+            **content,
+            "biz_opaque_callback_data": message.token,  # comes back with each status
+        }
+        sender = message.thread.rpartition("/")[0] or self.config.phone_number_id  # who was written to answers
+        headers = {"authorization": f"Bearer {self.config.access_token.reveal()}"}
+        return httpx.Request("POST", f"{self.config.api}/{sender}/messages", json=fields, headers=headers)
 
     def interpret(self, response: httpx.Response) -> Receipt:
-        return read_receipt(response, channel=self.name)
+        answer = read_answer(response)
+        sent = next((one.key("id") for one in answer.items("messages")), "")
+        if response.is_success and sent:
+            return Receipt(external_id=sent, status=DeliveryStatus.QUEUED)
+        code = answer.fields("error").integer("code") or 0
+        said = f"channel {self.name!r}: WhatsApp answered {code or response.status_code}"
+        remedy = _REMEDIES.get(code, "see the error codes of the Cloud API")
+        raise refusal(response, said, code=code, is_passing=code in _PASSING, remedy=remedy)
 
 
-def _is_same(given: str, wanted: str) -> bool:
-    # As bytes: compare_digest refuses other texts than ASCII, and a request can hold anything.
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode("utf-8", "surrogatepass"))
+def _require_window(message: Outbound) -> None:
+    if not message.is_within(WINDOW):
+        heard = message.heard_at
+        why = f"'s window was open until {heard + WINDOW:%Y-%m-%d %H:%M %Z}" if heard else " has not written yet"
+        raise PermanentError(f"{message.to}{why}: only a template can be sent, as detail['template']", code="131047")
+
+
+def _template(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a template: its `name`, the code of its `language`, and its `components` as the Cloud API has them."""
+    return {"template": {**given, "language": {"code": given["language"]}}}
+
+
+def _content(message: Outbound, list_button: str) -> dict[str, Any]:
+    if message.attachments:
+        return _file(message)
+    rows = [{"id": choice.payload, "title": choice.label} for choice in message.choices]
+    longest = max((len(row["title"]) for row in rows), default=0)
+    if not 0 < len(rows) <= _ROWS or longest > _ROW_LABEL or any(len(row["id"]) > _MOST_ID for row in rows):
+        return {"text": {"body": message.spelt_out, "preview_url": False}}
+    kind, action = "list", {"button": list_button, "sections": [{"rows": rows}]}
+    if len(rows) <= _BUTTONS and longest <= _BUTTON_LABEL:
+        kind, action = "button", {"buttons": [{"type": "reply", "reply": row} for row in rows]}
+    return {"interactive": {"type": kind, "body": {"text": message.text}, "action": action}}
+
+
+def _file(message: Outbound) -> dict[str, Any]:
+    file = message.attachments[0]
+    if not file.url:
+        raise PermanentError(f"{message.to} was not sent {file.name!r}: WhatsApp fetches files by their url")
+    sort = file.media_type.partition("/")[0]
+    kind = sort if file.media_type in _PICTURES_AND_FILMS or sort == "audio" else "document"
+    return {kind: {"link": file.url} | ({"filename": file.name} if kind == "document" else {})}
 
 
 @hookimpl
 def convsdk_channels(ctx: Context) -> Iterable[type[Channel]]:  # noqa: ARG001  (each hook takes it)
     """Give the WhatsApp channel."""
     return [WhatsAppChannel]
-
-
-@hookimpl
-def convsdk_identifier_kinds(ctx: Context) -> Iterable[IdentifierKind]:  # noqa: ARG001  (as above)
-    """Give the id of a user as a business sees it."""
-    return [MessagingId(USER)]

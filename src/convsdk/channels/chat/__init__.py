@@ -61,7 +61,8 @@ class ChatSettings:
     `secret`: where it is set, each request carries `X-Convsdk-Signature: sha256=` and the HMAC-SHA256 of the raw
     body in hexadecimal digits. `country`: in which national phone numbers are read. `forms`: the forms by name;
     without any, a form of any name requires the e-mail address and takes the other fields. `widget`: how the chat
-    widget shows it. `bot`: the bot automation, which shows these forms.
+    widget shows it. `bot`: the bot automation, which shows these forms. `follow_up`: the e-mail channel by which
+    visitors are answered who are not there any more; empty: they read it in the widget when they come back.
     """
 
     secret: Secret | None = field(default=None, validator=_is_secret)
@@ -69,6 +70,7 @@ class ChatSettings:
     forms: Mapping[str, Form] = field(factory=dict)
     widget: Widget = field(factory=Widget)
     bot: Flow | None = field(default=None, validator=optional(instance_of(Flow)))
+    follow_up: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self.bot:
@@ -91,6 +93,10 @@ class ChatChannel(Channel):
     @property
     def widget(self) -> Widget:
         return self.config.widget
+
+    @property
+    def follow_up(self) -> str:
+        return self.config.follow_up
 
     @property
     def forms(self) -> Mapping[str, Form]:

@@ -13,6 +13,7 @@ from convsdk.core.events import Event, FieldProblem, FormRejected, Identified, M
 from convsdk.core.forms import Form, form_named
 from convsdk.core.identifiers import EmailAddress, PhoneNumber, trim
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
+from convsdk.core.payloads import storable
 from convsdk.errors import ParseError
 
 _REJECTED = "#rejected"
@@ -138,14 +139,14 @@ def _message(item: _Message, at: datetime, country: str) -> MessageReceived:
         external_id=_external_id(item),
         hint=_hint(item, at, values, country, how="chat message" if values else ""),
         at=at,
-        text=_storable(item.text),
+        text=storable(item.text),
         thread=item.conversation,
         attachments=tuple(
-            Attachment(name=_storable(one.name), media_type=one.media_type, size=one.size, url=one.url)
+            Attachment(name=storable(one.name), media_type=one.media_type, size=one.size, url=one.url)
             for one in item.attachments
         ),
         block=item.block,
-        choice=_storable(item.choice),
+        choice=storable(item.choice),
     )
 
 
@@ -195,7 +196,7 @@ def _problems(form: Form, values: Mapping[str, Any], country: str) -> Iterator[F
             yield from _value_problems(name, values[name], country)
     for name in sorted(values):
         if form.presence(name) == "removed":
-            yield FieldProblem(field=_storable(name), code="unknown_field", message="This form has no such field.")
+            yield FieldProblem(field=storable(name), code="unknown_field", message="This form has no such field.")
 
 
 def _value_problems(name: str, value: object, country: str) -> Iterator[FieldProblem]:
@@ -237,7 +238,3 @@ def _claims(values: Mapping[str, str], country: str) -> Iterator[Claim]:
     if "phone" in values:
         number = PhoneNumber().canonical(values["phone"], country=country or None)
         yield Claim("phone", number or values["phone"], Trust.ASSERTED)
-
-
-def _storable(text: str) -> str:
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL keeps no NUL in a text

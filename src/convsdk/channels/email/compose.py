@@ -21,11 +21,12 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from convsdk.channels.email.markup import written
-from convsdk.channels.email.mime import one_line, storable
+from convsdk.channels.email.mime import one_line
 from convsdk.channels.email.parse import safe_name
 from convsdk.channels.email.phrases import REPLY_SUBJECTS
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.identifiers import EmailAddress
+from convsdk.core.payloads import storable
 from convsdk.core.ports import File, Outbound
 from convsdk.errors import PermanentError
 
@@ -112,8 +113,8 @@ class Letter:
 def compose(message: Outbound, settings: EmailSettings) -> Letter:
     """Give the mail that `message` becomes.
 
-    Raises `PermanentError` where none can be made of it: the address or the token is none, `list_unsubscribe` in its
-    `detail` is no https address.
+    Raises `PermanentError` where none can be made of it: the address or the token is none, a file has no content but
+    an address, `list_unsubscribe` in its `detail` is no https address.
     """
     if not settings.has_token(message.token):
         raise PermanentError(
@@ -135,8 +136,16 @@ def compose(message: Outbound, settings: EmailSettings) -> Letter:
         fields=tuple(_fields(message, settings)),
         text=_begun(text or written(markup), settings.reply_line),
         html=_begun_html(markup or html_of(text), settings.reply_line),
-        files=message.attachments,
+        files=tuple(map(_held, message.attachments)),
     )
+
+
+def _held(file: File) -> File:
+    if file.url and not file.content:
+        raise PermanentError(
+            f"the file {file.name!r} is only at {file.url}, and a mail carries its files: attach its content"
+        )
+    return file
 
 
 def is_shown(file: File) -> bool:

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 from attrs import field, frozen
 
@@ -24,6 +26,8 @@ _LINK = re.compile(r"https://(?:mail-settings|mail|isolated\.mail)\.google\.com/
 _CODE = re.compile(r"#(\d{6,12})\b")
 _MAIL_TO = re.compile(r"<mailto:([^<>?\s]{1,320})")
 _NO_READER = re.compile(r"(?:no|do-?not|dont)[-_.]?reply.*|owner-.*|.*-request|mailer-daemon|postmaster|bounces?\b.*")
+# A mail server gives up after five days (RFC 5321, 4.5.4.1), and few deliver what is older than two.
+_OLD = timedelta(days=2)
 _SUPPRESSED = {"all", "autoreply"}
 _LIST_FIELDS = ("list-id", "list-unsubscribe", "list-post", "mailing-list", "x-mailing-list")
 
@@ -32,13 +36,14 @@ _LIST_FIELDS = ("list-id", "list-unsubscribe", "list-post", "mailing-list", "x-m
 class Mail:
     """What a mail is classified by. `sender` is the mailbox of its From, `author` whom that speaks for, if another.
 
-    `answers` are the ids of the mails that it answers.
+    `answers` are the ids of the mails that it answers, `received_at` is when it came.
     """
 
     head: Part
     sender: Sender | None
     author: Sender | None
     settings: EmailSettings
+    received_at: datetime
     envelope: Envelope | None = None
     answers: tuple[str, ...] = ()
     text: str = field(default="", repr=False)
@@ -86,7 +91,18 @@ def sign_against_answer(mail: Mail) -> str:
         return "nobody reads what its From gets"
     if _SUPPRESSED & set(re.split(r"[\s,;]+", plain(head.first("x-auto-response-suppress")).lower())):
         return "it asks for no automatic answer"
+    if _is_old(mail):
+        return "it was written days before it came"
     return "" if is_addressed(head, mail.settings) else "it names no address of ours in To or Cc"
+
+
+def _is_old(mail: Mail) -> bool:
+    try:
+        written_at = parsedate_to_datetime(plain(mail.head.first("date"))[:100])
+    except (ValueError, TypeError, IndexError, OverflowError):  # the standard library raises any of them
+        return False
+    aware = written_at if written_at.tzinfo else written_at.replace(tzinfo=UTC)
+    return mail.received_at - aware > _OLD
 
 
 def _sign_of_own(mail: Mail) -> str:

@@ -9,7 +9,7 @@ import html
 import re
 from collections import Counter
 
-from convsdk.channels.email.mime import storable
+from convsdk.core.payloads import storable
 
 _MOST_READ = 500_000
 _DEEPEST = 5

@@ -16,6 +16,8 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import field, frozen
 
+from convsdk.core.payloads import storable
+
 MAX_BYTES = 25 * 1024 * 1024
 MAX_HEADER_BYTES = 256 * 1024
 MAX_FIELDS = 1_000
@@ -33,7 +35,6 @@ _MEDIA_TYPE = re.compile(r"\s*+([a-z0-9!#$&^_.+-]{1,100})/([a-z0-9!#$&^_.+-]{1,1
 _SIGNATURE_LINE = "-- "
 _MESSAGE_ID = re.compile(r"<([^<>]++)>")
 _LONGEST_ID = 255
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 # What mail programs say, and what they mean by it (WHATWG Encoding): the wider set that contains the named one.
 _MEANT = {
@@ -236,11 +237,6 @@ def decode(data: bytes, charset: str = "") -> str:
         except UnicodeError:
             continue
     return storable(data.decode("cp1252", "replace"))
-
-
-def storable(text: str) -> str:
-    """Give `text` without what no store keeps: NULs and lone surrogates."""
-    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def plain(value: str) -> str:

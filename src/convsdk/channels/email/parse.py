@@ -141,6 +141,7 @@ def _events(
         sender=sender,
         author=author,
         settings=settings,
+        received_at=received_at,
         envelope=envelope,
         answers=answers,
         text=body.text or body.html,

@@ -34,7 +34,9 @@ def status_of(noted: Noted, settings: EmailSettings) -> StatusChanged | None:
     A delay says nothing new: the server goes on trying. A bounce in words alone says nothing that a program can read.
     """
     message = next(filter(settings.is_own_id, noted.references), "")
-    groups = noted.detail.get("report", []) if noted.detail["class"] in {"bounce", "disposition"} else []
+    groups = noted.detail.get("report", [])
+    if noted.detail["class"] == "feedback":
+        return _complaint(noted, groups, message)
     told = {status: group for group in reversed(groups) if (status := _reported(group))}
     status = next((one for one in _STRONGEST_FIRST if one in told), None)
     if status is None or not message:
@@ -48,7 +50,24 @@ def status_of(noted: Noted, settings: EmailSettings) -> StatusChanged | None:
         at=noted.at,
         messages=(message,),
         error=one_line(f"{group.get('status', '')} {group.get('diagnostic-code', '')}") if is_failed else "",
-        unreachable=Claim("email", address, Trust.CHANNEL) if is_failed and address and _is_gone(group) else None,
+        # Anybody who has our mail could have written this.
+        unreachable=Claim("email", address, Trust.ASSERTED) if is_failed and address and _is_gone(group) else None,
+    )
+
+
+def _complaint(noted: Noted, groups: Sequence[Mapping[str, str]], message: str) -> StatusChanged | None:
+    """Give that somebody who got a message of ours wants no more of them (RFC 5965)."""
+    complained = next((one for one in groups if one.get("feedback-type", "").strip().lower() == "abuse"), None)
+    if complained is None or not message:
+        return None
+    address = complained.get("original-rcpt-to", "").strip("<> ")
+    return StatusChanged(
+        external_id=f"{noted.external_id}/status",
+        status=DeliveryStatus.DELIVERED,
+        at=noted.at,
+        messages=(message,),
+        error="complaint: abuse",
+        unreachable=Claim("email", address, Trust.ASSERTED) if address else None,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from attrs import field, frozen
 from attrs.validators import ge, gt, le, matches_re
 
-from convsdk.core.ports import Secret
+from convsdk.core.ports import Secret, is_secret
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -28,11 +28,6 @@ def is_loopback(host: str) -> bool:
 def _is_host(_: object, attribute: "Attribute[str]", value: str) -> None:
     if not _HOST.fullmatch(value):
         raise ValueError(f"{attribute.name}: {value!r} is no host: write a name such as 'mail.shop.example'")
-
-
-def _is_given(_: object, attribute: "Attribute[Secret]", value: Secret) -> None:
-    if type(value) is not Secret or not value:
-        raise ValueError(f"{attribute.name} is no Secret with something in it: give one")
 
 
 @frozen(kw_only=True)
@@ -83,7 +78,7 @@ class MailgunSending:
     by: ClassVar[str] = "mailgun"
 
     domain: str = field(validator=_is_host)
-    key: Secret = field(validator=_is_given)
+    key: Secret = field(validator=is_secret())
     region: Literal["us", "eu"] = "us"
 
 
@@ -93,7 +88,7 @@ class PostmarkSending:
 
     by: ClassVar[str] = "postmark"
 
-    token: Secret = field(validator=_is_given)
+    token: Secret = field(validator=is_secret())
     stream: str = field(default="outbound", validator=matches_re(r"[A-Za-z0-9-]{1,100}"))
 
 
@@ -108,7 +103,7 @@ class SesSending:
 
     region: str = field(validator=matches_re(_REGION))
     key_id: str = field(validator=matches_re(r"[A-Z0-9]{16,128}"))
-    secret_key: Secret = field(validator=_is_given)
+    secret_key: Secret = field(validator=is_secret())
     session_token: Secret | None = None
     configuration_set: str = field(default="", validator=matches_re(r"[A-Za-z0-9_-]{0,64}"))
 

@@ -1,7 +1,6 @@
 """Reads what a site's JavaScript says about its visitor, and checks how much of it the site's backend has signed."""
 
 import hashlib
-import hmac
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,6 +15,7 @@ from convsdk.core.events import Identified
 from convsdk.core.identifiers import trim
 from convsdk.core.model import Claim, IdentityHint, Trait, Trust
 from convsdk.core.ports import Secret
+from convsdk.core.signing import hmac_of, is_same
 from convsdk.errors import ParseError
 
 _LONGEST_TOKEN = 8192
@@ -177,7 +177,7 @@ def _token_proof(token: _Token, visitor: str, at: datetime, leeway_s: int) -> _P
     if at.timestamp() < token.nbf - leeway_s:
         raise _BadSignatureError("early")
     # A token that was stolen, or is shared by mistake, is worth nothing in another browser.
-    if not token.visitor.isprintable() or not hmac.compare_digest(token.visitor.encode(), visitor.encode()):
+    if not token.visitor.isprintable() or not is_same(token.visitor, visitor):
         raise _BadSignatureError("visitor")
     claims = {}
     if external_id := _clean(token.external_id) or _clean(token.sub):
@@ -194,9 +194,7 @@ def _signature_proof(given: _Body, at: datetime, keys: Keys) -> _Proof:
         raise _BadSignatureError("claims")
     # The external id comes last: it alone may hold a line feed, so that no two ways to fill the lines are one text.
     signed = f"{keys.audience}\n{given.visitor}\n{given.expires}\n{given.external_id}".encode()
-    sent = (given.signature or "").encode()
-    expected = (hmac.new(secret.reveal().encode(), signed, hashlib.sha256) for secret in keys.secrets)
-    if not any(hmac.compare_digest(one.hexdigest().encode(), sent) for one in expected):
+    if not sum(is_same(given.signature or "", hmac_of(signed, secret)) for secret in keys.secrets):  # all are compared
         raise _BadSignatureError("signature")
     _check_expiry(given.expires, at, keys.leeway_s)
     return _Proof(claims={"external_id": (external_id, Trust.PROVEN)})

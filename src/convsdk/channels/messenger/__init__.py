@@ -4,9 +4,6 @@ Contacts come by an agent's entry or, where set so, at the first message.
 """
 
 import builtins
-import hashlib
-import hmac
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -21,9 +18,10 @@ from convsdk.channels.messenger.sending import Sending, parts_of
 from convsdk.channels.messenger.settings import AppSettings, InstagramSettings, MessengerSettings, Sender
 from convsdk.channels.messenger.setup import Setup
 from convsdk.core.events import Event, Identified
-from convsdk.core.identifiers import EmailAddress, IdentifierKind, MessagingId
-from convsdk.core.model import Claim, Identifier, IdentityHint, Trait, Trust
+from convsdk.core.identifiers import EmailAddress, MessagingId
+from convsdk.core.model import Claim, Identifier, IdentityHint, Trust, traits_of
 from convsdk.core.ports import Capabilities, Channel, Check, Outbound, Receipt, Request, Response
+from convsdk.core.signing import hmac_of, is_same, require_header
 from convsdk.errors import Forbidden, TransientError, UncertainError
 from convsdk.hookspecs import Context, hookimpl
 
@@ -34,11 +32,7 @@ __all__ = [
     "MessengerSettings",
     "Sender",
     "convsdk_channels",
-    "convsdk_identifier_kinds",
 ]
-
-_SIGNATURE_HEADER = "X-Hub-Signature-256"
-_SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})", re.ASCII)
 
 
 class MessengerChannel(Channel):
@@ -46,6 +40,7 @@ class MessengerChannel(Channel):
 
     type = "messenger"
     settings: ClassVar[builtins.type[AppSettings]] = MessengerSettings
+    kinds = (MessagingId(MESSENGER.kind),)
     can = Capabilities(
         verifies=True,
         challenges=True,
@@ -56,6 +51,8 @@ class MessengerChannel(Channel):
         statuses=True,
         echoes=True,
         max_text=MESSENGER.most_text,
+        text_size=MESSENGER.size,
+        sends_files_apart=True,
         max_per_s=40,
     )
     config: AppSettings
@@ -66,18 +63,13 @@ class MessengerChannel(Channel):
     def challenge(self, request: Request) -> Response | None:
         if request.method.upper() != "GET" or request.query.get("hub.mode") != "subscribe":
             return None
-        if not _is_same(request.query.get("hub.verify_token", ""), self.config.verify_token.reveal()):
+        if not is_same(request.query.get("hub.verify_token", ""), self.config.verify_token.reveal()):
             raise Forbidden(f"channel {self.name!r}: the handshake's verify token is not the configured one")
         return Response(body=request.query.get("hub.challenge", "").encode("utf-8", "replace"))
 
     def verify(self, request: Request) -> None:
-        given = request.headers.all(_SIGNATURE_HEADER)
-        signature = _SIGNATURE.fullmatch(given[0]) if len(given) == 1 else None
-        if signature is None:
-            raise Forbidden(f"channel {self.name!r}: {_SIGNATURE_HEADER} is missing, repeated or malformed")
-        expected = hmac.new(self.config.app_secret.reveal().encode(), request.body, hashlib.sha256).hexdigest()
-        if not _is_same(signature[1], expected):
-            raise Forbidden(f"channel {self.name!r}: {_SIGNATURE_HEADER} does not match the body")
+        right = f"sha256={hmac_of(request.body, self.config.app_secret)}"
+        require_header(request, "X-Hub-Signature-256", right, channel=self.name)
 
     def parse(self, request: Request) -> Sequence[Event]:
         return read_events(
@@ -115,14 +107,13 @@ class MessengerChannel(Channel):
         if email.strip() and EmailAddress().canonical(email) is None:
             raise ValueError(f"email of a manual entry is {email!r}, which is no e-mail address: correct it")
         points = (("email", email), ("phone", phone))
-        traits = (("name", name), ("company", company))
         hint = IdentityHint(
             at=at,
             identifiers=(
                 Claim(self.platform.kind, psid, Trust.CHANNEL, scope=page),
                 *(Claim(kind, value.strip(), Trust.AGENT) for kind, value in points if value.strip()),
             ),
-            traits=tuple(Trait(kind, value.strip(), Trust.AGENT) for kind, value in traits if value.strip()),
+            traits=traits_of(Trust.AGENT, name=name, company=company),
             how="manual entry",
             by=by,
         )
@@ -190,6 +181,7 @@ class InstagramChannel(MessengerChannel):
 
     type = "instagram"
     settings = InstagramSettings
+    kinds = (MessagingId(INSTAGRAM.kind),)
     can = Capabilities(
         verifies=True,
         challenges=True,
@@ -200,23 +192,14 @@ class InstagramChannel(MessengerChannel):
         statuses=True,
         echoes=True,
         max_text=INSTAGRAM.most_text,
+        text_size=INSTAGRAM.size,
+        sends_files_apart=True,
         max_per_s=40,
     )
     platform = INSTAGRAM
-
-
-def _is_same(given: str, wanted: str) -> bool:
-    # As bytes: compare_digest refuses other texts than ASCII, and a request can hold anything.
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode("utf-8", "surrogatepass"))
 
 
 @hookimpl
 def convsdk_channels(ctx: Context) -> Iterable[type[Channel]]:  # noqa: ARG001
     """Give the channels of the Messenger Platform."""
     return [MessengerChannel, InstagramChannel]
-
-
-@hookimpl
-def convsdk_identifier_kinds(ctx: Context) -> Iterable[IdentifierKind]:  # noqa: ARG001
-    """Give the ids of persons that are scoped by a page or an account."""
-    return [MessagingId(MESSENGER.kind), MessagingId(INSTAGRAM.kind)]

@@ -4,29 +4,25 @@ A token stands in the header `Authorization` and never in an address, which prox
 `appsecret_proof` (https://developers.facebook.com/docs/graph-api/securing-requests).
 """
 
-import hashlib
-import hmac
 import json
-import math
 from collections.abc import Iterator, Mapping
-from datetime import datetime
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx
-import msgspec
 from attrs import frozen
 
 from convsdk.channels.messenger.platform import plain_type
 from convsdk.channels.messenger.settings import AppSettings
+from convsdk.core.answers import asked_pause, read_answer, refusal
+from convsdk.core.payloads import Fields, read_fields
 from convsdk.core.ports import File, Receipt, Secret
-from convsdk.errors import PermanentError, TransientError, UncertainError
+from convsdk.core.signing import hmac_of
+from convsdk.errors import ParseError, PermanentError, TransientError, UncertainError
 
 _LONGEST_PAUSE_S = 86_400.0
 _SHORTEST_SECRET = 4
-_MOST_CODE = 10**9
+_BUSINESS_USAGE = "x-business-use-case-usage"
 
 # https://developers.facebook.com/docs/messenger-platform/error-codes and /docs/graph-api/guides/error-handling
 _PASSING = {1, 2, 4, 17, 32, 341, 613, 1200, 80001, 80002, 80006}
@@ -100,42 +96,30 @@ class Graph:
 
     def interpret(self, response: httpx.Response) -> Receipt:
         """Read the answer to something that was to be done: a receipt, or the error that says what to do next."""
-        said = _decoded(response)
-        if response.is_success and "error" not in said:
-            if not (said.get("message_id") or said.get("recipient_id") or said.get("success") is True):
-                raise UncertainError(
-                    f"{self._host} answered {response.status_code} to channel {self.channel!r} and did not say "
-                    "whether the message was taken: look into the conversation before you send it again"
-                )
-            given = said.get("message_id")
-            return Receipt(external_id=given if isinstance(given, str) else "")
+        said = read_answer(response)
+        is_told = said.key("message_id") or said.key("recipient_id") or said.flag("success")
+        if response.is_success and "error" not in said and is_told:
+            return Receipt(external_id=said.text("message_id"))
         raise self.error(response)
 
     def error(self, response: httpx.Response) -> TransientError | UncertainError | PermanentError:
         """Give the error that an answer stands for, in Meta's words and with its code; no secret is in it."""
-        said = _decoded(response).get("error")
-        if not isinstance(said, dict):
-            return self._unspoken(response)
-        code, subcode = (_number(said.get(name)) for name in ("code", "error_subcode"))
+        said, pause = read_answer(response).fields("error"), _pause(response)
+        if not said:
+            told = f"{self._host} answered {response.status_code} to channel {self.channel!r} and did not say why"
+            return refusal(response, told, remedy="correct graph_url, or what stands between", retry_after_s=pause)
+        code, subcode = (said.integer(name) or 0 for name in ("code", "error_subcode"))
         shown = f"{code}/{subcode}" if subcode else str(code)
-        words = self.masked(" ".join(str(said.get("error_user_msg") or said.get("message") or "").split()))[:500]
-        told = f"Meta refused what channel {self.channel!r} asked for ({shown}, {words!r})"
+        words = self.masked(" ".join((said.text("error_user_msg") or said.text("message")).split()))[:500]
+        told = f"Meta refused what channel {self.channel!r} asked for ({shown}, {words!r}){_usage(response)}"
         if (code, subcode) in _DONE_PERHAPS:
             return UncertainError(f"{told}, and may have done it: look into the conversation before you send it again")
         remedy = _remedy(code, subcode)
-        is_passing = code in _PASSING or said.get("is_transient") is True or response.is_server_error
-        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS or (is_passing and not remedy):
-            return TransientError(f"{told}: it is tried again{_usage(response)}", retry_after_s=asked_pause(response))
-        return PermanentError(f"{told}: {remedy or 'correct the message, or look the code up at Meta'}", code=shown)
-
-    def _unspoken(self, response: httpx.Response) -> TransientError | UncertainError | PermanentError:
-        status = response.status_code
-        told = f"{self._host} answered {status} to channel {self.channel!r}, and not in the way of the Graph API"
-        if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-            return TransientError(f"{told}: it is tried again", retry_after_s=asked_pause(response))
-        if response.is_server_error:
-            return UncertainError(f"{told}: look into the conversation before you send it again")
-        return PermanentError(f"{told}: correct graph_url, or what stands between", code=str(status))
+        if remedy and response.status_code != httpx.codes.TOO_MANY_REQUESTS:  # even where it calls that a fault
+            return PermanentError(f"{told}: {remedy}", code=shown)
+        is_passing = code in _PASSING or said.flag("is_transient")
+        remedy = "correct the message, or look the code up at Meta"
+        return refusal(response, told, code=shown, is_passing=is_passing, remedy=remedy, retry_after_s=pause)
 
     def is_disconnected(self, error: Exception) -> bool:
         """Say whether an error is about the access token, so that nothing works until there is a new one."""
@@ -159,56 +143,37 @@ class Graph:
         return f"{self.settings.graph_url.rstrip('/')}/{self.settings.api_version}/{quote(path)}".rstrip("/")
 
     def _proof(self, token: Secret) -> str:
-        key = self.settings.app_secret.reveal().encode()
-        return hmac.new(key, token.reveal().encode(), hashlib.sha256).hexdigest()
+        return hmac_of(token.reveal().encode(), self.settings.app_secret)
 
 
-def asked_pause(response: httpx.Response) -> float | None:
+def _pause(response: httpx.Response) -> float | None:
     """Give how many seconds an answer asks to wait, by `Retry-After` or a limit that ends; None where it names none.
 
     `estimated_time_to_regain_access` is in minutes
     (https://developers.facebook.com/docs/graph-api/overview/rate-limiting).
     """
-    pauses = [*_retry_after(response)]
-    for used in _usages(response, "x-business-use-case-usage"):
-        minutes = used.get("estimated_time_to_regain_access")
-        if isinstance(minutes, int | float) and 0 < minutes < math.inf:
-            pauses.append(minutes * 60.0)
+    asked = asked_pause(response)
+    minutes = [used.number("estimated_time_to_regain_access") for used in _usages(response, _BUSINESS_USAGE)]
+    pauses = [one * 60.0 for one in minutes if one and one > 0] + ([] if asked is None else [asked])
     return min(max(pauses), _LONGEST_PAUSE_S) if pauses else None
 
 
-def _retry_after(response: httpx.Response) -> Iterator[float]:
-    given = response.headers.get("retry-after", "").strip()
-    if given.isascii() and given.isdecimal():
-        yield float(given[:9])
-        return
-    try:
-        # There is no clock here: the answer says itself when it was given.
-        pause = _date(given) - _date(response.headers.get("date", ""))
-    except (ValueError, TypeError, OverflowError):
-        return
-    yield max(pause.total_seconds(), 0.0)
-
-
-def _date(given: str) -> datetime:
-    return parsedate_to_datetime(given)
-
-
-def _usages(response: httpx.Response, header: str) -> Iterator[dict[str, Any]]:
+def _usages(response: httpx.Response, header: str) -> Iterator[Fields]:
     """Give the usages that a header field holds: one, or lists of them by the id of a business."""
     try:
-        value = msgspec.json.decode(response.headers.get(header, "{}"), type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        value = Fields(read_fields(response.headers.get(header, "{}").encode()).raw, is_lenient=True)
+    except ParseError:
         return
-    lists = [one for one in value.values() if isinstance(one, list)]
-    yield from (used for one in lists or [[value]] for used in one if isinstance(used, dict))
+    lists = [name for name, one in value.raw.items() if isinstance(one, list)]
+    yield from (used for name in lists for used in value.items(name))
+    yield from () if lists else (value,)
 
 
 def _usage(response: httpx.Response) -> str:
     """Say how much of its limit the app has used, where the answer does."""
-    parts = [used.get(name) for used in _usages(response, "x-app-usage") for name in ("call_count", "total_time")]
-    most = max((one for one in parts if isinstance(one, int) and not isinstance(one, bool)), default=None)
-    return "" if most is None else f" (the app has used {most} % of its limit)"
+    usages = list(_usages(response, "x-app-usage"))
+    most = max((used.integer(name) or 0 for used in usages for name in ("call_count", "total_time")), default=0)
+    return f" (the app has used {most} % of its limit)" if most else ""
 
 
 def _remedy(code: int, subcode: int) -> str:
@@ -230,16 +195,3 @@ def _remedy(code: int, subcode: int) -> str:
 
 def _authorization(token: Secret) -> dict[str, str]:
     return {"authorization": f"Bearer {token.reveal()}"}
-
-
-def _decoded(response: httpx.Response) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(response.content, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return {}
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return 0
-    return value if abs(value) < _MOST_CODE else 0

@@ -2,40 +2,27 @@
 
 The shape is Meta's "Webhook Events Reference" of the Messenger Platform
 (https://developers.facebook.com/docs/messenger-platform/reference/webhook-events). A request holds several entries
-(one for each page or account) and an entry several items; each item is decoded by itself, so that a bad one costs only
+(one for each page or account) and an entry several items; each item is read by itself, so that a bad one costs only
 itself.
 """
 
-import hashlib
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
 from attrs import evolve, frozen
 
 from convsdk.channels.messenger.platform import OURS, Platform, pressed
 from convsdk.core.events import DeliveryStatus, Event, MessageReceived, Noted, StatusChanged
 from convsdk.core.model import Attachment, Claim, Direction, IdentityHint, Trust
+from convsdk.core.payloads import Fields, digest_of, fields_of, read_fields
 from convsdk.errors import ParseError
 
-Shape = TypeVar("Shape")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_MS = 253_402_300_799_999  # the end of the year 9999
-_LONGEST_ID = 255
-_DEEPEST = 32
-_LONGEST_INTEGER_BITS = 63  # what the stores and most JSON readers can hold
+_MILLISECOND = timedelta(milliseconds=1)
 _LISTS = ("messaging", "standby")
-
-# Half of a surrogate pair, escaped: no text has one, but whoever cuts a text between two UTF-16 units sends it. Whole
-# pairs and other escapes match first and are kept.
-_HALF_PAIR = re.compile(
-    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\[^u])|\\u[dD][89a-fA-F][0-9a-fA-F]{2}", re.DOTALL
-)
 
 # Messenger names the sort of an attachment, not its media type; the URL's ending tells more.
 _MEDIA_TYPES = {
@@ -57,10 +44,6 @@ _MEDIA_TYPES = {
 _LINKS = {"fallback", "location"}  # what their URL leads to is a web page
 
 
-class _MalformedError(ValueError):
-    """A part of the request is not what the reference says."""
-
-
 @frozen(kw_only=True)
 class _Item:
     """One item of a batch, of the page or account `page`.
@@ -73,7 +56,7 @@ class _Item:
     person: str = ""
     scoped_id: str = ""
     at: datetime
-    fields: dict[str, Any]
+    fields: Fields
     is_outbound: bool = False
     is_standby: bool = False
     may_create: bool
@@ -90,7 +73,7 @@ class _Item:
 
     def key(self, kind: str) -> str:
         """Give an external id for what has none of its own: the same at every delivery, in whatever batch."""
-        return _key(self.page, self.person, self.fields.get("timestamp"), kind, self.fields)
+        return _key(self.page, self.person, self.fields.raw.get("timestamp"), kind, self.fields.raw)
 
 
 def read_events(body: bytes, *, platform: Platform, received_at: datetime, may_create: bool) -> tuple[Event, ...]:
@@ -102,97 +85,35 @@ def read_events(body: bytes, *, platform: Platform, received_at: datetime, may_c
     Raises:
         ParseError: the body is no JSON object of the platform's events.
     """
-    blank = _Item(platform=platform, page="", at=received_at, fields={}, may_create=may_create)
-    return tuple(event for entry in _entries(body, platform) for event in _read_entry(entry, blank))
-
-
-def _entries(body: bytes, platform: Platform) -> list[msgspec.Raw]:
-    try:
-        document = _decode_object(body)
-    except _MalformedError:
-        document = _decode_envelope(_HALF_PAIR.sub(lambda found: found[1] or rb"\ufffd", body))
-    try:
-        if _decode(document.get("object", b"null"), str) != platform.object:
-            raise ParseError(
-                f"the body's 'object' is not {platform.object!r}: "
-                f"subscribe this webhook to {platform.name}'s events only"
-            )
-        return _decode(document.get("entry", b"null"), list[msgspec.Raw])
-    except _MalformedError:
-        raise ParseError("the body is no batch of events: 'object' must be a text and 'entry' a list") from None
-
-
-def _decode_envelope(body: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return _decode_object(body)
-    except _MalformedError as error:
-        raise ParseError(f"the body is no JSON object that can be read ({type(error.__cause__).__name__})") from None
-
-
-def _decode_object(raw: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    return _decode(raw, dict[str, msgspec.Raw])
-
-
-def _decode(raw: bytes | msgspec.Raw, shape: type[Shape]) -> Shape:
-    try:
-        return msgspec.json.decode(raw, type=shape)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise _MalformedError from error
-
-
-def _decode_item(raw: msgspec.Raw) -> Any:  # noqa: ANN401  (JSON comes in)
-    return _clean(_decode(raw, object))
-
-
-def _clean(value: Any, depth: int = 0) -> Any:  # noqa: ANN401  (JSON comes in)
-    """Give `value` as every store can keep it: no NUL, no integer past 64 bits, not nested without end."""
-    if depth > _DEEPEST:
-        raise _MalformedError
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS:
-        return str(value)
-    if isinstance(value, list):
-        return [_clean(each, depth + 1) for each in value]
-    if isinstance(value, dict):
-        return {_clean(name): _clean(each, depth + 1) for name, each in value.items()}
-    return value
-
-
-def _keep(raw: msgspec.Raw) -> Any:  # noqa: ANN401  (JSON goes out)
-    """Give what can be kept of something unreadable: its JSON value, else its text."""
-    try:
-        return _decode_item(raw)
-    except _MalformedError:
-        return bytes(raw).decode("utf-8", "replace").replace("\0", "\ufffd")
+    batch = read_fields(body)
+    if batch.text("object") != platform.object:
+        raise ParseError(
+            f"the body's 'object' is not {platform.object!r}: subscribe this webhook to {platform.name}'s events only"
+        )
+    if "entry" not in batch:
+        raise ParseError("the body has no 'entry': it is no batch of events")
+    blank = _Item(platform=platform, page="", at=received_at, fields=Fields({}), may_create=may_create)
+    return tuple(event for entry in batch.values("entry") for event in _read_entry(entry, blank))
 
 
 def _key(page: str, person: str, timestamp: object, kind: str, item: object) -> str:
-    canonical = msgspec.json.encode([page, person, timestamp, kind, item], order="deterministic")
-    return f"{kind}/{hashlib.sha256(canonical).hexdigest()}"
+    return f"{kind}/{digest_of(page, person, timestamp, kind, item)}"
 
 
-def _read_entry(raw: msgspec.Raw, blank: _Item) -> Iterator[Event]:
+def _read_entry(value: object, blank: _Item) -> Iterator[Event]:
     try:
-        entry = _decode_object(raw)
-        page = _identifier(_decode_item(entry["id"]))
-        batches = {name: _decode(entry[name], list[msgspec.Raw]) for name in _LISTS if name in entry}
-    except (_MalformedError, KeyError):
-        yield _note("unreadable", "", blank.at, _keep(raw))
+        entry = fields_of(value, path="entry")
+        page = entry.key("id")
+        batches = {name: entry.values(name) for name in _LISTS if name in entry}
+    except ParseError:
+        yield _note("unreadable", "", blank.at, value)
         return
-    blank = evolve(blank, page=page, at=_entry_time(entry) or blank.at)
+    blank = evolve(blank, page=page, at=entry.moment("time", unit=_MILLISECOND) or blank.at)
     if not batches:
-        yield _note("unknown", page, blank.at, _keep(raw))
+        yield _note("unknown", page, blank.at, value)
     for name, items in batches.items():
         for each in items:
             yield from _read_item(each, evolve(blank, is_standby=name == "standby"))
-
-
-def _entry_time(entry: dict[str, msgspec.Raw]) -> datetime | None:
-    try:
-        return _moment(_decode_item(entry["time"]))
-    except (_MalformedError, KeyError):
-        return None
 
 
 def _note(kind: str, page: str, at: datetime, content: object) -> Noted:
@@ -202,72 +123,72 @@ def _note(kind: str, page: str, at: datetime, content: object) -> Noted:
     )
 
 
-def _read_item(raw: msgspec.Raw, blank: _Item) -> Iterator[Event]:
+def _read_item(value: object, blank: _Item) -> Iterator[Event]:
     try:
-        fields = _object(_decode_item(raw))
-        item = _with_person(evolve(blank, fields=fields, at=_moment(fields.get("timestamp")) or blank.at))
-    except _MalformedError:
-        yield _note("unreadable", blank.page, blank.at, _keep(raw))
+        fields = fields_of(value, path="item")
+        at = fields.moment("timestamp", unit=_MILLISECOND) or blank.at
+        item = _with_person(evolve(blank, fields=fields, at=at))
+    except ParseError:
+        yield _note("unreadable", blank.page, blank.at, value)
         return
     kind = next((name for name in _READERS if name in fields), None)
     if kind is None:
-        yield _noted(item, "unknown", detail={"item": fields})
+        yield _noted(item, "unknown", detail={"item": value})
         return
     try:
         # A list, so that an item gives either all of its events or is told as unreadable.
-        events = list(_READERS[kind](item, _object(fields[kind])))
-    except _MalformedError:
-        events = [_noted(item, "unreadable", detail={"item": fields})]
+        events = list(_READERS[kind](item, fields_of(fields.raw[kind], path=kind)))
+    except ParseError:
+        events = [_noted(item, "unreadable", detail={"item": value})]
     yield from events
 
 
 def _with_person(item: _Item) -> _Item:
     """Find who this is about: the side that is not the page. An echo comes from the page and is about its recipient."""
-    message = item.fields.get("message")
-    sender, recipient = (_optional_object(item.fields, name) for name in ("sender", "recipient"))
+    message = item.fields.raw.get("message")
+    sender, recipient = item.fields.fields("sender"), item.fields.fields("recipient")
     is_echo = isinstance(message, dict) and message.get("is_echo") is True
-    is_outbound = is_echo or ("id" in sender and _identifier(sender["id"]) == item.page)
+    is_outbound = is_echo or ("id" in sender and sender.key("id") == item.page)
     side = recipient if is_outbound else sender
-    scoped_id = _identifier(side["id"]) if "id" in side else ""
+    scoped_id = side.key("id") if "id" in side else ""
     if scoped_id == item.page:
-        raise _MalformedError
+        raise ParseError("the page writes to itself, so nobody is there to write to")
     # The chat plugin's checkbox names a browser, not a person: enough to keep its messages in one thread.
-    person = scoped_id or (_identifier(side["user_ref"]) if "user_ref" in side else "")
+    person = scoped_id or (side.key("user_ref") if "user_ref" in side else "")
     return evolve(item, person=person, scoped_id=scoped_id, is_outbound=is_outbound)
 
 
-def _read_message(item: _Item, message: dict[str, Any]) -> Iterator[Event]:
-    if message.get("is_deleted") is True:
-        mid = _identifier(message.get("mid"))
-        yield _noted(item, "deleted", text=f"message {mid} was deleted", detail=message)
+def _read_message(item: _Item, message: Fields) -> Iterator[Event]:
+    if message.flag("is_deleted"):
+        yield _noted(item, "deleted", text=f"message {message.key('mid')} was deleted", detail=message.raw)
         return
-    quoted = _optional_object(message, "reply_to")
-    detail = {name: value for name, value in message.items() if name not in {"mid", "text", "referral"}}
-    metadata = _text(message.get("metadata"))
+    quoted = message.fields("reply_to")
+    detail = {name: value for name, value in message.raw.items() if name not in {"mid", "text", "referral"}}
+    metadata = message.text("metadata")
     if item.is_outbound and metadata.startswith(OURS):
         detail["token"] = metadata.removeprefix(OURS)
     yield _message(
         item,
         message,
-        text=_text(message.get("text")),
-        attachments=tuple(_attachments(message.get("attachments"))),
-        references=(_identifier(quoted["mid"]),) if "mid" in quoted else (),
+        text=message.text("text"),
+        attachments=tuple(_attachments(message)),
+        references=(quoted.key("mid"),) if "mid" in quoted else (),
         detail=detail,
-        button=_optional_object(message, "quick_reply").get("payload"),
+        button=message.fields("quick_reply").raw.get("payload"),
     )
     yield from _inner_referral(item, message)
 
 
-def _read_postback(item: _Item, postback: dict[str, Any]) -> Iterator[Event]:
-    inner = {name: value for name, value in postback.items() if name not in {"mid", "referral"}}
-    text, button = _text(postback.get("title")), postback.get("payload")
+def _read_postback(item: _Item, postback: Fields) -> Iterator[Event]:
+    inner = {name: value for name, value in postback.raw.items() if name not in {"mid", "referral"}}
+    text, button = postback.text("title"), postback.raw.get("payload")
     yield _message(item, postback, text=text, detail={"postback": inner}, button=button)
     yield from _inner_referral(item, postback)
 
 
 def _message(
     item: _Item,
-    source: dict[str, Any],
+    source: Fields,
     *,
     text: str,
     detail: dict[str, Any],
@@ -276,10 +197,10 @@ def _message(
     button: object = None,
 ) -> MessageReceived:
     if not item.person:
-        raise _MalformedError
+        raise ParseError("a message from nobody: it names neither a sender nor a recipient")
     block, choice = pressed(button)
     return MessageReceived(
-        external_id=_identifier(source["mid"]) if "mid" in source else item.key("message"),
+        external_id=source.key("mid") if "mid" in source else item.key("message"),
         hint=item.hint(has_written=not item.is_outbound),
         at=item.at,
         text=text,
@@ -293,38 +214,38 @@ def _message(
     )
 
 
-def _inner_referral(item: _Item, source: dict[str, Any]) -> Iterator[Event]:
+def _inner_referral(item: _Item, source: Fields) -> Iterator[Event]:
     for place in (source, item.fields):
         if "referral" in place:
-            yield from _read_referral(item, _object(place["referral"]))
+            yield from _read_referral(item, fields_of(place.raw["referral"], path="referral"))
             return
 
 
-def _read_referral(item: _Item, referral: dict[str, Any]) -> Iterator[Event]:
-    yield _noted(item, "referral", text=_text(referral.get("ref")), detail=referral)
+def _read_referral(item: _Item, referral: Fields) -> Iterator[Event]:
+    yield _noted(item, "referral", text=referral.text("ref"), detail=referral.raw)
 
 
-def _read_reaction(item: _Item, reaction: dict[str, Any]) -> Iterator[Event]:
-    text = _text(reaction.get("emoji")) or _text(reaction.get("reaction"))
-    kind = "reaction_removed" if reaction.get("action") == "unreact" else "reaction"
-    yield _noted(item, kind, text=text, detail=reaction)
+def _read_reaction(item: _Item, reaction: Fields) -> Iterator[Event]:
+    text = reaction.text("emoji") or reaction.text("reaction")
+    kind = "reaction_removed" if reaction.raw.get("action") == "unreact" else "reaction"
+    yield _noted(item, kind, text=text, detail=reaction.raw)
 
 
-def _read_edit(item: _Item, edit: dict[str, Any]) -> Iterator[Event]:
-    yield _noted(item, "edited", text=_text(edit.get("text")), detail=edit | {"mid": _identifier(edit.get("mid"))})
+def _read_edit(item: _Item, edit: Fields) -> Iterator[Event]:
+    yield _noted(item, "edited", text=edit.text("text"), detail={**edit.raw, "mid": edit.key("mid")})
 
 
-def _read_optin(item: _Item, optin: dict[str, Any]) -> Iterator[Event]:
-    yield _noted(item, "optin", text=_text(optin.get("title")) or _text(optin.get("ref")), detail=optin)
+def _read_optin(item: _Item, optin: Fields) -> Iterator[Event]:
+    yield _noted(item, "optin", text=optin.text("title") or optin.text("ref"), detail=optin.raw)
 
 
-def _read_as(kind: str, told: str, item: _Item, content: dict[str, Any]) -> Iterator[Event]:
+def _read_as(kind: str, told: str, item: _Item, content: Fields) -> Iterator[Event]:
     """Give a note of `kind`; `told` is its text, with names of members of the content in braces."""
-    known = {name: str(content.get(name) or "nobody") for name in re.findall(r"{(\w+)}", told)}
-    yield _noted(item, kind, text=told.format(**known), detail=content)
+    known = {name: str(content.raw.get(name) or "nobody") for name in re.findall(r"{(\w+)}", told)}
+    yield _noted(item, kind, text=told.format(**known), detail=content.raw)
 
 
-def _noted(item: _Item, kind: str, *, text: str = "", detail: dict[str, Any]) -> Noted:
+def _noted(item: _Item, kind: str, *, text: str = "", detail: Mapping[str, Any]) -> Noted:
     return Noted(
         external_id=item.key(kind),
         kind=kind,
@@ -332,24 +253,24 @@ def _noted(item: _Item, kind: str, *, text: str = "", detail: dict[str, Any]) ->
         hint=item.hint(has_written=False) if item.scoped_id else None,
         thread=item.thread,
         text=text,
-        detail=detail | ({"standby": True} if item.is_standby else {}),
+        detail={**detail, **({"standby": True} if item.is_standby else {})},
     )
 
 
-def _read_delivery(item: _Item, report: dict[str, Any]) -> Iterator[Event]:
+def _read_delivery(item: _Item, report: Fields) -> Iterator[Event]:
     yield _status(item, report, DeliveryStatus.DELIVERED)
 
 
-def _read_read(item: _Item, report: dict[str, Any]) -> Iterator[Event]:
+def _read_read(item: _Item, report: Fields) -> Iterator[Event]:
     yield _status(item, report, DeliveryStatus.READ)
 
 
-def _status(item: _Item, report: dict[str, Any], status: DeliveryStatus) -> StatusChanged:
-    watermark = _moment(report.get("watermark"))
-    named = [report["mid"]] if "mid" in report else _list(report.get("mids"))  # Instagram names the one message read
-    messages = tuple(map(_identifier, named))
+def _status(item: _Item, report: Fields, status: DeliveryStatus) -> StatusChanged:
+    watermark = report.moment("watermark", unit=_MILLISECOND)
+    # Instagram names the one message that was read.
+    messages = (report.key("mid"),) if "mid" in report else report.keys("mids")
     if not item.person or not (watermark or messages):
-        raise _MalformedError
+        raise ParseError("a report on nothing: it names no person, or neither messages nor a time")
     return StatusChanged(
         external_id=item.key(status.value),
         status=status,
@@ -360,7 +281,7 @@ def _status(item: _Item, report: dict[str, Any], status: DeliveryStatus) -> Stat
     )
 
 
-_READERS: dict[str, Callable[[_Item, dict[str, Any]], Iterator[Event]]] = {
+_READERS: dict[str, Callable[[_Item, Fields], Iterator[Event]]] = {
     "message": _read_message,
     "postback": _read_postback,
     "reaction": _read_reaction,
@@ -384,13 +305,12 @@ _READERS: dict[str, Callable[[_Item, dict[str, Any]], Iterator[Event]]] = {
 }
 
 
-def _attachments(value: object) -> Iterator[Attachment]:
-    for each in _list(value):
-        attachment = _object(each)
-        payload = _optional_object(attachment, "payload")
-        kind = _text(attachment.get("type")) or "file"
-        url = _text(payload.get("url")) or _text(attachment.get("url"))
-        title = _text(payload.get("title")) or _text(attachment.get("title"))
+def _attachments(message: Fields) -> Iterator[Attachment]:
+    for attachment in message.items("attachments"):
+        payload = attachment.fields("payload")
+        kind = attachment.text("type") or "file"
+        url = payload.text("url") or attachment.text("url")
+        title = payload.text("title") or attachment.text("title")
         yield Attachment(name=title or _file_name(url) or kind, media_type=_media_type(kind, url), url=url)
 
 
@@ -406,48 +326,3 @@ def _file_name(url: str) -> str:
     except ValueError:  # such as a bracket that opens an IPv6 address and never closes
         return ""
     return name.replace("\0", "\ufffd")
-
-
-def _moment(value: object) -> datetime | None:
-    """Give the time for milliseconds since 1970; None for anything else."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_LAST_MS)):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LAST_MS:
-        return None
-    return _EPOCH + timedelta(milliseconds=value)
-
-
-def _identifier(value: object) -> str:
-    """Give an id as text. Meta writes them as texts, and elsewhere as numbers."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_ID:
-        raise _MalformedError
-    return value
-
-
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _MalformedError
-    return value
-
-
-def _optional_object(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    value = fields.get(name)
-    return {} if value is None else _object(value)
-
-
-def _list(value: object) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _MalformedError
-    return value
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _MalformedError
-    return value

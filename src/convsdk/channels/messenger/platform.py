@@ -10,21 +10,14 @@ from typing import Any
 import msgspec
 from attrs import field, frozen
 
+from convsdk.core.texts import utf8_bytes, utf16_units
+
 OURS = "convsdk/"
 """How the `metadata` of a message begins that was sent from here; its token follows."""
 
 LONGEST_PAYLOAD = 1_000
 _BUTTON = "convsdk:"
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASCII)  # RFC 6838, section 4.2
-
-
-def _utf16_units(text: str) -> int:
-    # The reference says "characters" and not which; no other way of counting them gives more than this one.
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def _utf8_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def plain_type(media_type: str) -> str:
@@ -89,7 +82,8 @@ MESSENGER = Platform(
     object="page",
     kind="messenger_psid",
     most_text=2_000,
-    size=_utf16_units,
+    # The reference says "characters" and not which; no other way of counting them gives more than this one.
+    size=utf16_units,
     tags=frozenset({"ACCOUNT_UPDATE", "CONFIRMED_EVENT_UPDATE", "HUMAN_AGENT", "POST_PURCHASE_UPDATE"}),
     has_metadata=True,
     has_uploads=True,
@@ -111,7 +105,7 @@ INSTAGRAM = Platform(
     object="instagram",
     kind="instagram_igsid",
     most_text=1_000,
-    size=_utf8_bytes,
+    size=utf8_bytes,
     tags=frozenset({"HUMAN_AGENT"}),
     has_metadata=False,
     has_uploads=False,

@@ -138,11 +138,11 @@ class Sending:
                 f"they never wrote, and {self.platform.name} lets nobody be written to first",
                 "wait until they write, or use another way",
             )
-        if message.at < message.heard_at + _WINDOW:
+        if message.is_within(_WINDOW):
             return {"messaging_type": "RESPONSE"}
         is_agents = bool(message.detail.get("by")) and not message.is_automatic
         if is_agents and self.graph.settings.human_agent:
-            if message.at < message.heard_at + _AGENTS_WINDOW:
+            if message.is_within(_AGENTS_WINDOW):
                 return {"messaging_type": "MESSAGE_TAG", "tag": _HUMAN_AGENT}
             raise self._closed(message, message.heard_at + _AGENTS_WINDOW, "7 days")
         raise self._closed(message, message.heard_at + _WINDOW, "24 hours", is_open_to_agents=True)
@@ -151,7 +151,7 @@ class Sending:
         self, message: Outbound, until: datetime, length: str, *, is_open_to_agents: bool = False
     ) -> PermanentError:
         remedy = "wait until they write again, or use another way"
-        if is_open_to_agents and message.heard_at and message.at < message.heard_at + _AGENTS_WINDOW:
+        if is_open_to_agents and message.is_within(_AGENTS_WINDOW):
             is_set = self.graph.settings.human_agent
             way = "" if is_set else ", once Meta has let the app do so and human_agent = true is set"
             remedy = f"let an agent answer, who has 7 days{way}; or {remedy}"

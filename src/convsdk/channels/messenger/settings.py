@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 from attrs.validators import instance_of
 
-from convsdk.core.ports import Secret
+from convsdk.core.ports import Secret, is_secret
 
 _CONTACT_FROM = ("manual", "first_message")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -16,20 +16,7 @@ _VERSION = re.compile(r"v[0-9]{1,3}\.[0-9]{1,2}", re.ASCII)
 _ID = re.compile(r"[0-9]{1,64}", re.ASCII)
 _ADDRESS = re.compile(r"[!-~]+", re.ASCII)
 _FIELD = re.compile(r"[a-z_]{1,64}", re.ASCII)
-
-
-def _is_secret(_: object, attribute: Any, value: Secret) -> None:  # noqa: ANN401  (attrs' own, generic)
-    # attrs' own validators would print the value. An empty key would let everybody sign.
-    if type(value) is not Secret or not value.reveal().strip():
-        message = f"{attribute.name} must be a secret that is not empty: copy it from the app's dashboard at Meta"
-        raise ValueError(message)
-
-
-def _is_token(_: object, attribute: Any, value: Secret) -> None:  # noqa: ANN401  (as above)
-    # It goes into a header field.
-    if type(value) is not Secret or not re.fullmatch(r"[!-~]+", value.reveal()):
-        message = f"{attribute.name} must be the secret access token, in one line: copy it from the app's dashboard"
-        raise ValueError(message)
+_DASHBOARD = "copy it from the app's dashboard at Meta"
 
 
 def _is_way(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
@@ -81,7 +68,8 @@ class Sender:
     """A page or account that messages are sent from: its id, and the access token that lets us."""
 
     id: str = field(validator=_is_id)
-    token: Secret = field(validator=_is_token)
+    # It goes into a header field.
+    token: Secret = field(validator=is_secret(_DASHBOARD, pattern="[!-~]+"))
 
 
 def _are_senders(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
@@ -104,8 +92,8 @@ class AppSettings:
     Graph API's, and `graph_url` where that is.
     """
 
-    app_secret: Secret = field(validator=_is_secret)
-    verify_token: Secret = field(validator=_is_secret)
+    app_secret: Secret = field(validator=is_secret(_DASHBOARD))
+    verify_token: Secret = field(validator=is_secret(_DASHBOARD))
     app_id: str = field(default="", validator=_is_id_if_any)
     contact_from: Literal["manual", "first_message"] = field(default="manual", validator=_is_way)
     human_agent: bool = field(default=False, validator=instance_of(bool))

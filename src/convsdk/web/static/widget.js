@@ -26,6 +26,7 @@
       send: "Send",
       sending: "Sending…",
       sent: "Sent",
+      mail: "E-mail",
       failed: "Not sent",
       retry: "Try again",
       you: "You:",
@@ -59,6 +60,7 @@
       send: "Senden",
       sending: "Wird gesendet…",
       sent: "Gesendet",
+      mail: "E-Mail",
       failed: "Nicht gesendet",
       retry: "Erneut versuchen",
       you: "Sie:",
@@ -86,7 +88,7 @@
     .root {
       all: initial;
       --surface: #fff; --text: #1b1d22; --muted: #596070; --line: #c9ced8; --bubble: #eef0f4; --bad: #b3261e;
-      /* The y of XYZ is the luminance by which contrast is reckoned: white below .18, black above. */
+      /* The y of XYZ is the luminance that contrast goes by: white below .18, black above. */
       --y: calc((.18 - y) * 1e4); --on-accent: color(from var(--accent) xyz var(--y) var(--y) var(--y));
       color: var(--text); color-scheme: light dark;
       font: 15px/1.45 system-ui, sans-serif;
@@ -1129,7 +1131,7 @@
       if (detail?.choices) node.append(this.#drawChoices(item));
       if (detail?.form) node.append(isAsked ? this.#drawForm(item) : this.#drawAnswers(item));
       const time = make("time", { dateTime: at }, this.#time(at, { timeStyle: "short" }));
-      node.append(make("div.meta", {}, time, make("span.state")));
+      node.append(make("div.meta", {}, time, item.is_mail ? ` · ${this.texts.mail}` : null, make("span.state")));
       return node;
     }
 
@@ -1282,7 +1284,7 @@
     close: () => chat.close(),
     reset: () => chat.reset(),
     open() {
-      // A page that opens the chat by itself is no reason for a cookie.
+      // A page that opens the chat itself is no reason for a cookie.
       chat.open({ byVisitor: Boolean(navigator.userActivation?.isActive) });
       element?.showFocused();
     },

@@ -8,9 +8,10 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from attrs import field, frozen
 
-from convsdk.channels.email.mime import PastLimitError, inner_parts, message_ids, parameter, read_head, storable
+from convsdk.channels.email.mime import PastLimitError, inner_parts, message_ids, parameter, read_head
 from convsdk.core.events import DeliveryStatus, StatusChanged
 from convsdk.core.model import Claim, Trust
+from convsdk.core.payloads import storable
 from convsdk.core.ports import Envelope, Request
 from convsdk.errors import ParseError
 

@@ -4,8 +4,6 @@ https://documentation.mailgun.com/docs/mailgun/user-manual/receive-forward-store
 https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks
 """
 
-import hashlib
-import hmac
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -24,9 +22,10 @@ from convsdk.channels.email.incoming.content import (
     report,
     text_of,
 )
-from convsdk.channels.email.incoming.proof import is_recent, is_same, require_secret
+from convsdk.channels.email.incoming.proof import is_recent
 from convsdk.core.events import DeliveryStatus
-from convsdk.core.ports import Envelope, Request, Secret
+from convsdk.core.ports import Envelope, Request, Secret, is_secret
+from convsdk.core.signing import hmac_of, is_same
 from convsdk.errors import ParseError
 
 _HARD = "permanent"
@@ -82,7 +81,7 @@ class Mailgun:
 
     by: ClassVar[str] = "mailgun"
 
-    signing_key: Secret = field(validator=require_secret)
+    signing_key: Secret = field(validator=is_secret())
     window_s: float = field(default=43_200, validator=gt(0))
 
     def wants(self, request: Request) -> Sequence[str]:  # noqa: ARG002  (every source is asked)
@@ -95,8 +94,8 @@ class Mailgun:
         except ParseError:
             return False
         signed = (given.timestamp + given.token).encode("utf-8", "surrogatepass")
-        right = hmac.new(self.signing_key.reveal().encode(), signed, hashlib.sha256).hexdigest()
-        return is_same(given.signature, right) and is_recent(given.timestamp, request, window_s=self.window_s)
+        is_signed = is_same(given.signature, hmac_of(signed, self.signing_key))
+        return is_signed and is_recent(given.timestamp, request, window_s=self.window_s)
 
     def read(self, request: Request) -> Sequence[Found]:
         """Give the mail of a route, or what an event reports."""

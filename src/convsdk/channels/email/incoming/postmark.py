@@ -12,9 +12,9 @@ from attrs import field, frozen
 from attrs.validators import min_len
 
 from convsdk.channels.email.incoming.content import Found, RawMail, moment, name_of, read_json, report
-from convsdk.channels.email.incoming.proof import has_password, require_secret
+from convsdk.channels.email.incoming.proof import has_password
 from convsdk.core.events import DeliveryStatus
-from convsdk.core.ports import Envelope, Request, Secret
+from convsdk.core.ports import Envelope, Request, Secret, is_secret
 from convsdk.errors import ParseError
 
 _DEAD = {"HardBounce", "BadEmailAddress", "SpamNotification"}
@@ -52,7 +52,7 @@ class Postmark:
 
     by: ClassVar[str] = "postmark"
 
-    password: Secret = field(validator=require_secret)
+    password: Secret = field(validator=is_secret())
     user: str = field(default="postmark", validator=min_len(1))
 
     def wants(self, request: Request) -> Sequence[str]:  # noqa: ARG002  (every source is asked)

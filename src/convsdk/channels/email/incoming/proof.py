@@ -1,12 +1,12 @@
 """How a request proves whose it is. Each function says yes or no, and never what was wrong: a forger would learn it."""
 
 import base64
-import hmac
 import re
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convsdk.core.ports import Request, Secret
+from convsdk.core.signing import is_same
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -21,22 +21,11 @@ def is_recent(timestamp: str, request: Request, *, window_s: float) -> bool:
     return abs(request.received_at.timestamp() - int(timestamp)) <= window_s
 
 
-def is_same(given: str, right: str) -> bool:
-    """Compare two texts in constant time, whatever is in them."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
-
-
 def has_password(request: Request, *, user: str, password: Secret) -> bool:
     """Say whether a request has HTTP's basic authentication (RFC 7617): providers take it from the URL."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     right = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
     return is_same(given.strip(), right) and scheme.lower() == "basic"
-
-
-def require_secret(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (attrs' own)
-    """Raise `ValueError` where a field holds no secret, or a blank one."""
-    if not isinstance(value, Secret) or not value.reveal().strip():
-        raise ValueError(f'{attribute.name}: it is no secret: write {{ env = "NAME" }}')
 
 
 def require_cryptography(what: str) -> None:

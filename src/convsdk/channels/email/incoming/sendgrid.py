@@ -27,10 +27,9 @@ from convsdk.channels.email.incoming.proof import (
     has_password,
     is_signed_by,
     require_cryptography,
-    require_secret,
 )
 from convsdk.core.events import DeliveryStatus, StatusChanged
-from convsdk.core.ports import Envelope, Request, Secret
+from convsdk.core.ports import Envelope, Request, Secret, is_secret
 from convsdk.errors import ParseError
 
 _HEADER = "x-twilio-email-event-webhook-"
@@ -67,7 +66,7 @@ def _are_public_keys(_: object, attribute: Any, value: tuple[str, ...]) -> None:
 
 def _is_password(instance: object, attribute: Any, value: Secret | None) -> None:  # noqa: ANN401  (as above)
     if value is not None:
-        require_secret(instance, attribute, value)
+        is_secret()(instance, attribute, value)
 
 
 @frozen(kw_only=True)

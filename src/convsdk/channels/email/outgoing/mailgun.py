@@ -5,8 +5,9 @@ import base64
 import httpx
 
 from convsdk.channels.email.compose import Letter
-from convsdk.channels.email.outgoing import Provider, told
+from convsdk.channels.email.outgoing import Provider
 from convsdk.channels.email.sending import MailgunSending
+from convsdk.core.answers import read_answer
 from convsdk.core.ports import Receipt
 
 _HOSTS = {"us": "api.mailgun.net", "eu": "api.eu.mailgun.net"}
@@ -36,7 +37,7 @@ class Mailgun(Provider):
         )
 
     def interpret(self, response: httpx.Response) -> Receipt:
-        answer = told(response)
+        answer = read_answer(response)
         if response.is_success:
-            return Receipt(external_id=str(answer.get("id", "")))
-        raise self.refusal(response, words=str(answer.get("message", response.text)))
+            return Receipt(external_id=answer.text("id"))
+        raise self.refusal(response, words=answer.text("message", response.text))

@@ -5,8 +5,9 @@ import base64
 import httpx
 
 from convsdk.channels.email.compose import Letter, is_shown, media_type_of, name_of
-from convsdk.channels.email.outgoing import Provider, told
+from convsdk.channels.email.outgoing import Provider
 from convsdk.channels.email.sending import PostmarkSending
+from convsdk.core.answers import read_answer
 from convsdk.core.ports import File, Receipt
 
 _ENDPOINT = "https://api.postmarkapp.com/email"
@@ -40,11 +41,11 @@ class Postmark(Provider):
         return httpx.Request("POST", _ENDPOINT, headers=headers, json=body)
 
     def interpret(self, response: httpx.Response) -> Receipt:
-        answer = told(response)
-        code = answer.get("ErrorCode", 0)
+        answer = read_answer(response)
+        code = answer.integer("ErrorCode") or 0
         if response.is_success and not code:
             return Receipt()
-        words = str(answer.get("Message", response.text))
+        words = answer.text("Message", response.text)
         raise self.refusal(response, code=str(code or ""), words=words, is_passing=code in _PASSING)
 
 

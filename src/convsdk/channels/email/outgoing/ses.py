@@ -9,8 +9,9 @@ from datetime import UTC
 import httpx
 
 from convsdk.channels.email.compose import Letter
-from convsdk.channels.email.outgoing import Provider, told
+from convsdk.channels.email.outgoing import Provider
 from convsdk.channels.email.sending import SesSending
+from convsdk.core.answers import read_answer
 from convsdk.core.ports import Receipt
 
 _PATH = "/v2/email/outbound-emails"
@@ -47,14 +48,14 @@ class Ses(Provider):
         return httpx.Request("POST", f"https://{host}{_PATH}", headers=headers, content=body)
 
     def interpret(self, response: httpx.Response) -> Receipt:
-        answer = told(response)
+        answer = read_answer(response)
         if response.is_success:
-            number = str(answer.get("MessageId", ""))
+            number = answer.text("MessageId")
             domain = _ID_DOMAINS.get(self._sending.region, f"{self._sending.region}.amazonses.com")
             return Receipt(external_id=f"<{number}@{domain}>" if number else "")
-        code = response.headers.get("x-amzn-errortype", str(answer.get("__type", "")))
+        code = response.headers.get("x-amzn-errortype", answer.text("__type"))
         code = code.partition(":")[0].rpartition("#")[2]
-        words = str(answer.get("message") or answer.get("Message") or "")
+        words = answer.text("message") or answer.text("Message")
         raise self.refusal(response, code=code, words=words, is_passing=code in _PASSING)
 
     def _signed(self, host: str, body: bytes, moment: str) -> dict[str, str]:

@@ -16,8 +16,9 @@ from aiosmtplib import SMTPResponseException
 from attrs import define, field
 
 from convsdk.channels.email.compose import Letter
-from convsdk.channels.email.mime import one_line, storable
+from convsdk.channels.email.mime import one_line
 from convsdk.channels.email.sending import SmtpSending
+from convsdk.core.payloads import storable
 from convsdk.core.ports import Receipt
 from convsdk.errors import ConvsdkError, PermanentError, TransientError, UncertainError
 
