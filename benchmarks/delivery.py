@@ -1,9 +1,11 @@
 """Delivery: how many messages a second go out, against a bare httpx loop over the same connections.
 
-    delivery.py [--messages N] [--rounds N] [--store URL] [--json]
+    delivery.py [--messages N] [--rounds N] [--store URL] [--marked] [--json]
 
 The server is a process of its own and answers at once. Both send the same requests, as many at a time; ours come from
-the store, and what became of each is on disk before the next of its conversation goes. Rounds alternate.
+the store, and what became of each is on disk before the next of its conversation goes. Rounds alternate. The server
+counts: a lap with one request too few or too many ends the run. With --marked the server knows no token again, so that
+each message is written down before it goes as well, which is what Messenger needs.
 
   ours, bare   messages a second
   ratio        ours as a share of bare, taken within each round
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,19 +70,31 @@ class Posting(Channel):
         return Receipt()
 
 
+class MarkedPosting(Posting):
+    """Posts to a server that takes everything for new, and echoes it."""
+
+    can = Capabilities(sends=True, echoes=True)
+
+
 def request_of(url: str, text: str, token: str) -> httpx.Request:
     """Give the request that carries a message."""
     return httpx.Request("POST", url, json={"to": "ann@shop.example", "text": text, "token": token})
 
 
 async def serve() -> None:
-    """Answer every request at once, and print the port first."""
+    """Answer every request at once, a GET with how many others there were; print the port first."""
+    posts = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal posts
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(HEAD_END)).lower()
+                if head.startswith(b"get"):
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n%9d" % posts)
+                    continue
                 await reader.readexactly(int(head.partition(b"content-length:")[2].split(b"\r\n")[0]))
+                posts += 1
                 writer.write(TAKEN)
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -196,14 +210,24 @@ def people(hub: Hub) -> None:
     )
 
 
+def counted(url: str, options: argparse.Namespace, lap: Coroutine[None, None, Lap]) -> Lap:
+    """Run a lap, and end the program where the server got more or fewer requests than there are messages."""
+    before = int(httpx.get(url).text)
+    found = asyncio.run(lap)
+    if (posts := int(httpx.get(url).text) - before) != options.messages:
+        raise SystemExit(f"{posts} requests for {options.messages} messages: this lap measured something else")
+    return found
+
+
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Give the medians of both, in messages a second, and the median of the ratios of the rounds."""
     with server() as url, tempfile.TemporaryDirectory() as folder:
         store = options.store or f"sqlite:///{Path(folder) / 'delivery.db'}"
-        with contextlib.closing(Hub(store, channels=[Posting("posting", Settings(url=url))])) as hub:
+        kind = MarkedPosting if options.marked else Posting
+        with contextlib.closing(Hub(store, channels=[kind("posting", Settings(url=url))])) as hub:
             people(hub)
             rates = [
-                (asyncio.run(bare(url, options.messages)), asyncio.run(ours(hub, options.messages)))
+                (counted(url, options, bare(url, options.messages)), counted(url, options, ours(hub, options.messages)))
                 for _ in range(options.rounds)
             ]
     return {
@@ -220,6 +244,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=3000, help="how many go in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--store", help="an empty store; default: a fresh SQLite file")
+    parser.add_argument("--marked", action="store_true", help="to a platform that knows no token again")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

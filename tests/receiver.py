@@ -24,6 +24,11 @@ class Delivery:
         return standardwebhooks.Webhook(secret).verify(self.body, dict(self.headers))
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # with 5, its own number, many who come at once are turned away
+
+
 class Receiver:
     r"""Listens at `url`. `answers` are given one after the other, then `TAKEN`; one that can be called is called first.
 
@@ -38,8 +43,7 @@ class Receiver:
         self.deliveries = []
         self._answers = list(answers)
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
 
     def _handler(receiver):  # noqa: N805  (the handler has a self of its own)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from convsdk.cli import main
 from convsdk.cli.screen import cell, plain
 from convsdk.cli.session import policy_of
 from convsdk.config import WorkspaceConfig
-from convsdk.core.model import Claim, Identifier, Trust
+from convsdk.core.model import Claim, Direction, Identifier, Message, Trust
 from convsdk.core.ports import Secret
+from convsdk.core.storage import Batch
 from convsdk.rejects import Rejects
-from convsdk.store import postgresql
+from convsdk.store import open_store, postgresql
+from convsdk.testing import NOON
 
 DEMO = Path(convsdk.__file__).parent / "demo"
 MAILS = Path(__file__).parent / "mail"
@@ -721,7 +724,32 @@ def test_messages_of_a_conversation_are_read_in_order(run, shop):
     oldest = run("messages", conversation, "--before", newest.stderr.split()[-1])
 
     assert [one["text"].strip() for one in lines(newest)] == ["text 1", "text 2"]
-    assert [line.split()[-3:-1] for line in oldest.stdout.splitlines()[1:]] == [["text", "0"]]
+    assert [line.split()[-4:-2] for line in oldest.stdout.splitlines()[1:]] == [["text", "0"]]
+
+
+def test_answer_that_failed_is_shown_with_the_reason(run, shop):
+    """An agent sees what became of an answer, in the platform's words."""
+    (shop / "box.mbox").write_bytes(mbox(mail("ann@a.example")))
+    run("ingest", "mail", "box.mbox")
+    conversation = lines(run("conversations", "--json"))[0]["id"]
+    answer = Message(
+        id=10**6,
+        conversation=conversation,
+        channel="mail",
+        external_id="out/1",
+        direction=Direction.OUTBOUND,
+        at=NOON,
+        text="Hi!",
+        status="failed",
+        detail={"error": "551 nobody there"},
+    )
+    with closing(open_store("sqlite:///convsdk.db")) as store:
+        store.transact("default", lambda one: one.write(Batch(messages=[answer])))
+
+    shown = run("messages", conversation).stdout.splitlines()[-1]
+
+    assert "failed" in shown
+    assert shown.endswith("551 nobody there")
 
 
 def test_conversations_come_in_pages(run, two):

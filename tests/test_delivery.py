@@ -20,7 +20,7 @@ from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message
 from convsdk.core.ports import Outbound, Receipt
 from convsdk.core.storage import Batch, Delivery
 from convsdk.delivery import Deliverer
-from convsdk.errors import Conflict, UnsupportedError
+from convsdk.errors import Conflict, PermanentError, UnsupportedError
 from convsdk.hub import Hub
 from convsdk.outcomes import arrived, backoff_s, failed, jobs_of, put_off, under_way, write_down
 from convsdk.store import open_store
@@ -276,6 +276,50 @@ def test_what_passes_is_tried_again_and_what_is_asked_for_spends_no_try(store):
     assert len({json.loads(one.body)["token"] for one in receiver.deliveries}) == 1
 
 
+def test_the_agent_is_told_what_a_message_waits_for(store):
+    """Until when and why stands at the message as long as it waits, and is gone once it went."""
+    with Receiver(refused(429, "retry-after: 3600")) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: "error" in last(hub, conversation).detail)
+        waiting_one = last(hub, conversation)
+        later(hub, seconds=3600)
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert hub.delivered == {("post", "put_off"): 1, ("post", "sent"): 1}
+    assert waiting_one.status == "queued"
+    assert waiting_one.detail["error"] == "waits until 2026-01-01 13:00 UTC: the server answered 429"
+    assert "error" not in last(hub, conversation).detail
+
+
+@pytest.mark.parametrize("asked_s", ["1e300", "inf", "90000"])
+def test_a_pause_without_end_keeps_no_message_and_no_channel(store, asked_s):
+    """Nobody waits for longer than a day: the message fails with the platform's words, and the next ones go then."""
+    with Receiver(refused(429, f"retry-after: {asked_s}")) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, is_now(hub, conversation, "failed"))
+
+    assert last(hub, conversation).detail["error"] == (
+        "given up, as it would wait for over a day: the server answered 429"
+    )
+
+
+def test_a_pause_that_is_no_number_is_a_short_one(store):
+    """What a channel makes of an answer can be anything."""
+    with Receiver(refused(429, "retry-after: nan")) as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: "error" in last(hub, conversation).detail)
+        (delivery,) = waiting(hub, conversation)
+
+    assert (delivery.due_at - NOON).total_seconds() == 2.0
+    assert not delivery.awaits_echo
+
+
 def test_a_message_is_given_up_after_a_day_of_trying(store):
     """The agent is told the platform's last words; the day is counted in pauses, whatever clocks say."""
     hub = shop(store)
@@ -287,7 +331,7 @@ def test_a_message_is_given_up_after_a_day_of_trying(store):
 
     deliver(hub, is_now(hub, conversation, "failed"))
 
-    assert last(hub, conversation).detail["error"] == "given up after a day of trying: ConnectError"
+    assert last(hub, conversation).detail["error"] == "given up, as it would wait for over a day: ConnectError"
     assert waiting(hub, conversation) == []
     (notice,) = told(hub, "message.status_changed")
     assert notice.payload["error"] == last(hub, conversation).detail["error"]
@@ -816,6 +860,41 @@ def test_no_more_go_in_a_second_than_the_platform_takes():
     asyncio.run(work())
 
     assert texts[-1] - texts[0] > 9 / 20 - 0.01
+
+
+class OddChannel(PostChannel):
+    """Gets a name or words that no store can keep."""
+
+    def interpret(self, response):
+        if "x-odd" in response.headers:
+            raise PermanentError("no \ud800", code="\ud800")
+        return Receipt(external_id="\ud800")
+
+
+@pytest.mark.parametrize(("answer", "status"), [(TAKEN, "sent"), (refused(400, "x-odd: 1"), "failed")])
+def test_what_no_store_can_keep_holds_up_no_message(store, answer, status):
+    """Half a character in a platform's answer is replaced, and the ledger goes on."""
+    hub = shop(store, channel=OddChannel)
+
+    conversation, _ = sent(hub, answer)
+
+    assert last(hub, conversation).status == status
+
+
+def test_redirects_are_not_followed():
+    """A message goes to where its channel sends it, and to nobody else, whatever the client does for others."""
+    with Receiver() as stranger, Receiver(refused(307, f"location: {stranger.url}")) as receiver:
+        channel = PostChannel("post", PostSettings(url=receiver.url))
+        message = Outbound(to=ANN, text="Hello!", token="t", at=NOON)
+
+        async def work():
+            async with httpx.AsyncClient(follow_redirects=True) as client:
+                await channel.send(message, client)
+
+        with pytest.raises(PermanentError, match="answered 307"):
+            asyncio.run(work())
+
+    assert stranger.deliveries == []
 
 
 def test_a_mistake_in_an_adapter_holds_up_nobody_else(capsys):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from servers import STORES, fresh_store
 from structlog.testing import capture_logs
 
+from convsdk.core.consent import ConsentState
 from convsdk.core.events import Notice
 from convsdk.core.storage import Batch, Memo
 from convsdk.errors import NotFound, PermanentError, TransientError
@@ -68,6 +69,11 @@ def write(hub, *numbers, kind="kit", at=NOON, **payload):
         transaction.write(Batch(notices=notices))
 
     hub.store.transact(hub.workspace, work)
+
+
+def consent(hub):
+    """Write a notice as the hub itself does."""
+    hub.record_consent("email", "ann@shop.example", "news", ConsentState.DENIED, by="kim")
 
 
 def types(hub):
@@ -376,8 +382,9 @@ def hooked(tell, *, hook="convsdk_event"):
     return SimpleNamespace(listeners=lambda asked: {"desk": tell} if asked == hook else {})
 
 
-def test_running_outbox_tells_at_once_when_it_is_woken():
-    """Whoever commits need not wait for the next look."""
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_running_outbox_tells_at_once_what_is_written(is_ours):
+    """What its hub writes need not wait for the next look; whoever writes past it says so."""
     hub, taker = Hub("memory:"), Taker()
 
     async def go():
@@ -386,9 +393,12 @@ def test_running_outbox_tells_at_once_when_it_is_woken():
             await asyncio.sleep(0.2)
             outbox._poll_s = 60  # noqa: SLF001  (what a test cannot wait for)
             await asyncio.sleep(0.2)
-            write(hub, 1)
-            await asyncio.to_thread(outbox.wake)
-            await until(lambda: taker.numbers == [1])
+            if is_ours:
+                await asyncio.to_thread(consent, hub)
+            else:
+                write(hub, 1)
+                await asyncio.to_thread(outbox.wake)
+            await until(lambda: taker.taken)
             outbox._poll_s = 0.05  # noqa: SLF001  (as above)
 
     asyncio.run(go())

@@ -12,7 +12,6 @@ which takes over from one that died, knows which outcomes nobody knows.
 
 import asyncio
 import math
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,11 +27,13 @@ from attrs import evolve, frozen
 from convsdk.automatic import HEARD, LONGEST
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Channel, Clock, File, Outbound, Receipt
-from convsdk.core.storage import Batch, Memo, Transaction
+from convsdk.core.storage import Transaction
 from convsdk.core.ways import recipient, spelling
-from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError
+from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError, words_of
 from convsdk.hub import Hub
+from convsdk.lease import MARK, Presence
 from convsdk.outcomes import (
+    MOST_S,
     SOON_S,
     Job,
     Step,
@@ -42,13 +43,13 @@ from convsdk.outcomes import (
     freed,
     jobs_of,
     put_off,
+    storable,
     under_way,
     unknown,
     write_down,
 )
 from convsdk.reports import KEPT, REPORT
 
-_MARK = "deliverer"  # the kind of the memos by which workers show that they are there
 _SEND_S = 600.0  # as the last resort: each transport has a patience of its own
 _MENDING_S = 5.0
 _TIDY_S = 3600.0
@@ -97,59 +98,18 @@ class _Ledger:
             try:
                 are_ours = await asyncio.to_thread(self._transact, steps)
             except Exception as error:  # noqa: BLE001  (boundary: what went out is remembered until the store is back)
-                _log.error("what became of messages cannot be written down", messages=len(steps), why=_words(error))
+                _log.error("what became of messages cannot be written down", messages=len(steps), why=words_of(error))
                 await asyncio.sleep(_MENDING_S)
                 continue
-            for (_, done), is_ours in zip(page, are_ours, strict=True):
+            for (step, done), is_ours in zip(page, are_ours, strict=True):
+                if step.outcome and (is_ours or step.is_fact):
+                    self._hub.delivered[step.job.delivery.channel, step.outcome] += 1
                 done.set_result(is_ours)
             break
 
     def _transact(self, steps: Sequence[Step]) -> list[bool]:
-        store, at = self._hub.store, self._clock()
-        return store.transact(self._hub.workspace, lambda one: write_down(one, steps, self._owner, at))
-
-
-class _Lease:
-    """Shows the other workers that this one is there, and finds those that are no more.
-
-    Each renews a mark of its own. Whose mark has stayed the same for `length_s` is gone: no clocks are compared.
-    """
-
-    def __init__(self, hub: Hub, *, clock: Clock, length_s: float) -> None:
-        self.owner = secrets.token_hex(8)
-        self._hub = hub
-        self._clock = clock
-        self._length_s = length_s
-        self._renewed_at = -math.inf
-        self._seen: dict[str, tuple[str, float]] = {}
-
-    @property
-    def is_fresh(self) -> bool:
-        """Say whether nobody can have taken this worker for dead."""
-        return time.monotonic() - self._renewed_at < self._length_s * 2 / 3
-
-    def renew(self) -> None:
-        """Put a new mark down."""
-        renewed_at = time.monotonic()
-        memo = Memo(secrets.token_hex(8), self._clock())
-        batch = Batch(memos={(_MARK, self.owner): memo})
-        self._hub.store.transact(self._hub.workspace, lambda transaction: transaction.write(batch))
-        self._renewed_at = renewed_at
-
-    def gone(self) -> list[tuple[str, str]]:
-        """Give the workers that have deliveries and are there no more, each with its last mark."""
-        now, seen = time.monotonic(), {}
-        for owner in self._hub.store.owners(self._hub.workspace):
-            memo = self._hub.store.memo(self._hub.workspace, _MARK, owner)
-            mark = memo.text if memo else ""
-            before, since = self._seen.get(owner, ("", now))
-            seen[owner] = (mark, since if owner in self._seen and before == mark else now)
-        self._seen = seen
-        return [
-            (owner, mark)
-            for owner, (mark, since) in seen.items()
-            if owner != self.owner and now - since >= self._length_s
-        ]
+        at = self._clock()
+        return self._hub.transact(lambda one: write_down(one, steps, self._owner, at))
 
 
 class _Pace:
@@ -209,7 +169,7 @@ class _Route:
             try:
                 is_full = await self._fetch()
             except Exception as error:  # noqa: BLE001  (boundary: the worker loop goes on when the store is back)
-                _log.error("a channel's messages wait for the store", channel=self.name, why=_words(error))
+                _log.error("a channel's messages wait for the store", channel=self.name, why=words_of(error))
                 await _wait(self.closing, _MENDING_S)
             self._start()
             if not is_full or self._is_busy:
@@ -222,7 +182,7 @@ class _Route:
     async def _fetch(self) -> bool:
         """Take more of what is due, before there is nothing left to do; say whether there may be more still."""
         wanted = self._means.concurrency * 2 - len(self._jobs) - len(self._running)
-        if wanted < self._means.concurrency or not self._means.lease.is_fresh or self._pace.is_pausing:
+        if wanted < self._means.concurrency or not self._means.presence.is_fresh or self._pace.is_pausing:
             return False
         jobs = await asyncio.to_thread(self._claim, wanted)
         self._jobs += jobs
@@ -230,7 +190,7 @@ class _Route:
 
     def _claim(self, limit: int) -> list[Job]:
         hub, at = self._means.hub, self._means.clock()
-        owner = self._means.lease.owner
+        owner = self._means.presence.owner
         due = hub.store.transact(hub.workspace, lambda one: one.due(self.name, owner=owner, at=at, limit=limit))
         return jobs_of(hub, due)
 
@@ -248,7 +208,7 @@ class _Route:
         try:
             step = await self._send(job)
         except Exception as error:  # noqa: BLE001  (boundary: a mistake in an adapter holds up no other message)
-            _log.error("a channel failed", channel=self.name, message=job.delivery.message, why=_words(error))
+            _log.error("a channel failed", channel=self.name, message=job.delivery.message, why=words_of(error))
             step = self._unknown(job, error)
         if step:
             await self._means.ledger.write(step)
@@ -269,14 +229,14 @@ class _Route:
             return self._unknown(job, error)
         except (ConvsdkError, httpx.InvalidURL) as error:
             code = (error.code or "") if isinstance(error, PermanentError) else ""
-            return failed(job, _words(error), self._means.clock(), code=code)
+            return failed(job, words_of(error), self._means.clock(), code=storable(code))
         # An echo has said that the last part is there.
         is_done = job.delivery.parts_done >= len(parts)
         return arrived(job, len(parts) - 1, Receipt(), at, is_last=True) if is_done else None
 
     async def _send_part(self, job: Job, parts: Sequence[Outbound], number: int) -> bool:
         """Send a part and write that down; say whether the next may go."""
-        if not await self._pace.keep(self.closing) or not self._means.lease.is_fresh:
+        if not await self._pace.keep(self.closing) or not self._means.presence.is_fresh:
             await self._means.ledger.write(freed(job))
             return False
         at = self._means.clock()
@@ -294,10 +254,11 @@ class _Route:
 
     def _put_off(self, job: Job, error: TransientError | httpx.TransportError) -> Step:
         asked_s = error.retry_after_s if isinstance(error, TransientError) else None
-        # As it was asked for: that is no failed try. Whoever is next would be told the same.
-        self._pace.pause(asked_s or 0.0)
-        pause_s = self._backoff_s(job) if asked_s is None else max(asked_s, SOON_S)
-        message, why = job.delivery.message, _words(error)
+        pause_s = self._backoff_s(job) if asked_s is None else max(SOON_S, asked_s)
+        if asked_s is not None:
+            # As it was asked for: that is no failed try. Whoever is next would be told the same.
+            self._pace.pause(min(pause_s, MOST_S))
+        message, why = job.delivery.message, words_of(error)
         _log.warning("a message was put off", channel=self.name, message=message, why=why, retry_in_s=round(pause_s, 1))
         return put_off(job, pause_s, self._means.clock(), error=why, is_a_try=asked_s is None)
 
@@ -305,7 +266,7 @@ class _Route:
         return backoff_s(job.delivery.tries, self._means.random())
 
     def _unknown(self, job: Job, error: Exception) -> Step:
-        return unknown(job, self._channel.can, _words(error), self._means.clock(), self._means.random())
+        return unknown(job, self._channel.can, words_of(error), self._means.clock(), self._means.random())
 
     async def _outbound(self, job: Job) -> Outbound:
         message, filing = job.outgoing.message, job.outgoing.filing
@@ -358,7 +319,7 @@ class _Means:
     hub: Hub
     client: httpx.AsyncClient
     ledger: _Ledger
-    lease: _Lease
+    presence: Presence
     clock: Clock
     random: Callable[[], float]
     poll_s: float
@@ -396,13 +357,13 @@ class Deliverer:
         self._grace_s = grace_s
         self._lease_s = lease_s
         self._random = random
-        self._lease = _Lease(hub, clock=clock, length_s=lease_s)
-        self._ledger = _Ledger(hub, self._lease.owner, clock)
+        self._presence = Presence(hub, clock=clock, length_s=lease_s)
+        self._ledger = _Ledger(hub, self._presence.owner, clock)
         means = _Means(
             hub=hub,
             client=client,
             ledger=self._ledger,
-            lease=self._lease,
+            presence=self._presence,
             clock=clock,
             random=random,
             poll_s=poll_s,
@@ -441,7 +402,7 @@ class Deliverer:
         self._loop = None
         if await self._ledger.end(self._grace_s):
             with suppress(ConvsdkError):  # without the store: another worker takes over
-                await asyncio.to_thread(self._take_over, self._lease.owner, None)
+                await asyncio.to_thread(self._take_over, self._presence.owner, None)
 
     def wake(self) -> None:
         """Say that there is something to deliver. From any thread, and at any time."""
@@ -462,14 +423,14 @@ class Deliverer:
         try:
             await asyncio.to_thread(self._look_after)
         except Exception as error:  # noqa: BLE001  (boundary: the worker loop goes on when the store is back)
-            _log.error("a deliverer waits for the store", why=_words(error))
+            _log.error("a deliverer waits for the store", why=words_of(error))
 
     # -- in threads
 
     def _look_after(self) -> None:
         """Renew the mark, take over from who is gone, and now and then see to clocks and to what is too old."""
-        self._lease.renew()
-        for owner, mark in self._lease.gone():
+        self._presence.renew()
+        for owner, mark in self._presence.gone():
             self._take_over(owner, mark)
         store, workspace, at, now = self._hub.store, self._hub.workspace, self._clock(), time.monotonic()
         if now - self._forward_at > _FORWARD_S:
@@ -478,7 +439,7 @@ class Deliverer:
             self._forward_at = now
         if now - self._tidied_at > _TIDY_S:
             store.transact(workspace, lambda one: one.forget_memos(REPORT, before=at - KEPT))
-            store.transact(workspace, lambda one: one.forget_memos(_MARK, before=at - KEPT))
+            store.transact(workspace, lambda one: one.forget_memos(MARK, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(HEARD, before=at - LONGEST))
             self._tidied_at = now
 
@@ -488,11 +449,11 @@ class Deliverer:
 
         def work(transaction: Transaction) -> None:
             deliveries = [one for one in transaction.deliveries_of(owner) if one.channel in hub.channels]
-            memo = transaction.memo(_MARK, owner)
+            memo = transaction.memo(MARK, owner)
             if mark is None or (memo.text if memo else "") == mark:
                 write_down(transaction, [self._left_over(one, at) for one in jobs_of(hub, deliveries)], owner, at)
 
-        hub.store.transact(hub.workspace, work)
+        hub.transact(work)
 
     def _left_over(self, job: Job, at: datetime) -> Step:
         if not job.delivery.is_under_way:
@@ -505,8 +466,3 @@ async def _wait(event: asyncio.Event, most_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(most_s):
             await event.wait()
-
-
-def _words(error: Exception) -> str:
-    # Of an error that is not ours, the text can hold anybody's words.
-    return str(error) if isinstance(error, ConvsdkError) else type(error).__name__

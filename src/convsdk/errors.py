@@ -66,3 +66,11 @@ class NotFound(ConvsdkError):  # noqa: N818  (the name of the HTTP status that i
 
 class UnsupportedError(ConvsdkError):
     """This channel or store cannot do that; the message names what can."""
+
+
+def words_of(error: BaseException) -> str:
+    """Give what of an error may be shown and stored: the words of one of ours, of any other its name alone.
+
+    The text of that can hold anybody's words. What no store can keep, half a character, is replaced.
+    """
+    return str(error).encode("utf-8", "replace").decode() if isinstance(error, ConvsdkError) else type(error).__name__

@@ -1,6 +1,7 @@
 """The one entry point: everything a program does with a workspace goes through a `Hub`."""
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +48,7 @@ from convsdk.core.storage import (
     Batch,
     ContactRecord,
     HintRecord,
+    Result,
     Store,
     ThreadQuery,
     Transaction,
@@ -64,7 +66,7 @@ from convsdk.desk import (
     told_apart,
 )
 from convsdk.errors import ConfigError, Conflict, NotFound
-from convsdk.inbox import Inbox
+from convsdk.inbox import Inbox, call, follow
 from convsdk.replies import Bots, known_fields, reviewed
 from convsdk.reports import Reports
 from convsdk.store import open_store
@@ -180,7 +182,10 @@ class Hub(Inbox):
         clock: Clock = lambda: datetime.now(UTC),
     ) -> None:
         self.archive = archive
-        self._wakers: list[Callable[[], None]] = []
+        self.delivered: Counter[tuple[str, str]] = Counter()
+        """How many deliveries this hub's workers ended or put off, by channel and "sent", "failed" or "put_off"."""
+        self._queue_followers: list[Callable[[], None]] = []
+        self._followers: list[Callable[[], None]] = []
         self.store = open_store(store) if isinstance(store, str) else store
         self.workspace = workspace
         self.channels: Mapping[str, Channel] = {channel.name: channel for channel in channels}
@@ -197,6 +202,16 @@ class Hub(Inbox):
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+    def transact(self, work: Callable[[Transaction], Result]) -> Result:
+        """Run `work` as `Store.transact` does, and wake those who follow what this hub writes."""
+        result = self.store.transact(self.workspace, work)
+        call(self._followers)
+        return result
+
+    def on_written(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called, from any thread, whenever this hub has written something; give what ends that."""
+        return follow(self._followers, wake)
 
     # -- in: requests, events, hints
 
@@ -292,10 +307,10 @@ class Hub(Inbox):
         due = {hint: one for hint, one in answerable.items() if one}
         others: dict[int, MessageReceived] = {}
         sending = {name for name, channel in self.channels.items() if channel.can.sends}
-        if (done := self.store.transact(self.workspace, work)) is not None:
+        if (done := self.transact(work)) is not None:
             received, is_going_on = done
             if is_going_on:  # an echo was waited for
-                self._wake()
+                call(self._queue_followers)
             return received
         apart = [
             self._arrival(one.channel, others[place]) if place in others else one for place, one in enumerate(arrivals)
@@ -371,7 +386,7 @@ class Hub(Inbox):
             transaction.write(desk.batch)
             return decisions
 
-        return self.store.transact(self.workspace, work)
+        return self.transact(work)
 
     def _load(self, transaction: Transaction, evidence: Sequence[Evidence]) -> Known:
         known = transaction.load(evidence)
@@ -439,9 +454,7 @@ class Hub(Inbox):
             at=now,
             by="preview",
         )
-        known = self.store.transact(
-            self.workspace, lambda transaction: self._history(transaction, [ruling.a, ruling.b])
-        )
+        known = self.transact(lambda transaction: self._history(transaction, [ruling.a, ruling.b]))
         known.add_ruling(ruling)
         partition = fold(*known.within(known.scope([ruling.a, ruling.b])), self.policy)
         node = partition.epochs.node(ruling.a, (ruling.at, ruling.id))
@@ -481,7 +494,7 @@ class Hub(Inbox):
                     known.add_ruling(ruling)
                     self._refold(transaction, known, Batch(rulings=[ruling]), at=ruling.at, source=ruling.id)
 
-            self.store.transact(self.workspace, work)
+            self.transact(work)
         a_now, b_now = (self.store.find(self.workspace, one, moment) for one in (ruling.a, ruling.b))
         return Ruled(id=ruling.id, contacts=(a_now, b_now))
 
@@ -503,7 +516,7 @@ class Hub(Inbox):
             known = self._history(transaction, named)
             self._refold(transaction, known, Batch(), at=withdrawal.at, source=target)
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
 
     def _history(self, transaction: Transaction, identifiers: Collection[Identifier]) -> Known:
         known = transaction.load([])
@@ -786,7 +799,7 @@ class Hub(Inbox):
             desk.decide(hint, evidence, locked.channel, conversation)
             transaction.write(reviewed(desk.batch, locked, evidence, by=by, ids=transaction.new_ids()))
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
         return self.conversation(conversation)
 
     def record_consent(
@@ -825,7 +838,7 @@ class Hub(Inbox):
             notice = consent_changed(record, id=next(transaction.new_ids()))
             transaction.write(Batch(consents=[record], notices=[notice]))
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
         return record
 
     def consent(self, identifier: Identifier, purpose: str) -> ConsentState | None:
@@ -867,7 +880,7 @@ class Hub(Inbox):
         at = self._clock()
         # One record for every contact that was merged into this one: each keeps it if they are separated again.
         records = [Membership(contact=one, list=name, state=state, at=at, how=how, by=by) for one in record.members]
-        self.store.transact(self.workspace, lambda transaction: transaction.write(Batch(memberships=records)))
+        self.transact(lambda transaction: transaction.write(Batch(memberships=records)))
 
     def on_list(self, contact: int, name: str) -> ListState | None:
         """Give whether a contact is on a list, or None where nothing was ever recorded."""

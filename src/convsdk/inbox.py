@@ -2,7 +2,7 @@
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape as escape_html
 from typing import Any
@@ -17,7 +17,7 @@ from convsdk.core.consent import ConsentRecord, refusal
 from convsdk.core.inbox import Conversation, ConversationStatus, Filing
 from convsdk.core.model import Attachment, Contact, Direction, Identifier, Message, Trust
 from convsdk.core.ports import Channel, Clock
-from convsdk.core.storage import Alias, Batch, ContactRecord, Memo, Store, ThreadQuery, Transaction
+from convsdk.core.storage import Alias, Batch, ContactRecord, Memo, Result, Store, ThreadQuery, Transaction
 from convsdk.core.templates import contact_values, render
 from convsdk.core.ways import FOLLOW_UP, Address, Situation, Way, choose_way, recipient
 from convsdk.errors import Conflict, UnsupportedError
@@ -89,6 +89,18 @@ def _without_way(detail: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in detail.items() if key != "way"}
 
 
+def follow(followers: list[Callable[[], None]], wake: Callable[[], None]) -> Callable[[], None]:
+    """Have `wake` called with the others, and give what ends that."""
+    followers.append(wake)
+    return lambda: followers.remove(wake)
+
+
+def call(followers: Iterable[Callable[[], None]]) -> None:
+    """Call all who follow something."""
+    for wake in tuple(followers):
+        wake()
+
+
 class Inbox(ABC):
     """What a `Hub` lets staff do: answer, and say who has a conversation, whether it is read, and done with."""
 
@@ -97,7 +109,11 @@ class Inbox(ABC):
     channels: Mapping[str, Channel]
     archive: Archive | None
     _clock: Clock
-    _wakers: list[Callable[[], None]]
+    _queue_followers: list[Callable[[], None]]
+
+    @abstractmethod
+    def transact(self, work: Callable[[Transaction], Result]) -> Result:
+        """Run `work` as `Store.transact` does, and wake those who follow what this hub writes."""
 
     @abstractmethod
     def conversation(self, conversation: int) -> Conversation:
@@ -131,7 +147,7 @@ class Inbox(ABC):
             transaction.write(Batch(messages=[message]))
             return number
 
-        return self.store.transact(self.workspace, work)
+        return self.transact(work)
 
     def reply(
         self,
@@ -202,8 +218,8 @@ class Inbox(ABC):
             transaction.write(batch)
             return external_id
 
-        external_id = self.store.transact(self.workspace, work)
-        self._wake()
+        external_id = self.transact(work)
+        call(self._queue_followers)
         return external_id
 
     def render(self, text: str, conversation: int, *, escape: Callable[[str], str] = str) -> str:
@@ -304,12 +320,12 @@ class Inbox(ABC):
         It holds for 75 seconds: whoever shows it does so every 30.
         """
         at = self._clock()
-        self.store.transact(self.workspace, lambda one: presence.show(one, seen, gone, by=by, at=at))
+        self.transact(lambda one: presence.show(one, seen, gone, by=by, at=at))
 
     def forget_presence(self) -> None:
         """Forget who was there a day ago and longer."""
         before = self._clock() - presence.KEPT
-        self.store.transact(self.workspace, lambda one: one.forget_memos(presence.PRESENCE, before=before))
+        self.transact(lambda one: one.forget_memos(presence.PRESENCE, before=before))
 
     def complete(self, conversation: int, *, by: str) -> Conversation:
         """Say that a conversation is done with, which opens again when somebody writes. A second time says no more.
@@ -335,7 +351,7 @@ class Inbox(ABC):
 
     def _act(self, conversation: int, do: _Act) -> Conversation:
         filing, at = self.conversation(conversation).filing, self._clock()
-        self.store.transact(self.workspace, lambda transaction: _act_on(transaction, filing, do, at=at))
+        self.transact(lambda transaction: _act_on(transaction, filing, do, at=at))
         return self.conversation(conversation)
 
     def _archived(self, attachments: Sequence[Attachment]) -> tuple[Attachment, ...]:
@@ -360,17 +376,12 @@ class Inbox(ABC):
             )
         self.check_reachable(to)
         at = self._clock()
-        self.store.transact(self.workspace, lambda transaction: queue_again(transaction, message, at))
-        self._wake()
+        self.transact(lambda transaction: queue_again(transaction, message, at))
+        call(self._queue_followers)
 
     def on_queued(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called, from any thread, whenever this hub has queued something; give what ends that."""
-        self._wakers.append(wake)
-        return lambda: self._wakers.remove(wake)
-
-    def _wake(self) -> None:
-        for wake in tuple(self._wakers):
-            wake()
+        return follow(self._queue_followers, wake)
 
     def unreachable(self, identifier: Identifier) -> Unreachable | None:
         """Give why nothing is sent to `identifier` any more, and since when; None where it takes messages."""
@@ -385,7 +396,7 @@ class Inbox(ABC):
         """Let `identifier` be written to again, whatever was reported about it."""
         at = self._clock()
         batch = Batch(memos={(UNREACHABLE, str(identifier)): Memo("", at)})
-        self.store.transact(self.workspace, lambda transaction: transaction.write(batch))
+        self.transact(lambda transaction: transaction.write(batch))
 
     def be_on_duty(self, agent: str, until: datetime | None) -> None:
         """Say until when `agent` is there to answer; None ends it now."""
@@ -398,7 +409,7 @@ class Inbox(ABC):
                 duty[agent] = until
             transaction.write(Batch(memos={DUTY: Memo(msgspec.json.encode(duty).decode(), now)}))
 
-        self.store.transact(self.workspace, work)
+        self.transact(work)
 
     def on_duty(self) -> tuple[str, ...]:
         """Give the names of the agents who are there to answer now."""

@@ -1,11 +1,15 @@
-"""One process at a time: who of several with one store does a work that is not to be done twice."""
+"""Several processes with one store: who does a work that is not to be done twice, and which of them are there."""
 
+import math
 import secrets
 import time
 
 from convsdk.core.ports import Clock
 from convsdk.core.storage import Batch, Memo, Transaction
 from convsdk.hub import Hub
+
+MARK = "deliverer"
+"""The kind of the memos by which workers show that they are there."""
 
 
 class Lease:
@@ -54,3 +58,46 @@ class Lease:
         if is_replaced:
             self._mark = mark
         return is_replaced
+
+
+class Presence:
+    """Shows the other workers that this one is there, and finds those that are no more.
+
+    Each renews a mark of its own. Whose mark has stayed the same for `length_s` is gone: no clocks are compared.
+    """
+
+    def __init__(self, hub: Hub, *, clock: Clock, length_s: float) -> None:
+        self.owner = secrets.token_hex(8)
+        self._hub = hub
+        self._clock = clock
+        self._length_s = length_s
+        self._renewed_at = -math.inf
+        self._seen: dict[str, tuple[str, float]] = {}
+
+    @property
+    def is_fresh(self) -> bool:
+        """Say whether nobody can have taken this worker for dead."""
+        return time.monotonic() - self._renewed_at < self._length_s * 2 / 3
+
+    def renew(self) -> None:
+        """Put a new mark down."""
+        renewed_at = time.monotonic()
+        memo = Memo(secrets.token_hex(8), self._clock())
+        batch = Batch(memos={(MARK, self.owner): memo})
+        self._hub.store.transact(self._hub.workspace, lambda transaction: transaction.write(batch))
+        self._renewed_at = renewed_at
+
+    def gone(self) -> list[tuple[str, str]]:
+        """Give the workers that have deliveries and are there no more, each with its last mark."""
+        now, seen = time.monotonic(), {}
+        for owner in self._hub.store.owners(self._hub.workspace):
+            memo = self._hub.store.memo(self._hub.workspace, MARK, owner)
+            mark = memo.text if memo else ""
+            before, since = self._seen.get(owner, ("", now))
+            seen[owner] = (mark, since if owner in self._seen and before == mark else now)
+        self._seen = seen
+        return [
+            (owner, mark)
+            for owner, (mark, since) in seen.items()
+            if owner != self.owner and now - since >= self._length_s
+        ]

@@ -15,6 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
@@ -27,7 +28,7 @@ from attrs import evolve, frozen
 from convsdk.core.events import AUTOMATION_ENTERED, Notice
 from convsdk.core.ports import Clock
 from convsdk.core.storage import Batch, Transaction
-from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError
+from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, words_of
 from convsdk.hub import Hub
 from convsdk.lease import Lease
 from convsdk.plugins import Plugins
@@ -45,6 +46,7 @@ _GIVE_UP = timedelta(days=3)
 _SOON_S, _SOON_MOST_S = 2.0, 3600.0
 _SELDOM_S, _SELDOM_MOST_S = 60.0, 6 * 3600.0
 _MENDING_S = 5.0
+_REST_S = 0.05  # between two looks, however much is written meanwhile
 
 _log = structlog.get_logger(__name__)
 
@@ -279,10 +281,10 @@ class Outbox:
 
     ::
 
-        async with Outbox(hub, hook_targets(plugins)) as outbox:
-            ...  # whoever commits may call outbox.wake(), from any thread
+        async with Outbox(hub, hook_targets(plugins)):
+            ...  # what this hub writes is told at once; what others write, within poll_s
 
-    Without `wake` it looks every `poll_s`. Of several processes with one store, one tells; another takes over when
+    Of several processes with one store, one tells; another takes over when
     that one ends, or is silent for `lease_s`. At its end it lets what is under way finish, for `grace_s` at most.
     `clock` gives the present moment, `random` numbers from 0 to 1. The hub stays open for its maker to close.
     """
@@ -298,6 +300,7 @@ class Outbox:
         lease_s: float = 30.0,
         grace_s: float = 10.0,
     ) -> None:
+        self._hub = hub
         self._couriers = [_Courier(hub, target, clock=clock, random=random) for target in targets]
         self._poll_s = poll_s
         self._grace_s = grace_s
@@ -306,13 +309,16 @@ class Outbox:
         self._closing = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: asyncio.Task[None] | None = None
+        self._stop_waking: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._stop_waking = self._hub.on_written(self.wake)
         self._running = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        self._stop_waking()
         self._closing.set()
         if self._running:
             await self._running
@@ -329,7 +335,8 @@ class Outbox:
     def wake(self) -> None:
         """Say that there is something to tell. From any thread, and at any time."""
         if loop := self._loop:
-            loop.call_soon_threadsafe(self._wake)
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         for event in self._woken.values():
@@ -342,7 +349,7 @@ class Outbox:
             try:
                 is_ours = await asyncio.to_thread(self._lease.hold)
             except Exception as error:  # noqa: BLE001  (boundary: the worker loop goes on when the store is back)
-                _log.error("the outbox waits for the store", why=_told(error))
+                _log.error("the outbox waits for the store", why=words_of(error))
             if is_ours and not following:
                 following = [asyncio.create_task(self._follow(one)) for one in self._couriers]
             if not is_ours:
@@ -353,7 +360,7 @@ class Outbox:
         try:
             await asyncio.to_thread(self._lease.release)
         except Exception as error:  # noqa: BLE001  (boundary, as above: another process will wait for a while)
-            _log.error("the outbox ends without the store", why=_told(error))
+            _log.error("the outbox ends without the store", why=words_of(error))
 
     async def _follow(self, courier: _Courier) -> None:
         while not courier.closing.is_set():
@@ -361,10 +368,11 @@ class Outbox:
             try:
                 pause_s = await courier.advance()
             except Exception as error:  # noqa: BLE001  (boundary: the worker loop outlives the store, and our mistakes)
-                _log.error("the outbox could not go on", why=_told(error))
+                _log.error("the outbox could not go on", why=words_of(error))
                 pause_s = _MENDING_S
-            if not courier.closing.is_set():
-                await _wait(courier.closing if pause_s else self._woken[courier], pause_s or self._poll_s)
+            await _wait(courier.closing, pause_s or _REST_S)
+            if not pause_s:
+                await _wait(self._woken[courier], self._poll_s)
 
     async def _end(self, following: list[asyncio.Task[None]]) -> None:
         if not following:
@@ -381,13 +389,6 @@ class Outbox:
 
 
 async def _wait(event: asyncio.Event, most_s: float) -> None:
-    try:
-        async with asyncio.timeout(None if math.isinf(most_s) else most_s):
+    with suppress(TimeoutError):
+        async with asyncio.timeout(most_s):
             await event.wait()
-    except TimeoutError:
-        return
-
-
-def _told(error: Exception) -> str:
-    # Of an error that is not ours, the text can hold anybody's words.
-    return str(error) if isinstance(error, ConvsdkError) else type(error).__name__

@@ -31,8 +31,9 @@ from convsdk.reports import (
 
 SOON_S = 2.0
 """The shortest pause before another try."""
+MOST_S = 24 * 3600.0
+"""How long a message is put off in all, and the longest pause that a platform can ask for."""
 _SELDOM_S = 3600.0
-_GIVE_UP_S = 24 * 3600.0
 _ECHO_S = 120.0
 
 
@@ -50,14 +51,28 @@ class Step:
     """What became of a delivery, to be written down: what it is now (None: it has ended), and what that says.
 
     `change` gives that of the delivery as it stands then. `names` are external ids, each with the part that it means.
-    A step that `is_fact` counts even if another worker has taken over.
+    `waits` says for the agent until when and why it is put off. A step that `is_fact` counts even if another worker
+    has taken over.
     """
 
     job: Job
     change: Callable[[Delivery], Delivery | None]
     report: Report | None = None
     names: tuple[tuple[str, int], ...] = ()
+    waits: str = ""
     is_fact: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """Give what counts of it: "sent", "failed" or "put_off"; a blank where there is more to come."""
+        if self.report is None:
+            return "put_off" if self.waits else ""
+        return "failed" if self.report.status is DeliveryStatus.FAILED else "sent"
+
+
+def storable(text: str) -> str:
+    """Give what a platform said as every store can keep it: what is half a character is replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def backoff_s(tries: int, random: float) -> float:
@@ -77,7 +92,7 @@ def arrived(job: Job, number: int, receipt: Receipt, at: datetime, *, is_last: b
         done = max(one.parts_done, number + 1)
         return None if is_last else evolve(one, parts_done=done, is_under_way=False, awaits_echo=False, tries=0)
 
-    names = ((receipt.external_id, number),) if receipt.external_id else ()
+    names = ((storable(receipt.external_id), number),) if receipt.external_id else ()
     report = Report(status=receipt.status, at=at) if is_last else None
     return Step(job=job, change=change, report=report, names=names, is_fact=True)
 
@@ -97,8 +112,11 @@ def put_off(
     job: Job, pause_s: float, at: datetime, *, error: str, is_a_try: bool = True, awaits_echo: bool = False
 ) -> Step:
     """Try again later; or no more, where that has gone on for a day. No clock is asked how long: it may be set."""
-    if job.delivery.waited_s + pause_s > _GIVE_UP_S:
-        return failed(job, f"given up after a day of trying: {error}", at, code=UNKNOWN if awaits_echo else "")
+    if job.delivery.waited_s + pause_s > MOST_S:
+        return failed(
+            job, f"given up, as it would wait for over a day: {error}", at, code=UNKNOWN if awaits_echo else ""
+        )
+    due_at = at + timedelta(seconds=pause_s)
 
     def change(one: Delivery) -> Delivery:
         return evolve(
@@ -106,13 +124,13 @@ def put_off(
             owner="",
             is_under_way=False,
             awaits_echo=awaits_echo,
-            due_at=at + timedelta(seconds=pause_s),
+            due_at=due_at,
             put_off_at=at,
             tries=one.tries + is_a_try,
             waited_s=one.waited_s + pause_s,
         )
 
-    return Step(job=job, change=change)
+    return Step(job=job, change=change, waits=f"waits until {due_at:%Y-%m-%d %H:%M} UTC: {error}")
 
 
 def unknown(job: Job, can: Capabilities, error: str, at: datetime, random: float) -> Step:
@@ -131,7 +149,8 @@ def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: 
     names = {(one.job.delivery.channel, name) for one in steps for name, _ in one.names}
     # Who reports about a name that nobody has yet does so under the same lock.
     kept = transaction.memos(REPORT, {report_key(*name) for name in names}) if names else {}
-    told = {(one.channel, one.external_id) for one in (step.job.outgoing.message for step in steps if step.report)}
+    heard = [step.job.outgoing.message for step in steps if step.report or step.waits]
+    told = {(one.channel, one.external_id) for one in heard}
     found = transaction.found(told) if told else {}
     batch, ids = Batch(), transaction.new_ids()
     are_ours = []
@@ -146,7 +165,10 @@ def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: 
             batch.aliases[message.channel, name] = alias
         if current:
             _move_on(batch, step, current, at)
-        if step.report and (known := found.get((message.channel, message.external_id))):
+        known = found.get((message.channel, message.external_id))
+        if known and step.waits:
+            batch.revised.append(_waiting(known.message, step.waits))
+        if known and step.report:
             memos = [kept.get(report_key(message.channel, name)) for name, _ in step.names]
             after = _reported(known.message, step, current, [report_of(one) for one in memos if one])
             batch.revised.append(after)
@@ -161,6 +183,11 @@ def _move_on(batch: Batch, step: Step, current: Delivery, at: datetime) -> None:
         batch.ended[current.message] = at
     else:
         batch.deliveries[current.message] = changed
+
+
+def _waiting(message: Message, why: str) -> Message:
+    """Give a message that is put off with the reason, which goes as soon as it gets any further."""
+    return evolve(message, detail={**(message.detail or {}), "error": why})
 
 
 def _reported(message: Message, step: Step, delivery: Delivery | None, overtaken: Iterable[Report]) -> Message:

@@ -154,6 +154,28 @@ def test_media_type_decides_what_an_attachment_is(media_type, sort):
     assert body(request)["message"]["attachment"]["type"] == sort
 
 
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("a.bin", "audio/\r\nX-Forged: 1"),
+        ("a\r\nX-Forged: 1", "image/"),
+        ("\ud800.bin", "\ud800/\ud800"),
+        ("", ""),
+    ],
+)
+def test_odd_names_and_media_types_are_sent_as_any_bytes(graph, name, media_type):
+    """What somebody calls a file is no header field of the request, and stops none."""
+    channel = messenger(graph)
+    message = outbound("", attachments=(File(name=name, media_type=media_type, content=b"1"),))
+
+    send(channel, message)
+
+    assert graph.sent[0].message["attachment"]["type"] == "file"
+    request = channel.build(message).read()
+    assert b"Content-Type: application/octet-stream\r\n" in request
+    assert b"\r\nX-Forged" not in request
+
+
 def test_quick_replies_go_with_the_last_part(graph):
     """Quick replies stand under the last part, since the next message would take them away."""
     replies = [{"title": "Red", "payload": "RED"}, {"title": "A colour with a long name", "payload": "LONG"}]
@@ -450,6 +472,16 @@ def test_rate_limit_names_its_pause(graph):
         send(messenger(graph), outbound())
 
     assert refusal.value.retry_after_s == 60.0
+
+
+def test_code_that_is_none_is_not_kept():
+    """Whatever an answer calls a code, it does not fill the store."""
+    answer = httpx.Response(400, content=b'{"error": {"code": 1%s, "message": "no"}}' % (b"0" * 3000))
+
+    with pytest.raises(PermanentError) as refusal:
+        messenger().interpret(answer)
+
+    assert refusal.value.code == "0"
 
 
 def test_token_that_meta_quotes_is_not_shown(graph):

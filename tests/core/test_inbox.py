@@ -1,4 +1,6 @@
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from itertools import permutations, product
 
 import pytest
 
@@ -281,3 +283,13 @@ def test_what_is_answered_goes_before_the_thread():
 def test_delivery_never_moves_back(status, report, result):
     """Late and doubled reports change nothing; a failure counts until the message has arrived after all."""
     assert advance(status, report) is result
+
+
+@pytest.mark.parametrize("reports", list(product(DeliveryStatus, repeat=3)))
+def test_delivery_is_the_same_in_whatever_order_it_is_reported(reports):
+    """Of every three reports, doubled ones and overtaking ones among them, the outcome is that of the best."""
+    ranks = [QUEUED, SENT, FAILED, DELIVERED, READ]
+
+    outcomes = {reduce(advance, order) for order in permutations(reports)}
+
+    assert outcomes == {max(reports, key=ranks.index)}

@@ -18,7 +18,7 @@ from convsdk.channels.chat import ChatChannel, ChatSettings
 from convsdk.channels.messenger import MessengerChannel, MessengerSettings
 from convsdk.core.events import Event, MessageReceived
 from convsdk.core.model import Trust
-from convsdk.core.ports import Channel, Response, Secret
+from convsdk.core.ports import Capabilities, Channel, Response, Secret
 from convsdk.errors import ConfigError, Forbidden, ParseError, PermanentError, TransientError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
@@ -36,6 +36,11 @@ class PickyStore(MemoryStore):
     """Refuses a batch with a text of `POISON` in it, and whatever it is told to with `error`."""
 
     error = None
+
+    def queues(self, workspace):
+        if self.error:
+            raise self.error
+        return super().queues(workspace)
 
     def transact(self, workspace, work):
         if self.error:
@@ -755,6 +760,41 @@ def test_each_channel_leads_to_its_own_workspace(tmp_path):
     assert [told["events_total", f"{name}-desk", "created"] for name in ("shop", "forum")] == [1, 1]
     assert told["queue_events",] == 0
     assert send(app, "GET", "/ready").status_code == 200
+
+
+class PostingChannel(DeskChannel):
+    """A desk that can answer."""
+
+    type = "posting"
+    can = Capabilities(sends=True, is_idempotent=True)
+
+
+def test_what_goes_out_is_measured(tmp_path):
+    """What is still to go is told as the store has it, what workers did as the hub counted; an empty queue is 0."""
+    hub = Hub(MemoryStore(), channels=[PostingChannel("full"), PostingChannel("empty")])
+    who = hint(email="ann@shop.example", trust=Trust.CHANNEL)
+    (received,) = hub.receive("full", [MessageReceived(external_id="1", hint=who, at=NOON, text="Where is it?")])
+    hub.reply(received.conversation, "On its way.", by="kim")
+    hub.delivered["full", "failed"] += 2
+
+    told = samples(create_app(hub, rejects=tmp_path))
+
+    assert [told["deliveries_waiting", name] for name in ("full", "empty")] == [1, 0]
+    assert 0 <= told["deliveries_oldest_seconds", "full"] < PATIENCE_S
+    assert told["deliveries_total", "full", "failed"] == 2
+    assert told["deliveries_total", "empty", "sent"] == 0
+
+
+def test_metrics_need_no_store(tmp_path):
+    """Where the store is away, what the process counted is told all the same."""
+    store = PickyStore()
+    app = create_app(Hub(store, channels=[PostingChannel("desk")]), rejects=tmp_path)
+    store.error = TransientError("the store is away")
+
+    told = samples(app)
+
+    assert told["deliveries_total", "desk", "sent"] == 0
+    assert ("deliveries_waiting", "desk") not in told
 
 
 def test_one_store_of_several_that_is_away_is_not_ready(tmp_path):

@@ -79,8 +79,12 @@ def messages(session: Session, conversation: int, before: int | None, limit: int
     """Show the newest messages of a conversation, given by id."""
     hub = session.hub()
     page = hub.messages(hub.conversation(conversation).id, before=before, limit=limit)
-    found = [attrs.asdict(one, recurse=False) for one in reversed(page.items)]
-    session.screen.table(found, ("id", "at", "direction", "text", "attachments"), empty="no messages")
+    found = [
+        attrs.asdict(one, recurse=False) | {"error": (one.detail or {}).get("error", "")}
+        for one in reversed(page.items)
+    ]
+    columns = ("id", "at", "direction", "status", "text", "attachments", "error")
+    session.screen.table(found, columns, empty="no messages")
     if page.next is not None:
         session.screen.aside(f"there may be more: --before {page.next}")
 

@@ -519,7 +519,8 @@ class Channel(ABC):
         request = self.build(message)
         # A request that the client did not make has none of its time-outs, and would wait for ever.
         request.extensions = {"timeout": client.timeout.as_dict(), **request.extensions}
-        return await client.send(request)
+        # Whatever the client does else: a redirect would take the message and its secrets to anywhere.
+        return await client.send(request, follow_redirects=False)
 
     async def close(self) -> None:  # noqa: B027  (most channels keep nothing)
         """Give back what it keeps open from one `send` to the next, such as connections; it may be used again."""

@@ -116,6 +116,14 @@ class Delivery:
     parts_done: int = 0
 
 
+@frozen
+class Queue:
+    """What waits on a channel: how many deliveries, and when the oldest of their messages was written."""
+
+    length: int
+    oldest_at: datetime
+
+
 @frozen(kw_only=True)
 class Alias:
     """A message of ours that a further external id means, and which part of it, counted from 0."""
@@ -417,6 +425,10 @@ class Store(ABC):
     @abstractmethod
     def owners(self, workspace: str) -> list[str]:
         """Give the workers that have deliveries."""
+
+    @abstractmethod
+    def queues(self, workspace: str) -> dict[str, Queue]:
+        """Give by channel what is still to go, where there is something."""
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002  (for those that can tell)
         """Call `wake`, from any thread, when another process has queued something; give what ends that.

@@ -28,6 +28,7 @@ from convsdk.core.storage import (
     Memo,
     NamedTogether,
     Outgoing,
+    Queue,
     Result,
     RulingRecord,
     Store,
@@ -547,6 +548,13 @@ class MemoryStore(Store):
     def owners(self, workspace: str) -> list[str]:
         with self._lock:
             return sorted({one.owner for one in self._workspaces[workspace].deliveries.values() if one.owner})
+
+    def queues(self, workspace: str) -> dict[str, Queue]:
+        with self._lock:
+            tables, found = self._workspaces[workspace], defaultdict[str, list[datetime]](list)
+            for one in tables.deliveries.values():
+                found[one.channel].append(tables.messages[one.message].at)
+            return {channel: Queue(len(times), min(times)) for channel, times in found.items()}
 
     def memos(self, workspace: str, kind: str, keys: Collection[str]) -> dict[str, Memo]:
         with self._lock:

@@ -23,6 +23,7 @@ from convsdk.core.storage import (
     Memo,
     NamedTogether,
     Outgoing,
+    Queue,
     RulingRecord,
     Store,
     Visit,
@@ -389,6 +390,15 @@ class SqlReads(Store):
     def owners(self, workspace: str) -> list[str]:
         statement = "select distinct owner from delivery where workspace_id = :workspace and owner <> '' order by owner"
         return [owner for (owner,) in self._all(statement, {"workspace": self._workspace(workspace)})]
+
+    def queues(self, workspace: str) -> dict[str, Queue]:
+        rows = self._all(
+            f"""select d.channel, count(*), min(m.at) from delivery d {self.AND_THEN} message m
+                on m.workspace_id = d.workspace_id and m.conversation_id = d.conversation_id and m.id = d.message_id
+              where d.workspace_id = :workspace group by d.channel""",
+            {"workspace": self._workspace(workspace)},
+        )
+        return {channel: Queue(length, time_of(oldest)) for channel, length, oldest in rows}
 
     def memos(self, workspace: str, kind: str, keys: Collection[str]) -> dict[str, Memo]:
         rows = self._all(

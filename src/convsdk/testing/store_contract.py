@@ -33,6 +33,7 @@ from convsdk.core.storage import (
     ContactRecord,
     Delivery,
     Memo,
+    Queue,
     Store,
     ThreadQuery,
     Transaction,
@@ -576,6 +577,20 @@ class StoreContract:
             _write(store, Batch(ended={changed.message: NOON, _MANY: NOON}))
             assert store.transact(_SHOP, lambda one: one.deliveries([changed.message])) == {}
             assert store.owners(_SHOP) == []
+
+    def test_what_waits_is_told_by_channel(self) -> None:
+        """How many are to go and when the oldest was written, whoever has them and whenever they are due."""
+        with self._store() as store:
+            first, second = _queue(store, "ann", 2)
+            _queue(store, "bob", 1)
+            (said,) = _said(store, [first])
+            later = evolve(second, due_at=NOON + timedelta(days=1), owner="worker")
+            _write(store, Batch(deliveries={later.message: later}))
+
+            assert store.queues(_SHOP) == {"mail": Queue(3, said.at)}
+            assert store.queues("another") == {}
+            _write(store, Batch(ended={one.message: NOON for one in _due(store)}))
+            assert store.queues(_SHOP)["mail"].length == 1
 
     def test_a_delivery_is_given_once(self) -> None:
         """What one worker was given, no other is, however many ask at once; another channel's to nobody else."""

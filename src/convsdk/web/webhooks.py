@@ -86,7 +86,9 @@ class Webhooks:
         rejects: Rejects,
         client: httpx.AsyncClient | None = None,
     ) -> None:
-        self.metrics = Metrics(waiting=lambda: sum(one.waiting for one in self._queues.values()))
+        self.metrics = Metrics(
+            waiting=lambda: sum(one.waiting for one in self._queues.values()), hubs=set(hubs.values())
+        )
         self.is_draining = False
         self._hubs = hubs
         self._given = ingest

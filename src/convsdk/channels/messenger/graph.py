@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import httpx
 from attrs import frozen
 
+from convsdk.channels.messenger.platform import plain_type
 from convsdk.channels.messenger.settings import AppSettings
 from convsdk.core.answers import asked_pause, read_answer, refusal
 from convsdk.core.payloads import Fields, read_fields
@@ -59,7 +60,8 @@ class Graph:
         # A boundary of its own each time would make two requests for one message differ.
         headers["content-type"] = f"multipart/form-data; boundary={boundary}"
         form = {name: one if isinstance(one, str) else json.dumps(one) for name, one in content.items()}
-        files = {"filedata": (file.name or "file", file.content, file.media_type)}
+        name = file.name.encode("utf-8", "replace").decode() or "file"
+        files = {"filedata": (name, file.content, plain_type(file.media_type))}
         return httpx.Request("POST", self._url(path), headers=headers, data=form, files=files)
 
     def get(self, path: str, query: Mapping[str, str], *, sender: str) -> httpx.Request:

@@ -3,6 +3,7 @@
 https://developers.facebook.com/docs/messenger-platform and /docs/messenger-platform/instagram, read in version v25.0.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,13 @@ OURS = "convsdk/"
 
 LONGEST_PAYLOAD = 1_000
 _BUTTON = "convsdk:"
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASCII)  # RFC 6838, section 4.2
+
+
+def plain_type(media_type: str) -> str:
+    """Give a media type without its parameters; that of any bytes for a text that is none."""
+    plain = media_type.partition(";")[0].strip().lower()
+    return plain if _MEDIA_TYPE.fullmatch(plain) else "application/octet-stream"
 
 
 @frozen(kw_only=True)
@@ -47,7 +55,7 @@ class Platform:
 
     def sort_of(self, media_type: str) -> str | None:
         """Give the sort of attachment that a file of this media type is, or None where it is not taken."""
-        plain = media_type.partition(";")[0].strip().lower()
+        plain = plain_type(media_type)
         for sort, types in self.files.items():
             if any(plain.startswith(one) if one.endswith("/") else plain == one for one in types):
                 return sort

@@ -14,6 +14,7 @@ _CONTACT_FROM = ("manual", "first_message")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _VERSION = re.compile(r"v[0-9]{1,3}\.[0-9]{1,2}", re.ASCII)
 _ID = re.compile(r"[0-9]{1,64}", re.ASCII)
+_ADDRESS = re.compile(r"[!-~]+", re.ASCII)
 _FIELD = re.compile(r"[a-z_]{1,64}", re.ASCII)
 _DASHBOARD = "copy it from the app's dashboard at Meta"
 
@@ -42,9 +43,12 @@ def _is_version(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401 
 
 
 def _is_safe(_: object, attribute: Any, value: Any) -> None:  # noqa: ANN401  (as above)
+    text = str(value)
     try:
-        parts = urlsplit(str(value))
-        is_plain = parts.port != 0 and not (parts.username or parts.query or parts.fragment) and bool(parts.hostname)
+        parts = urlsplit(text)
+        # Paths are put behind it, which would be lost behind "?" or "#", even where nothing follows these.
+        is_base = bool(_ADDRESS.fullmatch(text)) and not set(text) & set("?#")
+        is_plain = is_base and parts.port != 0 and not parts.username and bool(parts.hostname)
         is_safe = is_plain and bool(parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK))
     except ValueError:
         is_safe = False
