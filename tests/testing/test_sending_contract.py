@@ -4,7 +4,7 @@ import hashlib
 import json
 import socket
 import time
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 import httpx
 import pytest
@@ -187,13 +187,61 @@ def test_rate_of_nothing():
     assert "max_per_s=0" in broken("test_capabilities_for_sending_are_shown", raven=still)
 
 
-def test_idempotency_without_a_key():
-    """A channel that declares to be idempotent and sends no key is told."""
+def keyed(key):
+    """Give the raven whose key `key` makes of the message."""
 
     def build(self, message):
-        return httpx.Request("POST", "https://raven.example/send", json={"text": message.text})
+        return httpx.Request(
+            "POST",
+            "https://raven.example/send",
+            json={"text": message.text, "at": str(message.at), "key": key(message)},
+        )
 
-    assert "is_idempotent" in broken("test_capabilities_for_sending_are_shown", raven=with_(build=build))
+    return with_(build=build)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        lambda message: "",
+        lambda message: "always the same",
+        lambda message: message.text,
+        lambda message: str(uuid4()),
+        lambda message: str(message.at),
+        lambda message: str(uuid5(NAMESPACE_URL, f"{message.token} {message.at}")),
+        lambda message: message.token.partition(".")[0],
+        lambda message: message.external_id,
+    ],
+    ids=[
+        "none",
+        "constant",
+        "of the text",
+        "random",
+        "by time",
+        "other at each try",
+        "shared by parts",
+        "of all parts",
+    ],
+)
+def test_idempotency_without_a_key(key):
+    """A channel that declares to be idempotent, and has no key that is one token's alone at every try, is told."""
+    assert "is_idempotent" in broken("test_capabilities_for_sending_are_shown", raven=keyed(key))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        lambda message: message.token,
+        lambda message: str(uuid5(NAMESPACE_URL, message.token)),
+        lambda message: hashlib.sha256(message.token.encode()).hexdigest(),
+    ],
+    ids=["itself", "uuid", "digest"],
+)
+def test_key_that_is_made_of_the_token(key):
+    """A key may be the token, or what is made of all of it, as a platform wants it."""
+    case = type("Case", (RavenContract,), {"raven": keyed(key)})()
+
+    case.test_capabilities_for_sending_are_shown()
 
 
 # -- parts

@@ -15,6 +15,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from itertools import permutations
 from typing import Any, ClassVar
 
 import httpx
@@ -39,6 +40,9 @@ from convsdk.testing.observing import (
     years_later,
 )
 
+_WORD = re.compile(rb"""[^\s"'&=?/,;:<>(){}\[\]]+""")
+# As the shell makes them: of two messages, and of the second part of the first.
+_TOKENS = ("mfrggzdfmztwq2lkobyxe43uov", "onswg4tforrw63lnn5xgg2dbnz", "mfrggzdfmztwq2lkobyxe43uov.1")
 _FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 _HARD = (
     "x",
@@ -154,12 +158,13 @@ class SendingContract:
                 "nothing would ever be sent",
                 "give how many messages a second the platform takes, or None",
             )
-        requests = [one for each in self._built() for one in each]
-        if can.is_idempotent and any(message.token not in _whole(request) for message, request in requests):
+        parts = [part for each in self._built() for part, _ in each] if can.is_idempotent else []
+        if not all(map(self._is_keyed, parts)):
             fail(
-                "can declares is_idempotent=True, and a request does not hold the token of its message",
-                "the platform can only know a second one for the same by a key that stays the same",
-                "send message.token as the platform's idempotency key, or set is_idempotent=False",
+                "can declares is_idempotent=True, and nothing in a request is of the token of its message alone",
+                "the platform can only know a second one for the same by a key that stays the same, and is no other's",
+                "send message.token as the platform's idempotency key, or what is made of all of it, such as "
+                "uuid.uuid5(namespace, message.token), or set is_idempotent=False",
             )
 
     # -- parts
@@ -354,6 +359,20 @@ class SendingContract:
         answers = self.golden_answers if self.is_http() else ()
         return [(one.name, _interpret(channel, one.response)) for one in answers]
 
+    def _is_keyed(self, part: Outbound) -> bool:
+        """Say whether something in the request is the same at each try of a token, and another one of another token."""
+        first, again = (
+            [self._words_of(evolve(part, at=at), token) for token in _TOKENS]
+            for at in (part.at, part.at + timedelta(minutes=1))
+        )
+        kept = [one & later for one, later in zip(first, again, strict=True)]
+        return all(kept[one] - first[other] for one, other in permutations(range(len(_TOKENS)), 2))
+
+    def _words_of(self, part: Outbound, token: str) -> set[bytes]:
+        channel = self.channel()
+        named = channel.outbound_id(token.partition(".")[0])
+        return set(_WORD.findall(_whole(channel.build(evolve(part, token=token, external_id=named)))))
+
     def _on_texts(self, check: Callable[[Outbound, Sequence[Outbound]], None]) -> None:
         """Let the channel cut the golden messages, hard texts, and any others, and `check` each."""
         channel = self.channel()
@@ -390,8 +409,9 @@ def _plain(request: httpx.Request) -> tuple[str, str, tuple[tuple[str, str], ...
     return request.method, str(request.url), fields, request.read()
 
 
-def _whole(request: httpx.Request) -> str:
-    return f"{request.url} {request.headers.raw!r} {request.read()!r}"
+def _whole(request: httpx.Request) -> bytes:
+    fields = (part for field in request.headers.raw for part in field)
+    return b"\n".join((str(request.url).encode(), *fields, request.read()))
 
 
 def _interpret(channel: Channel, response: httpx.Response) -> Receipt | Exception:
