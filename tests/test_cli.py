@@ -360,6 +360,32 @@ def test_parse_says_in_one_line_what_is_wrong(run, arguments, told):
     assert "hunter2" not in result.stderr
 
 
+def test_parse_tells_how_settings_are_given(run):
+    """A refused setting is told with both ways to give it, a refused secret with the one that can."""
+    plain = run("parse", "email", "-", "--set", "address=3", stdin=b"", status=2).stderr
+    secret = run("parse", "chat", "-", "--set", 'secret="hunter2"', stdin=b"", status=2).stderr
+    unknown = run("parse", "emial", "-", stdin=b"", status=2).stderr
+
+    assert "--set KEY=VALUE" in plain
+    assert all("--channel NAME" in told for told in (plain, secret, unknown))
+    assert "--set" not in secret + unknown
+
+
+def test_parse_tells_the_type_of_a_channel(run, shop):
+    """A channel in the place of a type is told, with the option that takes its name."""
+    told = run("parse", "mail", "-", stdin=mail("ann@a.example"), status=2).stderr
+
+    assert "use --channel mail" in told
+    assert "its type 'email'" in told
+
+
+def test_parse_asks_a_broken_configuration_nothing(run, tmp_path):
+    """What is no type is told as that, whatever else is wrong."""
+    (tmp_path / "convsdk.toml").write_text("[nonsense", encoding="utf-8")
+
+    assert "did you mean 'email'?" in run("parse", "emial", "-", stdin=b"", status=2).stderr
+
+
 def test_header_without_colon_is_refused(run):
     """A header field is a name, a colon and a value."""
     result = run("parse", "chat", "-", "--header", "nonsense", stdin=b"", status=2)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, get_type_hints
+from typing import IO, Any, get_args, get_type_hints
 
 import attrs
 import click
@@ -68,6 +68,7 @@ def parse(
     Nothing is stored, and nothing is verified: a required secret that is not set gets a random value, and a required
     setting the value of its example. With --header, FILE is the body of a request, where else it may be a mail.
     """
+    _require_type(session, channel_type)
     channel = _named(session, channel_type, name, settings) if name else _configured(session, channel_type, settings)
     for event in channel.parse(_request(channel, file.read(), datetime.now(UTC), headers)):
         told = {"event": type(event).__name__} | (
@@ -136,8 +137,36 @@ def _configured(session: Session, channel_type: str, settings: Sequence[str]) ->
             return load_config(path, session.plugins, environ=environ).channels[_NAME]
         except ConfigError as error:
             place = re.compile(rf"{re.escape(str(path))}:\d+: (channel '{_NAME}':? )?")
-            told = "; ".join(place.sub("", line) for line in str(error).splitlines())
-            raise ConfigError(f"{channel_type}: {told} (give settings with --set KEY=VALUE)") from None
+            problems = [place.sub("", line) for line in str(error).splitlines()]
+            remedy = _remedy(session, channel_type, problems)
+            raise ConfigError(f"{channel_type}: {'; '.join(problems)} ({remedy})") from None
+
+
+def _remedy(session: Session, channel_type: str, problems: Sequence[str]) -> str:
+    """Say how settings are given: a secret, and what belongs to a channel, by the configuration alone."""
+    known = session.plugins.channel_types
+    if channel_type not in known:
+        return "a configured channel is given by its type and --channel NAME"
+    hints = get_type_hints(known[channel_type].settings)
+    hidden = {name for name, kind in hints.items() if Secret in (kind, *get_args(kind))}
+    if all(re.split(r"[: .]", problem, maxsplit=1)[0] in hidden for problem in problems):
+        return "--channel NAME takes the settings of a configured channel"
+    return "give settings with --set KEY=VALUE, or those of a configured channel with --channel NAME"
+
+
+def _require_type(session: Session, channel_type: str) -> None:
+    """Raise `ConfigError` where a configured channel is named in the place of a type."""
+    if channel_type in session.plugins.channel_types:
+        return
+    try:
+        channel = session.config.channels.get(channel_type)
+    except ConfigError:
+        return  # the type is what was asked about
+    if channel is not None:
+        raise ConfigError(
+            f"{channel_type!r} is a channel, and no type: use --channel {channel_type}, and its type "
+            f"{channel.type!r} in the place of its name"
+        )
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -242,12 +242,13 @@ class Choice:
 class Outbound:
     """A message to deliver, or a part of one.
 
-    `to` is who it goes to, `address` how that was spelt. `token` is unguessable, and the same at every try: 26 characters
-    of a-z and 2-7, and of each part but the first, those with `.1`, `.2` behind them. Where a platform wants a UUID as
-    its key, give it `uuid.uuid5(namespace, token)`, with a namespace of the adapter's own. `external_id` is what `Channel.outbound_id` gave for the message. `thread` is the platform's
-    key of the conversation, and `references` are the external ids of its messages, the one that is answered last.
-    `at` is the time of this try, and `heard_at` when the person last wrote. `detail` is what more there is to it, such
-    as buttons. `is_automatic`: no person wrote it.
+    `to` is who it goes to, `address` how that was spelt. `token` is unguessable, and the same at every try: 26
+    characters of a-z and 2-7; of each part but the first, those with `.1`, `.2` and so on behind them. Where a platform
+    wants a UUID as its key, `uuid.uuid5(namespace, token)` is one, in a namespace of the adapter's own. `external_id`
+    is what `Channel.outbound_id` gave for the message. `thread` is the platform's key of the conversation, and
+    `references` are the external ids of its messages, the one that is answered last. `at` is the time of this try, and
+    `heard_at` when the person last wrote. `detail` is what more there is to it, such as buttons. `is_automatic`: no
+    person wrote it.
     """
 
     to: Identifier
