@@ -14,7 +14,7 @@ from convsdk.cli import main
 from convsdk.cli.authoring import written
 
 EXAMPLE = Path(__file__).parents[2] / "plugins" / "convsdk-example"
-LEFTOVERS = {"__pycache__", ".pytest_cache", ".hypothesis", ".tox"}
+LEFTOVERS = {"__pycache__", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", ".tox"}
 
 
 def run(*arguments):

@@ -13,7 +13,7 @@ from convsdk.core.model import Claim, Identifier, Trait, Trust
 from convsdk.core.ports import File
 from convsdk.errors import PermanentError, TransientError
 from convsdk_example import ExampleChannel
-from convsdk_example.contract import ExampleContract, channel, golden, outbound
+from convsdk_example.contract import CHOICES, ExampleContract, channel, golden, outbound
 
 
 class TestExampleContract(ExampleContract):
@@ -22,10 +22,12 @@ class TestExampleContract(ExampleContract):
 
 def test_entry_point_names_the_channels_module():
     """The distribution announces its module, and the contract of its channel type."""
-    told = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    told = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
 
-    assert told["entry-points"]["convsdk.plugins"] == {"example": ExampleChannel.__module__}
-    assert told["entry-points"]["convsdk.contracts"] == {"example": "convsdk_example.contract:ExampleContract"}
+    points = told["project"]["entry-points"]
+
+    assert points["convsdk.plugins"] == {"example": ExampleChannel.__module__}
+    assert points["convsdk.contracts"] == {"example": "convsdk_example.contract:ExampleContract"}
 
 
 def test_message_names_its_writer():
@@ -44,6 +46,15 @@ def test_answer_is_posted_with_its_key():
 
     assert str(call.url) == "https://api.example.example/messages"
     assert json.loads(call.read()) == {"to": "p-7001", "text": "Yes, it is.", "key": "tok-1"}
+
+
+def test_choice_comes_back_as_it_was_offered():
+    """A button sends back the block and the value of its choice, and a press of it is read as both."""
+    call = channel().build(evolve(outbound(), detail=CHOICES))
+    _, press = channel().parse(golden("several"))
+
+    assert json.loads(call.read())["buttons"][0] == {"label": "My order", "sends": "topic:order"}
+    assert (press.text, press.block, press.choice) == ("My order", "topic", "order")
 
 
 @pytest.mark.parametrize(

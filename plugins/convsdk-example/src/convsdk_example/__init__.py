@@ -37,6 +37,7 @@ class ExampleChannel(Channel):
     config: ExampleSettings
 
     def verify(self, request: Request) -> None:
+        # In hex, by SHA-256; where a platform signs in base64, with `encoding="base64"` besides.
         right = hmac_of(request.body, self.config.signing_secret)
         require_header(request, "X-Example-Signature", right, channel=self.name)
 
@@ -48,7 +49,9 @@ class ExampleChannel(Channel):
         message.require_content()
         if message.attachments:
             raise PermanentError(f"{message.to} was not written to: Example takes texts only")
-        content = {"to": message.to.value, "text": message.text, "key": message.token}
+        content: dict[str, object] = {"to": message.to.value, "text": message.text, "key": message.token}
+        if message.choices:
+            content["buttons"] = [{"label": one.label, "sends": one.payload} for one in message.choices]
         headers = {"authorization": f"Bearer {self.config.access_token.reveal()}"}
         return httpx.Request("POST", f"{self.config.api}/messages", json=content, headers=headers)
 
@@ -58,10 +61,12 @@ class ExampleChannel(Channel):
             return Receipt(external_id=sent)
         code = answer.text("error")[:200]
         said = f"channel {self.name!r}: Example answered {response.status_code} {code!r}"
+        # A fault (5xx) with a code counts as "did not happen", and it is sent again: leave out a code that can also
+        # stand for what Example took.
         raise refusal(response, said, code=code)
 
 
 @hookimpl
-def convsdk_channels(ctx: Context) -> Iterable[type[Channel]]:  # noqa: ARG001  (each hook takes it)
+def convsdk_channels(ctx: Context) -> Iterable[type[Channel]]:
     """Give the Example channel."""
     return [ExampleChannel]

@@ -8,6 +8,7 @@ import hmac
 from pathlib import Path
 
 import httpx
+from attrs import evolve
 
 from convsdk.core.model import Identifier
 from convsdk.core.ports import Channel, File, Outbound, Receipt, Request, Secret
@@ -19,6 +20,11 @@ GOLDEN = Path(__file__).with_name("golden")
 SIGNING_SECRET = "secret-of-the-tests-that-signs"
 ACCESS_TOKEN = "token-of-the-tests-that-sends"
 HEADER = "X-Example-Signature"
+CHOICES = {
+    "block": "topic",
+    "choices": [{"value": "order", "label": "My order"}, {"value": "other", "label": "Something else"}],
+}
+"""What a bot automation asks, in the `detail` of its message; a press sends back `topic:order`, or `topic:other`."""
 
 
 def channel() -> ExampleChannel:
@@ -55,6 +61,7 @@ class ExampleContract(ChannelContract):
     golden_sends = (
         GoldenSend(name="text", message=outbound(), requests=1),
         GoldenSend(name="long text", message=outbound("word " * 500), requests=2),
+        GoldenSend(name="choices", message=evolve(outbound("What is it about?"), detail=CHOICES), requests=1),
     )
     golden_answers = (
         GoldenAnswer(name="taken", response=httpx.Response(201, json={"id": "m-2"}), gives=Receipt(external_id="m-2")),

@@ -25,6 +25,13 @@ def _read_message(message: Fields, received_at: datetime) -> Event:
         traits=traits_of(Trust.CHANNEL, name=person.text("name")),
         how="Example message",
     )
+    block, _, choice = message.text("button").partition(":")  # what `build` gave it to send back
     return MessageReceived(
-        external_id=message.key("id"), hint=hint, at=at, text=message.text("text"), thread=person.key("id")
+        external_id=message.key("id"),
+        hint=hint,
+        at=at,
+        text=message.text("text"),
+        thread=person.key("id"),
+        block=block,
+        choice=choice,
     )
