@@ -7,7 +7,7 @@ under a name that begins with `Test`, and its laws become your tests.
 from convsdk.testing.builders import NOON, FakeClock, hint, request
 from convsdk.testing.channel_contract import ChannelContract, Golden
 from convsdk.testing.laws import LawWarning
-from convsdk.testing.sending_contract import GoldenAnswer, GoldenSend
+from convsdk.testing.sending_contract import GoldenAnswer, GoldenSend, SendingContract
 from convsdk.testing.store_contract import DurableStoreContract, StoreContract
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "GoldenAnswer",
     "GoldenSend",
     "LawWarning",
+    "SendingContract",
     "StoreContract",
     "hint",
     "request",
