@@ -185,10 +185,10 @@ def test_shutdown_of_the_host_loses_nothing(host, is_told, hub, webhooks, tmp_pa
     app = documented(host, webhooks) if is_told else bare(host, webhooks)
     commit, begun, go = hub.commit, threading.Event(), threading.Event()
 
-    def held(arrivals):
+    def held(arrivals, **options):
         begun.set()
         assert go.wait(PATIENCE_S), "nobody let it go"
-        return commit(arrivals)
+        return commit(arrivals, **options)
 
     hub.commit = held
     with ThreadPoolExecutor(1) as elsewhere, served(app) as (server, url):

@@ -112,6 +112,7 @@ def test_message_comes_back_as_it_was_sent(any_shop):
         "text": text,
         "attachments": [],
         "detail": None,
+        "is_mail": False,
     }
 
 
