@@ -244,6 +244,24 @@ def test_key_that_is_made_of_the_token(key):
     case.test_capabilities_for_sending_are_shown()
 
 
+def test_key_of_a_channel_that_never_cuts():
+    """A channel whose messages go as one need not take the token of a second part, and is held to its key."""
+
+    def whole(self, message):
+        if "." in message.token:
+            raise PermanentError("raven takes no part")
+        return Raven.build(self, message)
+
+    can = evolve(Raven.can, max_text=None)
+    sends = (GoldenSend(name="text", message=said("Hello"), requests=1),)
+    case = type("Case", (RavenContract,), {"raven": with_(build=whole, can=can), "golden_sends": sends})()
+    constant = type("Constant", (keyed(lambda message: "same"),), {"can": can, "__module__": __name__})
+
+    case.test_capabilities_for_sending_are_shown()
+
+    assert "is_idempotent" in broken("test_capabilities_for_sending_are_shown", raven=constant, golden_sends=sends)
+
+
 # -- parts
 
 
