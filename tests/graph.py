@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import json
 import re
-import socket
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from itertools import count
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-import uvicorn
+from asgi import served
 from attrs import define, field, frozen
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
@@ -36,20 +35,6 @@ ACTIONS = {"typing_on", "typing_off", "mark_seen", "react", "unreact"}
 TAGS = {"HUMAN_AGENT", "ACCOUNT_UPDATE", "CONFIRMED_EVENT_UPDATE", "POST_PURCHASE_UPDATE"}
 HANDOVERS = {"pass_thread_control", "take_thread_control", "request_thread_control", "release_thread_control"}
 SORTS = {"image": 8_000_000, "audio": 25_000_000, "video": 25_000_000, "file": 25_000_000}
-
-
-@contextmanager
-def served(app):
-    """Serve an ASGI app on a port of this machine; give its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, args=[[listener]])
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
 
 
 class Hook:

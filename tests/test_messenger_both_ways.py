@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from graph import APP, PAGE, PATIENCE_S, SECRET, TOKEN, Failure, Graph, RefusedError, served
+from asgi import served
+from graph import APP, PAGE, PATIENCE_S, SECRET, TOKEN, Failure, Graph, RefusedError
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route

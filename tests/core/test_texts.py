@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convsdk.core.texts import pieces_of, utf8_bytes, utf16_units
+from convsdk.core.texts import media_type_of, pieces_of, unescaped, utf8_bytes, utf16_units
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 
@@ -71,3 +71,38 @@ def test_no_piece_is_over_the_limit_and_no_character_is_lost(text, most, encodin
     assert all(size(piece) <= most for piece in pieces)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert len(pieces) == 1 or all(piece.strip() for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("a &lt; b &amp;amp; c", "a < b &amp; c"),
+        ("&#128512;", "\U0001f600"),
+        ("x&#99999999999;y", "x\ufffdy"),
+        ("none", "none"),
+    ],
+)
+def test_character_references_are_read(written, read):
+    """Each stands for its character, once; a number that is too long for one is a replacement."""
+    assert unescaped(written) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Image/PNG; charset=x", "image/png"),
+        ("application/vnd.ms-excel", "application/vnd.ms-excel"),
+        ("image/png\r\nX: y", "application/octet-stream"),
+        (".a/b", "application/octet-stream"),
+        ("png", "application/octet-stream"),
+        ("", "application/octet-stream"),
+    ],
+)
+def test_media_type_is_plain(text, found):
+    """Parameters go, and what is no media type is that of any bytes."""
+    assert media_type_of(text) == found
+
+
+def test_media_type_falls_back_on_what_is_known():
+    """Whoever knows better says so."""
+    assert media_type_of("nonsense", "image/png") == "image/png"

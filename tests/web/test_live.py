@@ -1,12 +1,10 @@
 import asyncio
-import socket
-import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import httpx
 import pytest
-import uvicorn
+from asgi import served
 from servers import fresh_store
 from visits import Browser, Shop, opened
 
@@ -35,20 +33,6 @@ def changed(conversation):
 def live_of(shop):
     """Give the streams of a shop."""
     return shop.app.state["live"]["default"]
-
-
-@contextmanager
-def served(app):
-    """Serve `app` on a port of this machine; give its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, args=[[listener]])
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
 
 
 # -- what is told

@@ -1,5 +1,6 @@
-"""Texts in pieces: no character that a reader sees as one is cut in two."""
+"""Texts as platforms count, cut and encode them: no character that a reader sees as one is cut in two."""
 
+import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -7,6 +8,9 @@ from collections.abc import Callable, Iterator
 _JOINER = "\u200d"
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff]")
 _TONES = re.compile("[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+# Python takes the square of its digits for a number; none of this length is a character.
+_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 _VOWELS_AND_FINALS = re.compile("[\u1160-\u11ff\ud7b0-\ud7ff]")
 
 
@@ -75,3 +79,14 @@ def _belongs(one: str, cluster: str) -> bool:
     if _FLAG.fullmatch(one):
         return len(cluster) == 1 and _FLAG.fullmatch(cluster) is not None
     return bool(_TONES.fullmatch(one) or _VOWELS_AND_FINALS.fullmatch(one))
+
+
+def unescaped(text: str) -> str:
+    """Give `text` with its HTML character references as what they stand for, in linear time."""
+    return html.unescape(_LONG_NUMBER.sub("\ufffd", text))
+
+
+def media_type_of(text: str, default: str = "application/octet-stream") -> str:
+    """Give a media type without its parameters, in lower case (RFC 6838, 4.2); `default` for a text that is none."""
+    plain = text.partition(";")[0].strip().lower()
+    return plain if _MEDIA_TYPE.fullmatch(plain) else default

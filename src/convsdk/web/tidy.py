@@ -5,10 +5,11 @@ follows. What comes out of here is open at most `_DEEPEST` levels, and has only 
 for, each value in double quotes. Whether those do any harm is not known here.
 """
 
-import html
 import re
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+
+from convsdk.core.texts import unescaped
 
 AMPERSAND = "\ufdd0"
 """Stands for an `&`: a noncharacter, which no text has (Unicode 23.7) and no mail is left."""
@@ -22,7 +23,6 @@ _ATTRIBUTE = re.compile(
 )
 _AFTER_ATTRIBUTES = re.compile(r"[\s/]*+>")
 _COMMENT_END = re.compile(r"--!?>")
-_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")
 _REFERENCE = re.compile(r"&(?:#[0-9]++|#[xX][0-9a-fA-F]++|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 # What is inside is no markup, or is shown by nobody.
@@ -110,7 +110,7 @@ def _attributes(markup: str, at: int) -> tuple[dict[str, str], int]:
 def _quoted(value: str) -> str:
     """Give a value for double quotes. In one, `&copy=` is part of an address, and no reference without its end."""
     if "&" in value:
-        whole = _REFERENCE.sub(lambda match: html.unescape(match[0]), _LONG_NUMBER.sub("\ufffd", value))
+        whole = _REFERENCE.sub(lambda match: unescaped(match[0]), value)
         value = whole.replace("&", AMPERSAND)
     return value.replace('"', "&quot;")
 
@@ -126,7 +126,7 @@ class _Writer:
 
     def text(self, text: str) -> None:
         if "&" in text:
-            text = html.unescape(_LONG_NUMBER.sub("\ufffd", text)).replace("&", AMPERSAND)
+            text = unescaped(text).replace("&", AMPERSAND)
         self._written.append(text.replace("<", "&lt;"))
 
     def open(self, name: str, attributes: Mapping[str, str]) -> None:

@@ -20,8 +20,6 @@ automation names it as `block`, and the value of the button that was pressed as 
 claim: nothing here is proof of who they are.
 """
 
-import hashlib
-import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
@@ -35,7 +33,7 @@ from convsdk.core.events import Event, FormRejected
 from convsdk.core.flow import Flow
 from convsdk.core.forms import Form
 from convsdk.core.ports import Capabilities, Channel, Request, Response, Secret, Widget
-from convsdk.errors import Forbidden
+from convsdk.core.signing import hmac_of, require_header
 from convsdk.hookspecs import Context, hookimpl
 
 __all__ = ["ChatChannel", "ChatSettings", "Form"]
@@ -110,12 +108,8 @@ class ChatChannel(Channel):
     def verify(self, request: Request) -> None:
         if self.config.secret is None:
             return
-        expected = hmac.new(self.config.secret.reveal().encode(), request.body, hashlib.sha256).hexdigest()
-        given = request.headers.all(SIGNATURE)
-        # Bytes, since `compare_digest` refuses text beyond ASCII.
-        sent = given[0].encode(errors="replace") if len(given) == 1 else b""
-        if not hmac.compare_digest(sent, f"sha256={expected}".encode()):
-            raise Forbidden(f"channel {self.name!r}: header {SIGNATURE} is missing or wrong: sign the raw body")
+        right = f"sha256={hmac_of(request.body, self.config.secret)}"
+        require_header(request, SIGNATURE, right, channel=self.name, remedy="sign the raw body")
 
     def parse(self, request: Request) -> Sequence[Event]:
         return read(request.body, at=request.received_at, country=self.config.country, forms=self.config.forms)

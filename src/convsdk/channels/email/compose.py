@@ -28,6 +28,7 @@ from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.identifiers import EmailAddress, trim
 from convsdk.core.payloads import storable
 from convsdk.core.ports import File, Outbound
+from convsdk.core.texts import media_type_of
 from convsdk.errors import PermanentError
 
 # No line of ours is longer than 78 characters unless a word is: RFC 5322, 2.1.1, allows 998.
@@ -44,7 +45,6 @@ _MESSAGE_ID = re.compile(r"<[!-;=?A-~]++(?:@[!-;=?A-~]++)+>")
 _ANSWER = re.compile(
     rf"\s*+(?:{REPLY_SUBJECTS})\s?(?:\[\d{{1,3}}\]|\(\d{{1,3}}\)|\^\d{{1,3}})?\s?[:\uff1a]", re.IGNORECASE
 )
-_MEDIA_TYPE = re.compile(r"(?!multipart/|message/)[a-z0-9][a-z0-9!#$&^_.+-]{0,60}/[a-z0-9][a-z0-9!#$&^_.+-]{0,60}")
 _CONTENT_ID = re.compile(r"[!#-;=?-~]{1,200}")
 _ONE_CLICK = re.compile(r"https://[!-;=?-~]+")
 _LINK = re.compile(r"https?://[^\s<>\"'\x00-\x1f]{1,2000}", re.IGNORECASE)
@@ -158,13 +158,13 @@ def name_of(file: File) -> str:
     return safe_name(storable(file.name)) or "attachment"
 
 
-def media_type_of(file: File) -> str:
+def type_of(file: File) -> str:
     """Give the type under which a file goes out.
 
     A mail inside a mail may not be in base64 (RFC 2046, 5.2.1): it goes as what it is, a file.
     """
-    media_type = file.media_type.partition(";")[0].strip().lower()
-    return media_type if _MEDIA_TYPE.fullmatch(media_type) else "application/octet-stream"
+    media_type = media_type_of(file.media_type)
+    return "application/octet-stream" if media_type.startswith(("multipart/", "message/")) else media_type
 
 
 def html_of(text: str) -> str:
@@ -322,7 +322,7 @@ def _base64(data: bytes) -> str:
 
 
 def _file(file: File) -> Message:
-    fields = {"Content-Type": media_type_of(file), "Content-Transfer-Encoding": "base64"}
+    fields = {"Content-Type": type_of(file), "Content-Transfer-Encoding": "base64"}
     if is_shown(file):
         fields["Content-ID"] = f"<{file.content_id}>"
     shown = "inline" if is_shown(file) else "attachment"

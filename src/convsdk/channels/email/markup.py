@@ -5,11 +5,11 @@ of the HTML, whatever is in it; the standard library's `html.parser` is quadrati
 of Python that are still in use.
 """
 
-import html
 import re
 from collections import Counter
 
 from convsdk.core.payloads import storable
+from convsdk.core.texts import unescaped
 
 _MOST_READ = 500_000
 _DEEPEST = 5
@@ -22,7 +22,6 @@ _TOKEN = re.compile(
     r"|<[!?/][^<>]*+>?|[^<]++|<"
 )
 _ATTRIBUTE = re.compile(r"(?<![\w-])(class|id|type|cite|style)\s*+=\s*+(\"[^\"]*\"|'[^']*'|[^\s\"'>]++)", re.IGNORECASE)
-_LONG_NUMBER = re.compile(r"&#[xX]?[0-9a-fA-F]{8,};?")
 _HIDDEN = re.compile(r"display\s*:\s*none|mso-hide\s*:\s*all", re.IGNORECASE)
 _CITES = re.compile(r"\bcite\b|quote", re.IGNORECASE)
 _QUOTES = re.compile(r"yahoo_quoted|protonmail_quote", re.IGNORECASE)
@@ -72,7 +71,7 @@ class _Page:
     def say(self, text: str) -> None:
         if self._in["hidden"]:
             return
-        text = html.unescape(_LONG_NUMBER.sub("\ufffd", text))
+        text = unescaped(text)
         if not self._in["pre"]:
             self._line.append(text)
             return

@@ -52,6 +52,7 @@ from convsdk.channels.email.tnef import Packed, Tnef, unpacked
 from convsdk.core.events import INBOUND_EMAIL, Event, MessageReceived, Noted
 from convsdk.core.model import Attachment, Claim, IdentityHint, Trait, Trust
 from convsdk.core.ports import Envelope
+from convsdk.core.texts import media_type_of
 from convsdk.errors import ParseError
 
 UNREADABLE = "could not be read"
@@ -82,7 +83,6 @@ _ENDINGS = {
     "text/plain": ".txt",
 }
 _MEDIA_TYPES = {ending: media_type for media_type, ending in _ENDINGS.items()}
-_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 _PACKED = {"application/ms-tnef", "application/vnd.ms-tnef"}
 _REVIEWS = {
     "missing": "it has no From field",
@@ -337,7 +337,7 @@ def _attachments(attached: Sequence[tuple[Part, str]], packed: Sequence[Tnef]) -
 def _unpacked(one: Packed, number: int) -> Attachment:
     name = safe_name(one.name)
     known = _MEDIA_TYPES.get(PurePosixPath(name).suffix.lower(), "application/octet-stream")
-    media_type = one.media_type if _MEDIA_TYPE.fullmatch(one.media_type) else known
+    media_type = media_type_of(one.media_type, known)
     return Attachment(
         name=name or f"attachment-{number}{_ENDINGS.get(media_type, '')}",
         media_type="application/octet-stream" if _ACTIVE.fullmatch(media_type) else media_type,

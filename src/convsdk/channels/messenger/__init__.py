@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import ClassVar
 
 import httpx
+from attrs import evolve
 
 from convsdk.channels.messenger.graph import Graph
 from convsdk.channels.messenger.parse import read_events
@@ -184,20 +185,7 @@ class InstagramChannel(MessengerChannel):
     type = "instagram"
     settings = InstagramSettings
     kinds = (MessagingId(INSTAGRAM.kind),)
-    can = Capabilities(
-        verifies=True,
-        challenges=True,
-        messages=True,
-        sends=True,
-        attachments=True,
-        reactions=True,
-        statuses=True,
-        echoes=True,
-        max_text=INSTAGRAM.most_text,
-        text_size=INSTAGRAM.size,
-        sends_files_apart=True,
-        max_per_s=40,
-    )
+    can = evolve(MessengerChannel.can, max_text=INSTAGRAM.most_text, text_size=INSTAGRAM.size)
     platform = INSTAGRAM
 
 

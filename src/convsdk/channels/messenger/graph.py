@@ -12,12 +12,12 @@ from urllib.parse import quote, urlencode
 import httpx
 from attrs import frozen
 
-from convsdk.channels.messenger.platform import plain_type
 from convsdk.channels.messenger.settings import AppSettings
 from convsdk.core.answers import asked_pause, read_answer, refusal
 from convsdk.core.payloads import Fields, read_fields
 from convsdk.core.ports import File, Receipt, Secret
 from convsdk.core.signing import hmac_of
+from convsdk.core.texts import media_type_of
 from convsdk.errors import ParseError, PermanentError, TransientError, UncertainError
 
 _LONGEST_PAUSE_S = 86_400.0
@@ -61,7 +61,7 @@ class Graph:
         headers["content-type"] = f"multipart/form-data; boundary={boundary}"
         form = {name: one if isinstance(one, str) else json.dumps(one) for name, one in content.items()}
         name = file.name.encode("utf-8", "replace").decode() or "file"
-        files = {"filedata": (name, file.content, plain_type(file.media_type))}
+        files = {"filedata": (name, file.content, media_type_of(file.media_type))}
         return httpx.Request("POST", self._url(path), headers=headers, data=form, files=files)
 
     def get(self, path: str, query: Mapping[str, str], *, sender: str) -> httpx.Request:

@@ -3,27 +3,19 @@
 https://developers.facebook.com/docs/messenger-platform and /docs/messenger-platform/instagram, read in version v25.0.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from attrs import field, frozen
 
-from convsdk.core.texts import utf8_bytes, utf16_units
+from convsdk.core.texts import media_type_of, utf8_bytes, utf16_units
 
 OURS = "convsdk/"
 """How the `metadata` of a message begins that was sent from here; its token follows."""
 
 LONGEST_PAYLOAD = 1_000
 _BUTTON = "convsdk:"
-_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASCII)  # RFC 6838, section 4.2
-
-
-def plain_type(media_type: str) -> str:
-    """Give a media type without its parameters; that of any bytes for a text that is none."""
-    plain = media_type.partition(";")[0].strip().lower()
-    return plain if _MEDIA_TYPE.fullmatch(plain) else "application/octet-stream"
 
 
 @frozen(kw_only=True)
@@ -55,7 +47,7 @@ class Platform:
 
     def sort_of(self, media_type: str) -> str | None:
         """Give the sort of attachment that a file of this media type is, or None where it is not taken."""
-        plain = plain_type(media_type)
+        plain = media_type_of(media_type)
         for sort, types in self.files.items():
             if any(plain.startswith(one) if one.endswith("/") else plain == one for one in types):
                 return sort

@@ -10,7 +10,7 @@ from convsdk.core import answers
 from convsdk.core.ports import Receipt
 from convsdk.errors import ConvsdkError, PermanentError
 
-_LONGEST_WORDS = 300
+LONGEST_WORDS = 300
 _UNAUTHORIZED = {401, 403}
 _IN_CONFLICT = 409  # with another request at the same moment
 
@@ -41,7 +41,7 @@ class Provider(ABC):
     ) -> ConvsdkError:
         """Give the error that a refusal is, with the provider's code and words; `is_passing`: it says try again."""
         status = response.status_code
-        said = f"{self.title} answered {status} {one_line(f'{code} {words}')[:_LONGEST_WORDS]}".strip()
+        said = f"{self.title} answered {status} {one_line(f'{code} {words}')[:LONGEST_WORDS]}".strip()
         remedy = "check the key and its rights" if status in _UNAUTHORIZED else "change what it names, and send again"
         is_passing = is_passing or status == _IN_CONFLICT
         return answers.refusal(response, said, code=code, is_passing=is_passing, remedy=remedy)

@@ -4,7 +4,7 @@ import base64
 
 import httpx
 
-from convsdk.channels.email.compose import Letter, is_shown, media_type_of, name_of
+from convsdk.channels.email.compose import Letter, is_shown, name_of, type_of
 from convsdk.channels.email.outgoing import Provider
 from convsdk.channels.email.sending import PostmarkSending
 from convsdk.core.answers import read_answer
@@ -58,6 +58,6 @@ def _attachment(file: File) -> dict[str, str]:
     described = {
         "Name": name_of(file),
         "Content": base64.b64encode(file.content).decode("ascii"),
-        "ContentType": media_type_of(file),
+        "ContentType": type_of(file),
     }
     return described | ({"ContentID": f"cid:{file.content_id}"} if is_shown(file) else {})

@@ -17,12 +17,12 @@ from attrs import define, field
 
 from convsdk.channels.email.compose import Letter
 from convsdk.channels.email.mime import one_line
+from convsdk.channels.email.outgoing import LONGEST_WORDS
 from convsdk.channels.email.sending import SmtpSending
 from convsdk.core.payloads import storable
 from convsdk.core.ports import Receipt
 from convsdk.errors import ConvsdkError, PermanentError, TransientError, UncertainError
 
-_LONGEST_WORDS = 300
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
 _GO_ON = 354
 _DONE = 250
@@ -207,4 +207,4 @@ class Relay:
             sent = base64.b64encode(f"\0{self._sending.user}\0{password}".encode()).decode("ascii")
             for secret in (sent, base64.b64encode(password.encode()).decode("ascii"), password):
                 words = words.replace(secret, "***")
-        return words[:_LONGEST_WORDS]
+        return words[:LONGEST_WORDS]
