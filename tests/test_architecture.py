@@ -34,6 +34,7 @@ NEVER = {
     "hub": {"convsdk.channels", "convsdk.web"},
     "desk": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "inbox": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
+    "permissions": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "presence": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "replies": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "reports": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},

@@ -19,6 +19,7 @@ ALONE = (
     "hookspecs",
     "hub",
     "inbox",
+    "permissions",
     "ingest",
     "listening",
     "outbox",

@@ -1,7 +1,7 @@
 """What staff do in the inbox: answer, whichever way, and say who has a conversation and whether it is done with."""
 
 import secrets
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from html import escape as escape_html
@@ -13,14 +13,15 @@ from attrs import evolve
 from convsdk import presence
 from convsdk.archive import Archive
 from convsdk.automatic import HEARD, heard_key
-from convsdk.core.consent import ConsentRecord, refusal
+from convsdk.core.consent import refusal
 from convsdk.core.inbox import Conversation, ConversationStatus, Filing
 from convsdk.core.model import Attachment, Contact, Direction, Identifier, Message, Trust
-from convsdk.core.ports import Channel, Clock
-from convsdk.core.storage import Alias, Batch, ContactRecord, Memo, Result, Store, ThreadQuery, Transaction
+from convsdk.core.ports import Channel
+from convsdk.core.storage import Alias, Batch, ContactRecord, Memo, ThreadQuery, Transaction
 from convsdk.core.templates import contact_values, render
 from convsdk.core.ways import FOLLOW_UP, Address, Situation, Way, choose_way, recipient
 from convsdk.errors import Conflict, UnsupportedError
+from convsdk.permissions import Permissions
 from convsdk.replies import DUTY, Said, Talk, answer, duty_at, new_token, queue_again
 from convsdk.reports import UNREACHABLE, Unreachable, unreachable_of
 
@@ -101,19 +102,12 @@ def call(followers: Iterable[Callable[[], None]]) -> None:
         wake()
 
 
-class Inbox(ABC):
+class Inbox(Permissions):
     """What a `Hub` lets staff do: answer, and say who has a conversation, whether it is read, and done with."""
 
-    store: Store
-    workspace: str
     channels: Mapping[str, Channel]
     archive: Archive | None
-    _clock: Clock
     _queue_followers: list[Callable[[], None]]
-
-    @abstractmethod
-    def transact(self, work: Callable[[Transaction], Result]) -> Result:
-        """Run `work` as `Store.transact` does, and wake those who follow what this hub writes."""
 
     @abstractmethod
     def conversation(self, conversation: int) -> Conversation:
@@ -122,10 +116,6 @@ class Inbox(ABC):
     @abstractmethod
     def contact(self, contact: int) -> Contact:
         """Give the contact that the id leads to now."""
-
-    @abstractmethod
-    def _consents(self, identifiers: Collection[Identifier], holder: ContactRecord | None) -> list[ConsentRecord]:
-        """Give the statements that count for who holds the identifiers now."""
 
     def note(self, conversation: int, text: str, *, by: str) -> int:
         """Write a note by staff for staff into a conversation; give the message's id. It never leaves."""
