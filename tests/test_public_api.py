@@ -15,6 +15,7 @@ ALONE = (
     "archive",
     "backfill",
     "config",
+    "delivery",
     "errors",
     "hookspecs",
     "hub",
