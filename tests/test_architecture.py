@@ -49,6 +49,7 @@ NEVER = {
     "redaction": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "rejects": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "mailserver": {"convsdk.channels", "convsdk.web", "convsdk.store"},
+    "memory": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "outbox": {"convsdk.channels", "convsdk.web"},
     "profiles": {"convsdk.channels", "convsdk.web"},
     "lease": {"convsdk.channels", "convsdk.web", "convsdk.store"},

@@ -371,7 +371,7 @@ def test_large_mails_share_the_memory(tmp_path):
         first.begin()
         first.send(large)
         end = time.monotonic() + PATIENCE_S
-        while server.server.held_bytes < 1_500_000:  # some of it is still on its way
+        while server.server.memory.held_bytes < 1_500_000:  # some of it is still on its way
             assert time.monotonic() < end, "it is not read"
             time.sleep(0.01)
         second.begin()

@@ -18,6 +18,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import HTTPScope
 
 from convsdk.core.ports import Clock, Headers, Request, Response
+from convsdk.memory import Share
 
 Incoming = HttpRequest[Any, Any, State]
 
@@ -31,13 +32,15 @@ _log = structlog.get_logger(__name__)
 class Limits:
     """What may be asked of the app.
 
-    A request: `body_bytes` and `body_time_s`, the seconds until all of it has come (`file_time_s` for an upload). A
-    visitor of a widget, and an address or IPv6 network: requests that write in a minute, `address_uploads_per_minute`
-    of them with a file; ten times as many that read.
+    A request: `body_bytes` and `body_time_s`, the seconds until all of it has come (`file_time_s` for an upload).
+    Where the requests to channels that are under way have `memory_bytes` together, one of more than `body_bytes` has to
+    come again. A visitor of a widget, and an address or IPv6 network: requests that write in a minute,
+    `address_uploads_per_minute` of them with a file; ten times as many that read.
     `streams`: open event streams, and of one visitor `visitor_streams`.
     """
 
     body_bytes: int = field(default=1_048_576, validator=gt(0))
+    memory_bytes: int = field(default=268_435_456, validator=gt(0))
     body_time_s: float = field(default=10.0, validator=gt(0))
     file_time_s: float = field(default=120.0, validator=gt(0))
     visitor_per_minute: int = field(default=120, validator=gt(0))
@@ -48,22 +51,30 @@ class Limits:
 
 
 class UnreadError(Exception):
-    """A body did not come as it may: too large, too slow, or not to its end. `status` is what its sender is told."""
+    """A body did not come as it may: too large, too slow, or not to its end; or there is no room for it.
 
-    def __init__(self, reason: str, status: int) -> None:
+    `status` and `headers` are what its sender is told, `why` what the log is told beside.
+    """
+
+    def __init__(self, reason: str, status: int, *, headers: tuple[tuple[str, str], ...] = (), why: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
+        self.headers = headers
+        self.why = why
 
 
-async def read_request(incoming: Incoming, *, limits: Limits, clock: Clock, body_bytes: int = 0) -> Request:
+async def read_request(
+    incoming: Incoming, *, limits: Limits, clock: Clock, share: Share, body_bytes: int = 0
+) -> Request:
     """Give the request as a channel sees it; raise `UnreadError` where its body goes beyond `limits`.
 
-    `body_bytes` is what its channel takes where that is more, and such a body has the time of a file.
+    `body_bytes` is what its channel takes where that is more, and such a body has the time of a file. `share` is what
+    the body has of the memory, for as long as the caller holds the request.
     """
     # The framework's own limit is one for all channels: that of the one which takes the largest.
     most = max(limits.body_bytes, body_bytes)
-    body = _whole(incoming, most)
+    body = _whole(incoming, most, share)
     return Request(
         body=await _in_time(body, limits.file_time_s if most > limits.body_bytes else limits.body_time_s),
         received_at=clock(),
@@ -95,15 +106,26 @@ async def _in_time(body: Awaitable[bytes], time_s: float) -> bytes:
         raise UnreadError("gone", 400) from None
 
 
-async def _whole(incoming: Incoming, most: int) -> bytes:
-    if (incoming.content_length or 0) > most:
-        raise RequestEntityTooLarge
+async def _whole(incoming: Incoming, most: int, share: Share) -> bytes:
+    _require_room(incoming.content_length or 0, most, share)
     body = bytearray()
     async for chunk in incoming.stream():
+        _require_room(len(body) + len(chunk), most, share)
         body += chunk
-        if len(body) > most:
-            raise RequestEntityTooLarge
+        share.hold(len(body))
     return bytes(body)
+
+
+def _require_room(size: int, most: int, share: Share) -> None:
+    if size > most:
+        raise RequestEntityTooLarge
+    if not share.has_room(size):
+        raise UnreadError(
+            "busy",
+            503,
+            headers=tuple(retry_after(RETRY_S).items()),
+            why="the requests under way have Limits.memory_bytes together: its sender comes again",
+        )
 
 
 def _url(scope: HTTPScope, host: str) -> str:

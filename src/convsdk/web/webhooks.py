@@ -152,7 +152,8 @@ class Webhooks:
         try:
             return await self._take(hub, hub.channels[name], await read())
         except UnreadError as error:
-            return Settled(fate=Fate(error.reason), response=Response(status=error.status), is_read=False)
+            response = Response(status=error.status, headers=error.headers)
+            return Settled(fate=Fate(error.reason), response=response, why=error.why, is_read=False)
         except Forbidden as error:
             return Settled(fate=Fate.FORBIDDEN, response=Response(status=403), why=str(error))
         except TransientError as error:
