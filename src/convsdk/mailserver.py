@@ -87,8 +87,9 @@ class MailLimits:
     """What may be asked of a mail server.
 
     `size_bytes` is how large a mail may be, `connections` how many clients may be there at once. Where the mails that
-    are under way have `memory_bytes` together, one of more than 1 MiB has to come again. A client has `timeout_s` for
-    its next command, and for a whole mail; `grace_s` is what it has left when the server shuts down.
+    are under way have `memory_bytes` together, the next has to come again; one of more than 1 MiB leaves a quarter of
+    them to others. A client has `timeout_s` for its next command, and for a whole mail; `grace_s` is what it has left
+    when the server shuts down.
     """
 
     size_bytes: int = field(default=26_214_400, validator=gt(0))

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 
 class Memory:
-    """Has `most_bytes` for all. What has up to `small_bytes` always gets in: large ones cannot keep all others out."""
+    """Has `most_bytes` for all. What has more than `small_bytes` leaves a quarter of them to what has not.
+
+    So a few large ones cannot keep all others out, and any number of small ones stays within the bound as well.
+    """
 
     def __init__(self, most_bytes: int, *, small_bytes: int) -> None:
         self.most_bytes = most_bytes
@@ -30,14 +33,16 @@ class Share:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._held_bytes = 0
+        self.held_bytes = 0
 
     def has_room(self, size: int) -> bool:
-        """Say whether it may have `size` bytes."""
-        others_bytes = self._memory.held_bytes - self._held_bytes
-        return size <= self._memory.small_bytes or others_bytes + size <= self._memory.most_bytes
+        """Say whether it may have `size` bytes; one that has the memory to itself may have any."""
+        memory = self._memory
+        others_bytes = memory.held_bytes - self.held_bytes
+        is_small = size <= memory.small_bytes
+        return others_bytes == 0 or others_bytes + size <= memory.most_bytes * (1 if is_small else 0.75)
 
     def hold(self, size: int) -> None:
         """Say that it has `size` bytes now."""
-        self._memory.held_bytes += size - self._held_bytes
-        self._held_bytes = size
+        self._memory.held_bytes += size - self.held_bytes
+        self.held_bytes = size

@@ -48,6 +48,8 @@ MIB = 1 << 20
 LARGE = MAIL.replace(b"%PDF", b"x" * 2 * MIB)
 SMALL = routed(MAIL.replace(b"<one@", b"<small@"))
 POST = b"POST /channels/support HTTP/1.1\r\nHost: shop.example\r\n"
+SAID = b"POST /widget/chat/messages HTTP/1.1\r\nHost: shop.example\r\nContent-Type: application/json\r\n"
+SAID += b"Content-Length: %d\r\n\r\n"
 BY_NOBODY = "whsec_bm9ib2R5LW5vYm9keS1ub2JvZHktbm9ib2R5LS0="
 CONFIG = """
 store = "sqlite:///shop.db"
@@ -240,12 +242,48 @@ def test_share_grows_and_shrinks():
     """What one has itself does not stand in its way; what it gives back is there for others."""
     memory = Memory(100, small_bytes=10)
     with memory.share() as one, memory.share() as other:
-        one.hold(90)
-        found = [one.has_room(100), one.has_room(101), other.has_room(10), other.has_room(11)]
+        found = [one.has_room(1000)]
+        one.hold(70)
+        found += [one.has_room(1000), other.has_room(11)]
         one.hold(20)
-        found.append(other.has_room(80))
+        found += [other.has_room(55), other.has_room(56)]
 
-    assert (found, memory.held_bytes) == ([True, False, True, False, True], 0)
+    assert (found, memory.held_bytes) == ([True, True, False, True, False], 0)
+
+
+def test_small_ones_stay_within_the_memory_too():
+    """A large one leaves a quarter to small ones, and these get no more than there is."""
+    memory = Memory(100, small_bytes=10)
+    with ExitStack() as stack:
+        shares = [stack.enter_context(memory.share()) for _ in range(20)]
+        shares[0].hold(75)
+        admitted = []
+        for one in shares[1:]:
+            if one.has_room(10):
+                one.hold(10)
+                admitted.append(one)
+
+    assert len(admitted) == 2
+
+
+def test_many_small_bodies_stay_within_the_memory(tmp_path):
+    """Senders of as much as any request may have, who then wait, are refused when there are many; a page's as well."""
+    with served(tmp_path, memory_bytes=4 * MIB) as (place, _), ExitStack() as wires:
+        held = [wires.enter_context(begin(place)) for _ in range(5)]
+        for one in held[:4]:
+            one.sendall(chunk(MIB - 1000))
+        wait_for(lambda: not has_room(place, MIB - 200))
+        held[4].sendall(chunk(MIB - 1000))
+        refused = answer(held[4])
+        page = wires.enter_context(socket.create_connection(place, timeout=PATIENCE_S))
+        page.sendall(SAID % MIB)
+        refused_page = answer(page)
+        tiny = post(place, SMALL)
+
+    assert refused.startswith(b"HTTP/1.1 503") or refused == b""
+    assert refused_page.startswith(b"HTTP/1.1 503")
+    assert (b"retry-after: 5" in refused_page, b"connection: close" in refused_page) == (True, True)
+    assert tiny.status_code == 200
 
 
 FORGED = {
@@ -273,7 +311,15 @@ def test_forged_mail_of_any_size_is_refused_and_not_kept(tmp_path, source):
 @contextmanager
 def running(folder):
     """Run `convsdk serve` as a user does; give the process and its place."""
-    command = [sys.executable, "-c", "from convsdk.cli import main; main()", "serve", "--port=0", "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        "from convsdk.cli import main; main()",
+        "serve",
+        "--port=0",
+        "--json",
+        "--memory=128",
+    ]
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True) as process,
@@ -308,4 +354,4 @@ def test_many_large_requests_stay_within_the_memory(tmp_path, monkeypatch):
 
     assert told == [b"HTTP/1.1 413"] * 10
     assert health.status_code == 200
-    assert 200 < grown < 256 + 100
+    assert 80 < grown < 128 + 100

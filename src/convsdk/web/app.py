@@ -96,7 +96,9 @@ def create_app(
         more = larger.get(channel, 0)
         with memory.share() as share:
             settled = await webhooks.take(
-                channel, lambda: read_request(request, limits=within, clock=clock, share=share, body_bytes=more)
+                channel,
+                lambda: read_request(request, limits=within, clock=clock, share=share, body_bytes=more),
+                share=share,
             )
         return write_response(request, settled.response, is_last=not settled.is_read)
 
@@ -133,7 +135,7 @@ def create_app(
     homes = {
         hub: Home(hub, Chat(hub, receive=webhooks.receive, files=kept, clock=clock), Live(hub)) for hub in set(hubs)
     }
-    widgets = Widgets({name: homes[hub] for name, hub in channels.items()}, files=kept, limits=within)
+    widgets = Widgets({name: homes[hub] for name, hub in channels.items()}, files=kept, limits=within, memory=memory)
     streams = [home.live for home in homes.values()]
     return Litestar(
         [take_webhook, tell_health, tell_readiness, tell_metrics, give_widget, widgets.router(), *routes],

@@ -27,7 +27,7 @@ from convsdk.web.throttle import Throttle
 from convsdk.web.views import Reason, Refusal
 
 PRIVATE = {"cache-control": "no-store"}
-_UNREAD = {408, 413, 415}  # the body may still be coming, without end
+_UNREAD = {408, 413, 415, 503}  # the body may still be coming, without end
 _CODES = {400: "unreadable", 404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}
 _log = structlog.get_logger(__name__)
 
@@ -140,7 +140,9 @@ def _refusal(error: Exception) -> RefusedError | None:
         case RefusedError():
             return error
         case UnreadError():
-            return RefusedError(error.status, error.reason, "the body did not come as it may")
+            return RefusedError(
+                error.status, error.reason, "the body did not come as it may", retry_after_s=error.retry_after_s
+            )
         case ParseError():
             return RefusedError(400, "unreadable", str(error))
         case NotFound() | UnsupportedError():

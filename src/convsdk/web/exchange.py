@@ -3,7 +3,7 @@
 import asyncio
 import math
 import traceback
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -15,10 +15,10 @@ from litestar import Response as HttpResponse
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from litestar.types import HTTPScope
+from litestar.types import HTTPReceiveMessage, HTTPScope, Receive, WebSocketReceiveMessage
 
 from convsdk.core.ports import Clock, Headers, Request, Response
-from convsdk.memory import Share
+from convsdk.memory import Memory, Share
 
 Incoming = HttpRequest[Any, Any, State]
 
@@ -33,9 +33,9 @@ class Limits:
     """What may be asked of the app.
 
     A request: `body_bytes` and `body_time_s`, the seconds until all of it has come (`file_time_s` for an upload).
-    Where the requests to channels that are under way have `memory_bytes` together, one of more than `body_bytes` has to
-    come again. A visitor of a widget, and an address or IPv6 network: requests that write in a minute,
-    `address_uploads_per_minute` of them with a file; ten times as many that read.
+    Where those that are under way have `memory_bytes` together, the next has to come again; one of more than
+    `body_bytes` leaves a quarter of them to others. A visitor of a widget, and an address or IPv6 network: requests
+    that write in a minute, `address_uploads_per_minute` of them with a file; ten times as many that read.
     `streams`: open event streams, and of one visitor `visitor_streams`.
     """
 
@@ -53,14 +53,14 @@ class Limits:
 class UnreadError(Exception):
     """A body did not come as it may: too large, too slow, or not to its end; or there is no room for it.
 
-    `status` and `headers` are what its sender is told, `why` what the log is told beside.
+    `status` is what its sender is told, with when to come again where that helps, `why` what the log is told beside.
     """
 
-    def __init__(self, reason: str, status: int, *, headers: tuple[tuple[str, str], ...] = (), why: str = "") -> None:
+    def __init__(self, reason: str, status: int, *, retry_after_s: float | None = None, why: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
-        self.headers = headers
+        self.retry_after_s = retry_after_s
         self.why = why
 
 
@@ -74,9 +74,9 @@ async def read_request(
     """
     # The framework's own limit is one for all channels: that of the one which takes the largest.
     most = max(limits.body_bytes, body_bytes)
-    body = _whole(incoming, most, share)
+    time_s = limits.file_time_s if most > limits.body_bytes else limits.body_time_s
     return Request(
-        body=await _in_time(body, limits.file_time_s if most > limits.body_bytes else limits.body_time_s),
+        body=await _whole(incoming, most=most, time_s=time_s, share=share),
         received_at=clock(),
         method=incoming.method,
         url=_url(incoming.scope, incoming.headers.get("host", "")),
@@ -85,19 +85,26 @@ async def read_request(
     )
 
 
-async def read_body(incoming: Incoming, *, limits: Limits) -> bytes:
-    """Give the body of a request; raise `UnreadError` where it goes beyond `limits`.
+async def read_body(incoming: Incoming, *, limits: Limits, memory: Memory) -> bytes:
+    """Give the body of a request, which the framework keeps as well; raise `UnreadError` where it exceeds `limits`.
+
+    It counts as part of `memory` while it comes: what follows takes a moment.
+    """
+    with memory.share() as share:
+        return await _whole(incoming, most=limits.body_bytes, time_s=limits.body_time_s, share=share)
+
+
+async def _whole(incoming: Incoming, *, most: int, time_s: float, share: Share) -> bytes:
+    """Give a body of up to `most` bytes.
 
     The size counts as it comes, whether or not the sender has announced it, and nothing is read beyond it. The time is
     that of the whole body: a sender that drips a byte now and then is not waited for.
     """
-    return await _in_time(incoming.body(), limits.body_time_s)
-
-
-async def _in_time(body: Awaitable[bytes], time_s: float) -> bytes:
+    _require_room(incoming.content_length or 0, most, share)
+    incoming.receive = _counted(incoming.receive, most, share)
     try:
         async with asyncio.timeout(time_s):
-            return await body
+            return await incoming.body()
     except TimeoutError:
         raise UnreadError("slow", 408) from None
     except RequestEntityTooLarge:
@@ -106,25 +113,27 @@ async def _in_time(body: Awaitable[bytes], time_s: float) -> bytes:
         raise UnreadError("gone", 400) from None
 
 
-async def _whole(incoming: Incoming, most: int, share: Share) -> bytes:
-    _require_room(incoming.content_length or 0, most, share)
-    body = bytearray()
-    async for chunk in incoming.stream():
-        _require_room(len(body) + len(chunk), most, share)
-        body += chunk
-        share.hold(len(body))
-    return bytes(body)
+def _counted(receive: Receive, most: int, share: Share) -> Receive:
+    async def receive_counted() -> HTTPReceiveMessage | WebSocketReceiveMessage:
+        message = await receive()
+        if message["type"] == "http.request":
+            size = share.held_bytes + len(message["body"])
+            _require_room(size, most, share)
+            share.hold(size)
+        return message
+
+    return receive_counted
 
 
 def _require_room(size: int, most: int, share: Share) -> None:
     if size > most:
-        raise RequestEntityTooLarge
+        raise UnreadError("oversized", 413)
     if not share.has_room(size):
         raise UnreadError(
             "busy",
             503,
-            headers=tuple(retry_after(RETRY_S).items()),
-            why="the requests under way have Limits.memory_bytes together: its sender comes again",
+            retry_after_s=RETRY_S,
+            why="there is no memory for it now, beside the other requests under way: its sender comes again",
         )
 
 

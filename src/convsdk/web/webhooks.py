@@ -28,6 +28,7 @@ from convsdk.errors import ConvsdkError, Forbidden, ParseError, PermanentError, 
 from convsdk.fetch import Fetcher
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
+from convsdk.memory import Share
 from convsdk.rejects import Rejects
 from convsdk.web.exchange import REPAIR_S, RETRY_S, UnreadError, retry_after
 from convsdk.web.metrics import NO_CHANNEL, Metrics
@@ -125,13 +126,16 @@ class Webhooks:
         self.metrics.count_commit(channel, received, took_s=perf_counter() - began)
         return received
 
-    async def take(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
-        """Take what `read` gives in through the channel `name`; counted and told to the log, whatever comes of it."""
+    async def take(self, name: str, read: Callable[[], Awaitable[Request]], *, share: Share) -> Settled:
+        """Take what `read` gives in through the channel `name`; counted and told to the log, whatever comes of it.
+
+        `share` is what it has of the memory: what is fetched for it counts there too.
+        """
         label = name if name in self._hubs else NO_CHANNEL
         began = perf_counter()
         settled = None
         try:
-            settled = await self._settle(name, read)
+            settled = await self._settle(name, read, share)
         finally:  # a channel with a bug, too, or a sender that hung up
             self._tell(label, settled, took_s=perf_counter() - began)
         return settled
@@ -143,16 +147,17 @@ class Webhooks:
         log = _log.error if fate is Fate.FAILED else _log.info
         log("webhook", channel=label, outcome=fate.value, duration_ms=round(took_s * 1000, 1), **why)
 
-    async def _settle(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
+    async def _settle(self, name: str, read: Callable[[], Awaitable[Request]], share: Share) -> Settled:
         if self.is_draining:
             return _later(Fate.DRAINING, RETRY_S, is_read=False)
         hub = self._hubs.get(name)
         if hub is None or not hub.channels[name].is_webhook:
             return Settled(fate=Fate.UNKNOWN, response=Response(status=404), is_read=False)
         try:
-            return await self._take(hub, hub.channels[name], await read())
+            return await self._take(hub, hub.channels[name], await read(), share)
         except UnreadError as error:
-            response = Response(status=error.status, headers=error.headers)
+            pause = {} if error.retry_after_s is None else retry_after(error.retry_after_s)
+            response = Response(status=error.status, headers=tuple(pause.items()))
             return Settled(fate=Fate(error.reason), response=response, why=error.why, is_read=False)
         except Forbidden as error:
             return Settled(fate=Fate.FORBIDDEN, response=Response(status=403), why=str(error))
@@ -162,9 +167,9 @@ class Webhooks:
         except ConvsdkError as error:  # such as a disk that was taken away: nothing is lost, the platform comes again
             return _later(Fate.FAILED, REPAIR_S, why=str(error))
 
-    async def _take(self, hub: Hub, channel: Channel, request: Request) -> Settled:
+    async def _take(self, hub: Hub, channel: Channel, request: Request, share: Share) -> Settled:
         if type(channel).wants is not Channel.wants:
-            request = await self._fetcher.complete(channel, request)
+            request = await self._fetcher.complete(channel, request, share=share)
         try:
             found = await _read(hub, channel, request)
         except ParseError as error:

@@ -24,6 +24,7 @@ from convsdk.core.events import FieldProblem
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Widget
 from convsdk.hub import Hub
+from convsdk.memory import Memory
 from convsdk.web.chat import FILE, Chat, Introduced, Said, Seen, Submitted, Visit
 from convsdk.web.document import SECURITY, RawBody, empty, raw, told
 from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, cookie_token, holds_token, write_refusal
@@ -69,12 +70,16 @@ class Home:
 
 
 class Widgets:
-    """The widgets of channels, each at its home, by name. `files` keeps their attachments."""
+    """The widgets of channels, each at its home, by name.
 
-    def __init__(self, homes: Mapping[str, Home], *, files: Files, limits: Limits) -> None:
+    `files` keeps their attachments; what else they take shares `memory` while it comes.
+    """
+
+    def __init__(self, homes: Mapping[str, Home], *, files: Files, limits: Limits, memory: Memory) -> None:
         self._homes = homes
         self._files = files
         self._limits = limits
+        self._memory = memory
         self._door = Door({name: home.hub.channels[name] for name, home in homes.items()}, limits)
 
     def __deepcopy__(self, _: object) -> Self:
@@ -128,7 +133,7 @@ class Widgets:
         """Read what is to be JSON before anything is done with it, in the time that there is for that."""
         if request.content_type[0] != "application/json":  # a form of another page can send other types unasked
             raise RefusedError(415, "media_type", "the body is not JSON: send it as application/json")
-        await read_body(request, limits=self._limits)
+        await read_body(request, limits=self._limits, memory=self._memory)
         try:
             await request.json()
         except (SerializationException, RecursionError, UnicodeError):
