@@ -88,14 +88,16 @@ class MailLimits:
 
     `size_bytes` is how large a mail may be, `connections` how many clients may be there at once. Where the mails that
     are under way have `memory_bytes` together, the next has to come again; one of more than 1 MiB leaves a quarter of
-    them to others. A client has `timeout_s` for its next command, and for a whole mail; `grace_s` is what it has left
-    when the server shuts down.
+    them to others. A client has `timeout_s` for its next command, and for a whole mail; where there are as many as may
+    be, the one that was silent for longest makes room for the next after `silent_s`. `grace_s` is what it has left when
+    the server shuts down.
     """
 
     size_bytes: int = field(default=26_214_400, validator=gt(0))
     memory_bytes: int = field(default=268_435_456, validator=gt(0))
     connections: int = field(default=50, validator=gt(0))
     timeout_s: float = field(default=300.0, validator=gt(0))
+    silent_s: float = field(default=20.0, validator=gt(0))
     grace_s: float = field(default=30.0, validator=gt(0))
 
 
@@ -174,10 +176,21 @@ class MailServer:
         protocol = _LmtpConnection if is_lmtp else _Connection
 
         def connect() -> asyncio.Protocol:
-            is_full = self.is_draining or len(self.open) >= self.limits.connections
-            return _Refusal() if is_full else protocol(self)
+            is_full = len(self.open) >= self.limits.connections and not self._make_room()
+            return _Refusal() if self.is_draining or is_full else protocol(self)
 
         return connect
+
+    def _make_room(self) -> bool:
+        """Send the client away that is waited for longest: those that connect and say nothing keep nobody out."""
+        waited_for = [one for one in self.open if one.is_waited_for]
+        silent = min(waited_for, key=lambda one: one.heard_at, default=None)
+        if silent is None or asyncio.get_running_loop().time() - silent.heard_at < self.limits.silent_s:
+            return False
+        silent.part()
+        silent.abort()
+        self.open.discard(silent)
+        return True
 
     async def listen_at(self, path: Path, *, mode: int = 0o660, is_lmtp: bool = True) -> None:
         """Listen at a Unix socket, which those may connect to whom `mode` lets write; it is removed at the end.
@@ -295,6 +308,8 @@ class _Connection(SMTP):
         del self._smtp_methods["AUTH"]
         self._server = server
         self._is_busy = False
+        self.is_waited_for = True
+        self.heard_at = self.loop.time()
         server.open.add(self)
 
     @property
@@ -305,6 +320,10 @@ class _Connection(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.open.discard(self)
         super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
 
     def part(self) -> None:
         """Send the client away, unless it is sending a mail."""
@@ -349,8 +368,11 @@ class _Connection(SMTP):
             with self._server.memory.share() as share:
                 mail = await self._read_mail(share)
                 sender = (transaction.mail_from or "").replace(_NULL_PATH, "")
+                self.is_waited_for = False
                 await self.push(await self._server.take(mail, sender=sender, recipient=transaction.rcpt_tos[0]))
         finally:
+            self.is_waited_for = True
+            self.heard_at = self.loop.time()
             self.envelope = self._create_envelope()
             self._is_busy = False
         if self._server.is_draining:
