@@ -1,6 +1,7 @@
 """The memory that requests share before it is known who sends them: a real server, and senders of all kinds."""
 
 import asyncio
+import gzip
 import json
 import re
 import socket
@@ -236,6 +237,65 @@ def test_what_is_announced_holds_no_memory(tmp_path):
         told = post(place, routed(LARGE)).status_code
 
     assert told == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/health", "/widget.js", "/metrics", "/channels/none", "/widget/none/session", "/%ff/%00"]
+)
+def test_body_that_nobody_wants_is_not_read_to_its_end(tmp_path, path):
+    """The answer ends the connection, however much was still to come."""
+    with served(tmp_path) as (place, _), socket.create_connection(place, timeout=PATIENCE_S) as wire:
+        wire.sendall(f"POST {path} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 1000000000\r\n\r\n".encode())
+        told = answer(wire)
+
+    assert told[:12] in {b"HTTP/1.1 404", b"HTTP/1.1 405", b"HTTP/1.1 415"}
+    assert b"connection: close" in told.lower()
+
+
+def test_packed_body_counts_as_it_came(tmp_path):
+    """No body is unpacked, so that a small one cannot become a large one: it is authentic as it came, or not."""
+    packed = routed(MAIL)
+    packed = evolve(
+        packed, body=gzip.compress(packed.body), headers=dict(packed.headers) | {"Content-Encoding": "gzip"}
+    )
+    with served(tmp_path) as (place, hub):
+        told = post(place, packed).status_code
+
+    assert (told, kept(tmp_path, hub)) == (403, [])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 300_000,
+        b"GET /channels/support HTTP/1.1\r\nx: " + b"a" * 300_000,
+        b"GET /channels/support HTTP/1.1\r\n" + b"x: a\r\n" * 50_000,
+        b"GET /channels/\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /channels/support HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /channels/support HTTP/1.1\r\nHost: a\xff\r\n\r\n",
+        b"POST /channels/support HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /channels/support HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /channels/support HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET /widget/chat/messages?before=" + b"9" * 30 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /channels/support%0d%0aX-Evil:%201 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /widget/%ed%a0%80/events HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+    ids=lambda head: repr(head[:60])[2:-1],
+)
+def test_garbage_is_refused_without_harm(tmp_path, head):
+    """Whatever comes as HTTP, its sender is told that it is to blame, and the next one is served."""
+    with served(tmp_path) as (place, _):
+        with socket.create_connection(place, timeout=PATIENCE_S) as wire:
+            with suppress(OSError):  # it was refused amid what it says
+                wire.sendall(head)
+            told = b""
+            with suppress(ConnectionResetError):
+                told = wire.recv(1000)
+        after = post(place, SMALL).status_code
+
+    assert told.startswith(b"HTTP/1.1 4") or told == b""
+    assert b"x-evil" not in told.lower()
+    assert after == 200
 
 
 def test_share_grows_and_shrinks():

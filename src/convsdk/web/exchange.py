@@ -24,6 +24,7 @@ Incoming = HttpRequest[Any, Any, State]
 
 RETRY_S = 5.0  # where nobody names a pause
 REPAIR_S = 60.0  # where somebody has to act first
+_BODILESS = {"GET", "HEAD", "OPTIONS"}
 _PLAIN = {"content-type": Response().media_type}  # what is not found looks alike, whatever it is
 _log = structlog.get_logger(__name__)
 
@@ -171,10 +172,12 @@ def retry_after(pause_s: float) -> dict[str, str]:
     return {"retry-after": str(max(1, math.ceil(pause_s)))}
 
 
-def write_error(_: Incoming, error: Exception) -> HttpResponse[bytes]:
+def write_error(incoming: Incoming, error: Exception) -> HttpResponse[bytes]:
     """Give the answer to what no handler could answer: its status, and nothing about why."""
     if isinstance(error, HTTPException):
-        return HttpResponse(content=b"", status_code=error.status_code, headers=_PLAIN | (error.headers or {}))
+        # Nobody reads the body of what has no handler: it could go on without end.
+        ending = closing(incoming, is_last=incoming.method not in _BODILESS)
+        return HttpResponse(content=b"", status_code=error.status_code, headers=_PLAIN | (error.headers or {}) | ending)
     # Its text, or a traceback with values, could hold what a customer wrote.
     at = traceback.extract_tb(error.__traceback__)[-1]
     _log.error("a request failed", error=type(error).__name__, at=f"{at.filename}:{at.lineno}")
