@@ -69,7 +69,9 @@ def create_app(
     within = limits or Limits()
     channels = _homes(hubs)
     aside = Rejects(Path(rejects), capacity=_REJECTS)
-    webhooks = Webhooks(hubs=channels, ingest=ingest, rejects=aside, client=client)
+    webhooks = Webhooks(
+        hubs=channels, ingest=ingest, rejects=aside, channel_time_s=within.channel_time_s, client=client
+    )
     memory = Memory(within.memory_bytes, small_bytes=within.body_bytes)
     larger = {name: hub.channels[name].body_bytes for name, hub in channels.items()}
 
