@@ -742,8 +742,9 @@ def test_swaks_delivers(tmp_path, protocol):
 
 
 @pytest.mark.parametrize("mode", ["0660", "600"])
-def test_lmtp_is_spoken_at_a_unix_socket(tmp_path, mode):
+def test_lmtp_is_spoken_at_a_unix_socket(tmp_path, monkeypatch, mode):
     """Who the mode of the socket lets in hands mail in as by TCP; what a dead server left is no hindrance."""
+    monkeypatch.chdir(tmp_path)
     place = tmp_path / "lmtp"
     with closing(socket.socket(socket.AF_UNIX)) as dead:
         dead.bind(str(place))
@@ -751,7 +752,7 @@ def test_lmtp_is_spoken_at_a_unix_socket(tmp_path, mode):
         found = oct(place.stat().st_mode & 0o777)
         with smtplib.LMTP(str(place)) as client:
             refused = client.sendmail("ann@mail.example", ["help@shop.example"], MAIL)
-        again = CliRunner().invoke(main, ["mail", f"--config={tmp_path}/convsdk.toml", f"--lmtp=unix:{place}"])
+        again = CliRunner().invoke(main, ["mail", f"--lmtp=unix:{place}"])
         process.terminate()
         status = process.wait(PATIENCE_S)
 
