@@ -60,12 +60,12 @@ class Door:
             raise RefusedError(404, "not_found", "there is no such widget: name a channel that has one")
         if not is_allowed(channel.widget, request.headers):
             raise RefusedError(403, "origin", "this page may not use the widget: add its origin to the channel's")
-        _require(self._writes if is_write else self._reads, _network(request))
+        _require(self._writes if is_write else self._reads, network(request))
         return channel, _token(request, name)
 
     def require_upload_pace(self, request: Incoming) -> None:
         """Count one more upload of an address; raise `RefusedError` where that is too much."""
-        _require(self._uploads, _network(request))
+        _require(self._uploads, network(request))
 
     def require_pace(self, visitor: str) -> None:
         """Count one more write of a visitor; raise `RefusedError` where that is too much."""
@@ -78,7 +78,7 @@ def _require(throttle: Throttle, key: str) -> None:
         raise RefusedError(429, "too_many", "too many requests: wait, and try again", retry_after_s=wait_s)
 
 
-def _network(request: Incoming) -> str:
+def network(request: Incoming) -> str:
     """Give whom an address belongs to: of IPv6, one customer has more addresses than could be counted."""
     host = request.client.host if request.client else ""
     try:

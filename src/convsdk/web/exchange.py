@@ -37,8 +37,8 @@ class Limits:
     Where those that are under way have `memory_bytes` together, the next has to come again; one of more than
     `body_bytes` leaves a quarter of them to others. A visitor of a widget, and an address or IPv6 network: requests
     that write in a minute, `address_uploads_per_minute` of them with a file; ten times as many that read.
-    `streams`: open event streams, and of one visitor `visitor_streams`. `channel_time_s`: how long a channel that is
-    not convsdk's own may take to read a request.
+    `streams`: open event streams, of one visitor `visitor_streams`, and of one address or network `address_streams`.
+    `channel_time_s`: how long a channel that is not convsdk's own may take to read a request.
     """
 
     body_bytes: int = field(default=1_048_576, validator=gt(0))
@@ -50,6 +50,7 @@ class Limits:
     address_uploads_per_minute: int = field(default=30, validator=gt(0))
     streams: int = field(default=5000, validator=gt(0))
     visitor_streams: int = field(default=10, validator=gt(0))
+    address_streams: int = field(default=500, validator=gt(0))
     channel_time_s: float = field(default=10.0, validator=gt(0))
 
 

@@ -27,7 +27,7 @@ from convsdk.hub import Hub
 from convsdk.memory import Memory
 from convsdk.web.chat import FILE, Chat, Introduced, Said, Seen, Submitted, Visit
 from convsdk.web.document import SECURITY, RawBody, empty, raw, told
-from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, cookie_token, holds_token, write_refusal
+from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, cookie_token, holds_token, network, write_refusal
 from convsdk.web.exchange import Incoming, Limits, read_body
 from convsdk.web.files import Files, TooLargeError
 from convsdk.web.live import Live
@@ -361,10 +361,13 @@ class Widgets:
         visit = await self._own_visit(request)
         assert visit.session is not None  # noqa: S101  (for the type checker: own_visit has one)
         own = (visit.channel.name, visit.session.visitor)
-        live = self._live(visit)
+        address = ("", network(request))  # nothing is told by it, since no channel has an empty name: it is counted
+        live, limits = self._live(visit), self._limits
 
         def is_full() -> bool:
-            return live.open >= self._limits.streams or live.listening(own) >= self._limits.visitor_streams
+            of_own, of_address = live.listening(own), live.listening(address)
+            is_beyond = of_own >= limits.visitor_streams or of_address >= limits.address_streams
+            return is_beyond or live.open >= limits.streams
 
         if is_full():
             raise RefusedError(503, "too_many_streams", "no more event streams: ask now and then", retry_after_s=30)
@@ -373,7 +376,7 @@ class Widgets:
         async def events() -> AsyncIterator[bytes]:
             if is_full():  # others came in at the same time
                 return
-            with live.listen([own, *readable]) as stream:
+            with live.listen([own, address, *readable]) as stream:
                 async for event in stream.events():
                     yield event
 
