@@ -43,6 +43,7 @@ NEVER = {
     "outcomes": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "backfill": {"convsdk.channels", "convsdk.web", "convsdk.store"},
     "ingest": {"convsdk.channels", "convsdk.web"},
+    "patience": {"convsdk"},
     "fetch": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "archive": {"convsdk.channels", "convsdk.web", "convsdk.store", "convsdk.hub"},
     "reread": {"convsdk.channels", "convsdk.web", "convsdk.store"},

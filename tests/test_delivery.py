@@ -10,7 +10,7 @@ import httpx
 import pytest
 from attrs import evolve
 from posts import EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
-from receiver import TAKEN, Receiver
+from receiver import LAST, TAKEN, Receiver
 from servers import STORES, fresh_store
 
 from convsdk.archive import Archive
@@ -38,13 +38,13 @@ def store(request, tmp_path):
 
 def named(name):
     """Give the answer of a server that calls the message so."""
-    return f"HTTP/1.1 200 OK\r\nx-id: {name}\r\ncontent-length: 0\r\n\r\n".encode()
+    return f"HTTP/1.1 200 OK\r\nx-id: {name}\r\n{LAST}".encode()
 
 
 def refused(code, *fields):
     """Give the answer of a server that does not take it."""
     head = "".join(f"{field}\r\n" for field in fields)
-    return f"HTTP/1.1 {code} No\r\n{head}content-length: 0\r\n\r\n".encode()
+    return f"HTTP/1.1 {code} No\r\n{head}{LAST}".encode()
 
 
 BROKEN = b""

@@ -27,7 +27,7 @@ from convsdk.webhook import Webhook
 
 SECRETS = tuple(f"whsec_{letter * 32}" for letter in "AB")
 NOTICE = Notice(id=7, type="contact.created", at=NOON, payload={"contact": 3, "how": "chat form ☂"})
-WORDS = b"HTTP/1.1 400 Ann's own words\r\ncontent-length: 15\r\n\r\nAnn's own words"
+WORDS = b"HTTP/1.1 400 Ann's own words\r\nconnection: close\r\ncontent-length: 15\r\n\r\nAnn's own words"
 
 
 def settings(url, secrets=SECRETS[:1], **fields):

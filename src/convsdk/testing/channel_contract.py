@@ -66,9 +66,10 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 class Golden:
     """One request as the platform sends it, and what the channel makes of it.
 
-    `events` is their number, or the events themselves; leave it 0 for a set-up handshake. `signed_by` names the
-    header fields or query parameters that hold the signature (a handshake's token), where the channel verifies.
-    `is_redelivery` marks a request that another golden one holds already.
+    `events` is their number, or the events themselves; 0 for a set-up handshake, and for what an adapter leaves out,
+    such as "typing" or an update of a kind that is new. `signed_by` names the header fields or query parameters that
+    hold the signature (a handshake's token), where the channel verifies. `is_redelivery` marks a request that another
+    golden one holds already.
     """
 
     name: str

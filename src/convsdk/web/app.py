@@ -68,7 +68,9 @@ def create_app(
     within = limits or Limits()
     channels = _homes(hubs)
     aside = Rejects(Path(rejects), capacity=_REJECTS)
-    webhooks = Webhooks(hubs=channels, ingest=ingest, rejects=aside, client=client)
+    webhooks = Webhooks(
+        hubs=channels, ingest=ingest, rejects=aside, channel_time_s=within.channel_time_s, client=client
+    )
     larger = {name: hub.channels[name].body_bytes for name, hub in channels.items()}
 
     @route(

@@ -34,7 +34,8 @@ class Limits:
     A request: `body_bytes` and `body_time_s`, the seconds until all of it has come (`file_time_s` for an upload). A
     visitor of a widget, and an address or IPv6 network: requests that write in a minute, `address_uploads_per_minute`
     of them with a file; ten times as many that read.
-    `streams`: open event streams, and of one visitor `visitor_streams`.
+    `streams`: open event streams, and of one visitor `visitor_streams`. `channel_time_s`: how long a channel that is
+    not convsdk's own may take to read a request.
     """
 
     body_bytes: int = field(default=1_048_576, validator=gt(0))
@@ -45,6 +46,7 @@ class Limits:
     address_uploads_per_minute: int = field(default=30, validator=gt(0))
     streams: int = field(default=5000, validator=gt(0))
     visitor_streams: int = field(default=10, validator=gt(0))
+    channel_time_s: float = field(default=10.0, validator=gt(0))
 
 
 class UnreadError(Exception):

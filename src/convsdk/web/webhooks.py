@@ -28,12 +28,14 @@ from convsdk.errors import ConvsdkError, Forbidden, ParseError, PermanentError, 
 from convsdk.fetch import Fetcher
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
+from convsdk.patience import Bulkhead, StuckError
 from convsdk.rejects import Rejects
 from convsdk.web.exchange import REPAIR_S, RETRY_S, UnreadError, retry_after
 from convsdk.web.metrics import NO_CHANNEL, Metrics
 
 # Below, a hand-over to a thread costs more than it frees: checking and parsing so much takes a millisecond or two.
 _LARGE_BYTES = 65_536
+_SLOTS = 4
 
 _log = structlog.get_logger(__name__)
 
@@ -75,7 +77,8 @@ def _later(fate: Fate, pause_s: float, *, why: str = "", is_read: bool = True) -
 class Webhooks:
     """Takes requests to channels, each into its hub by name. `ingest` is the queue to use (None: one for each).
 
-    `client` fetches what channels want (None: one of its own).
+    `client` fetches what channels want (None: one of its own). A channel that is not convsdk's own may take
+    `channel_time_s` to read a request.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Webhooks:
         hubs: Mapping[str, Hub],
         ingest: Ingest | None,
         rejects: Rejects,
+        channel_time_s: float,
         client: httpx.AsyncClient | None = None,
     ) -> None:
         self.metrics = Metrics(
@@ -93,6 +97,7 @@ class Webhooks:
         self._hubs = hubs
         self._given = ingest
         self._rejects = rejects
+        self._channel_time_s = channel_time_s
         self._given_client = client
 
     @cached_property
@@ -107,6 +112,13 @@ class Webhooks:
     def _queues(self) -> Mapping[Hub, Ingest]:
         # Not before they are needed: a server may load the app and fork, which threads do not survive.
         return {hub: self._given or Ingest(hub) for hub in set(self._hubs.values())}
+
+    @cached_property
+    def _bulkheads(self) -> Mapping[str, Bulkhead]:
+        """Give one for each channel that is not ours: what may be in the code of others, no test of ours has seen."""
+        channels = (hub.channels[name] for name, hub in self._hubs.items())
+        foreign = (one.name for one in channels if not type(one).__module__.startswith("convsdk."))
+        return {name: Bulkhead(slots=_SLOTS, most_s=self._channel_time_s) for name in foreign}
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and return when everything that was taken is in the store."""
@@ -165,7 +177,7 @@ class Webhooks:
         if type(channel).wants is not Channel.wants:
             request = await self._fetcher.complete(channel, request)
         try:
-            found = await _read(hub, channel, request)
+            found = await self._read(hub, channel, request)
         except ParseError as error:
             return await self._set_aside(channel, request, error)
         if isinstance(found, Response):
@@ -174,6 +186,24 @@ class Webhooks:
         if unkept is not None:
             return await self._set_aside(channel, request, unkept)
         return Settled(fate=Fate.TAKEN, response=channel.answer(found))
+
+    async def _read(self, hub: Hub, channel: Channel, request: Request) -> Response | Sequence[Event]:
+        """Give the answer to a set-up handshake, or the events of an authentic request."""
+
+        def read() -> Response | Sequence[Event]:
+            if response := channel.challenge(request):
+                return response
+            return hub.read(channel.name, request)
+
+        if bulkhead := self._bulkheads.get(channel.name):
+            try:
+                return await bulkhead.call(read)
+            except StuckError as error:
+                _log.error("a channel does not come back from a request", channel=channel.name, at=error.place)
+                raise TransientError("the channel does not come back", retry_after_s=REPAIR_S) from error
+        # What computes for long, or waits for an archive, would keep all other requests of the process waiting.
+        is_slow = len(request.body) > _LARGE_BYTES or hub.waits_to_read(channel.name)
+        return await asyncio.to_thread(read) if is_slow else read()
 
     async def _keep(self, queue: Ingest, channel: Channel, events: Sequence[Event]) -> Exception | None:
         """Keep `events`, and give the error of one that cannot be kept: by halves, as it spoils no other."""
@@ -201,16 +231,3 @@ class Webhooks:
             ) from problem
         self.metrics.count_reject(channel.name)
         return Settled(fate=Fate.ASIDE, response=channel.answer(()), why=f"reject {kept.id}")
-
-
-async def _read(hub: Hub, channel: Channel, request: Request) -> Response | Sequence[Event]:
-    """Give the answer to a set-up handshake, or the events of an authentic request."""
-
-    def read() -> Response | Sequence[Event]:
-        if response := channel.challenge(request):
-            return response
-        return hub.read(channel.name, request)
-
-    # What computes for long, or waits for an archive, would keep all other requests of the process waiting.
-    is_slow = len(request.body) > _LARGE_BYTES or hub.waits_to_read(channel.name)
-    return await asyncio.to_thread(read) if is_slow else read()
