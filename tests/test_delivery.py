@@ -749,9 +749,10 @@ def test_ten_thousand_messages_keep_their_order(tmp_path):
     assert max(abs(text - place) for place, text in enumerate(texts)) < 10 * 100
 
 
-def test_two_workers_share_a_queue(tmp_path):
-    """On PostgreSQL each takes a share, nothing goes twice, and every conversation keeps its order."""
-    url = fresh_store("postgresql", tmp_path)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_workers_share_a_queue(kind, tmp_path):
+    """Each takes a share, nothing goes twice, and every conversation keeps its order: on SQLite as well, if need be."""
+    url = fresh_store(kind, tmp_path)
     with Receiver() as receiver, closing(open_store(url)) as one, closing(open_store(url)) as two:
         hubs = [shop(store, receiver.url) for store in (one, two)]
         queue_many(hubs[0], 20, 400)
