@@ -108,10 +108,12 @@ def told_apart(event: MessageReceived) -> MessageReceived:
     return evolve(event, external_id=external_id, detail=event.detail | {"same_id_as": event.external_id})
 
 
-def is_another(event: Event, first: Message | MessageReceived | None) -> bool:
+def is_another(event: Event, first: Message | MessageReceived | Noted | None) -> bool:
     """Say whether an event is another message than `first`, which has its id. Our own, come back, is none."""
     if first is None or not isinstance(event, MessageReceived) or not event.fingerprint:
         return False
+    if isinstance(first, Noted) or (isinstance(first, Message) and first.direction is Direction.LINE):
+        return True
     if isinstance(first, MessageReceived):
         return event.fingerprint != first.fingerprint
     if first.direction is Direction.OUTBOUND:
