@@ -14,7 +14,7 @@ from encodings.aliases import aliases
 from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from convsdk.core.payloads import storable
 
@@ -77,12 +77,16 @@ class PastLimitError(Exception):
 
 @frozen(kw_only=True)
 class Part:
-    """One part of a mail: its header fields (lower-case name, raw value) and where in `raw` its content is."""
+    """One part of a mail: its header fields (lower-case name, raw value) and where in `raw` its content is.
+
+    `within` is the type of the multipart that it is in, as far as `leaves` gave it.
+    """
 
     raw: bytes = field(repr=False)
     fields: tuple[tuple[str, str], ...]
     start: int
     end: int
+    within: str = ""
 
     def all(self, name: str) -> tuple[str, ...]:
         """Give the raw values of every field `name`, from the top."""
@@ -212,7 +216,8 @@ def leaves(root: Part) -> Iterator[Part]:
             raise PastLimitError(f"it has more than {MAX_PARTS} parts")
         if depth >= MAX_DEPTH:
             raise PastLimitError(f"its parts are nested more than {MAX_DEPTH} levels deep")
-        waiting.extend((read_head(part.raw, *span), depth + 1) for span in reversed(inner))
+        found = (read_head(part.raw, *span) for span in reversed(inner))
+        waiting.extend((evolve(one, within=part.media_type), depth + 1) for one in found)
 
 
 def _boundary(part: Part) -> bytes:
