@@ -69,6 +69,8 @@ _META = re.compile(
     rb"<meta\b[^<>]{0,200}?\bcharset\s*=\s*[\"']?\s*((?!utf-?(?:16|32))[a-z0-9_.:-]{1,40})", re.IGNORECASE
 )
 _WITHIN = 1_024
+# A letter that was cut in two, at the end or by a program on the way, leaves this many others to each broken one.
+_FEW = 4
 
 
 class PastLimitError(Exception):
@@ -252,7 +254,10 @@ def _from_base64(data: bytes) -> bytes:
 
 
 def decode(data: bytes, charset: str = "") -> str:
-    """Give `data` as text: in its declared charset, else UTF-8, else cp1252. Holds no surrogate and no NUL."""
+    """Give `data` as text: in its declared charset, else UTF-8, else cp1252. Holds no surrogate and no NUL.
+
+    A few broken letters spoil neither of the first two.
+    """
     name = re.sub(r"[^a-z0-9]+", "_", charset[:40].lower()).strip("_")
     name = aliases.get(name, name)
     name = _MEANT.get(name, name)
@@ -264,7 +269,14 @@ def decode(data: bytes, charset: str = "") -> str:
             return storable(wide.decode(candidate))
         except UnicodeError:
             continue
-    return storable(data.decode("cp1252", "replace"))
+    return storable(_mended(data, name) or _mended(data, "utf_8_sig") or data.decode("cp1252", "replace"))
+
+
+def _mended(data: bytes, charset: str) -> str:
+    """Give `data` in a charset but for a few broken letters; nothing where it is hardly in that."""
+    text = data.decode(charset, "replace") if charset in _CHARSETS else ""
+    letters, broken = len(text) - len(text.encode("ascii", "ignore")), text.count("\ufffd")
+    return text if letters > _FEW * broken else ""
 
 
 def plain(value: str) -> str:
