@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import standardwebhooks
 from attrs import frozen
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
