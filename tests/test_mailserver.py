@@ -716,8 +716,9 @@ def test_swaks_delivers(tmp_path, protocol):
 
 
 @pytest.mark.parametrize("mode", ["0660", "600"])
-def test_lmtp_is_spoken_at_a_unix_socket(tmp_path, mode):
+def test_lmtp_is_spoken_at_a_unix_socket(tmp_path, monkeypatch, mode):
     """Who the mode of the socket lets in hands mail in as by TCP; what a dead server left is no hindrance."""
+    monkeypatch.chdir(tmp_path)
     place = tmp_path / "lmtp"
     with closing(socket.socket(socket.AF_UNIX)) as dead:
         dead.bind(str(place))
