@@ -82,13 +82,17 @@ async def _request(port: int, text: str) -> bytes:
     return answer
 
 
+def _address(number: int) -> str:
+    """Give where a visitor comes from, as behind a proxy: one address is never so many visitors."""
+    return f"10.0.{number // 250}.{number % 250}"
+
+
 async def _write(port: int, number: int, cookie: str = "") -> str:
     """Write one message as visitor `number`, and give the cookie that its browser has then."""
     body = json.dumps({"id": f"m{time.monotonic_ns()}", "text": "Hello"})
-    address = f"10.0.{number // 250}.{number % 250}"  # as behind a proxy: one address is never so many visitors
     answer = await _request(
         port,
-        f"POST /widget/chat/messages HTTP/1.1\nHost: shop.example\nX-Forwarded-For: {address}\n"
+        f"POST /widget/chat/messages HTTP/1.1\nHost: shop.example\nX-Forwarded-For: {_address(number)}\n"
         f"Content-Type: application/json\nContent-Length: {len(body)}\nCookie: {cookie}\nConnection: close\n\n{body}",
     )
     found = re.search(rb"set-cookie: ([^;]+)", answer)
@@ -103,9 +107,10 @@ class _Listener:
         self.heard_at = 0.0
         self.heard = asyncio.Event()
 
-    async def open(self, port: int, path: str, cookie: str) -> None:
+    async def open(self, port: int, path: str, cookie: str, number: int) -> None:
         reader, self._writer = await asyncio.open_connection("127.0.0.1", port)  # kept: it would close when forgotten
-        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: shop.example\r\nCookie: {cookie}\r\n\r\n".encode())
+        fields = f"Host: shop.example\r\nX-Forwarded-For: {_address(number)}\r\nCookie: {cookie}"
+        self._writer.write(f"GET {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
         await reader.readuntil(b"event: ready")
         self._task = asyncio.create_task(self._listen(reader))
 
@@ -119,8 +124,8 @@ class _Listener:
 @asynccontextmanager
 async def _opened(port: int, path: str, cookies: list[str]) -> AsyncIterator[list[_Listener]]:
     listeners = [_Listener() for _ in cookies]
-    for listener, cookie in zip(listeners, cookies, strict=True):
-        await listener.open(port, path, cookie)
+    for number, (listener, cookie) in enumerate(zip(listeners, cookies, strict=True)):
+        await listener.open(port, path, cookie, number)
     await asyncio.sleep(1.5)  # what was new before they were opened is told
     yield listeners
 

@@ -1,6 +1,7 @@
 """Builds the documentation site, which is read without a network: `tox -e docs` says how."""
 
 import re
+from enum import Enum
 from importlib.metadata import version as version_of
 
 project = "convsdk"
@@ -33,9 +34,17 @@ _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?=(\w?))")
 
 
 def setup(app):
-    """Read docstrings as they are written: `code` stands between single backticks, and an `s` may follow it."""
+    """Read docstrings as they are written: `code` stands between single backticks, and an `s` may follow it.
+
+    The members of an enum say what they are by their names, and are shown without a docstring.
+    """
     app.connect("autodoc-process-docstring", _mark_code)
+    app.connect("autodoc-skip-member", _keep_members_of_enums)
 
 
 def _mark_code(_app, _what, _name, _obj, _options, lines):
     lines[:] = [_CODE.sub(lambda found: f"``{found[1]}``" + "\\ " * bool(found[2]), line) for line in lines]
+
+
+def _keep_members_of_enums(_app, _what, _name, obj, _skip, _options):
+    return False if isinstance(obj, Enum) else None

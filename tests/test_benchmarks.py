@@ -62,6 +62,18 @@ def test_benchmark_of_event_streams_measures_both_apps():
     assert re.search(rb"hears of a message [0-9]+ ms after", out)
 
 
+def test_benchmark_of_plugins_measures_their_start():
+    """The start is timed with the plugins and without, and each of them is imported."""
+    options = ["--plugins", "2", "--rounds", "1"]
+
+    out = subprocess.run([sys.executable, BENCHMARKS / "plugins.py", *options], check=True, capture_output=True).stdout
+
+    heading, figures = (line.split() for line in out.decode().splitlines())
+    assert " ".join(heading) == "none many of none a plugin an import"
+    none, many, _, _, imported = map(float, figures)
+    assert min(none, many, imported) > 0
+
+
 def test_benchmarks_measure_every_target(tmp_path):
     """One command measures all targets, on tiny sizes, and writes them as JSON and as a page."""
     missing = [name for name, module in NEEDED.items() if find_spec(module) is None]

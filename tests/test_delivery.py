@@ -10,7 +10,7 @@ import httpx
 import pytest
 from attrs import evolve
 from posts import EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
-from receiver import TAKEN, Receiver
+from receiver import LAST, TAKEN, Receiver
 from servers import STORES, fresh_store
 
 from convsdk.archive import Archive
@@ -38,13 +38,13 @@ def store(request, tmp_path):
 
 def named(name):
     """Give the answer of a server that calls the message so."""
-    return f"HTTP/1.1 200 OK\r\nx-id: {name}\r\ncontent-length: 0\r\n\r\n".encode()
+    return f"HTTP/1.1 200 OK\r\nx-id: {name}\r\n{LAST}".encode()
 
 
 def refused(code, *fields):
     """Give the answer of a server that does not take it."""
     head = "".join(f"{field}\r\n" for field in fields)
-    return f"HTTP/1.1 {code} No\r\n{head}content-length: 0\r\n\r\n".encode()
+    return f"HTTP/1.1 {code} No\r\n{head}{LAST}".encode()
 
 
 BROKEN = b""
@@ -750,9 +750,10 @@ def test_ten_thousand_messages_keep_their_order(tmp_path):
     assert max(abs(text - place) for place, text in enumerate(texts)) < 10 * 100
 
 
-def test_two_workers_share_a_queue(tmp_path):
-    """On PostgreSQL each takes a share, nothing goes twice, and every conversation keeps its order."""
-    url = fresh_store("postgresql", tmp_path)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_workers_share_a_queue(kind, tmp_path):
+    """Each takes a share, nothing goes twice, and every conversation keeps its order: on SQLite as well, if need be."""
+    url = fresh_store(kind, tmp_path)
     with Receiver() as receiver, closing(open_store(url)) as one, closing(open_store(url)) as two:
         hubs = [shop(store, receiver.url) for store in (one, two)]
         queue_many(hubs[0], 20, 400)
@@ -836,6 +837,41 @@ def test_what_hangs_at_the_end_is_an_unknown_outcome(store):
 
     assert last(hub, conversation).status == "failed"
     assert last(hub, conversation).detail["error"].startswith("it may have arrived")
+
+
+def test_a_channel_that_hangs_holds_up_no_other(store):
+    """However much is queued before on a channel whose platform says nothing, another one's message goes at once."""
+    hub = Hub(
+        store,
+        channels=[
+            kind(kind.type, PostSettings(url=f"http://{kind.type}.example/"))
+            for kind in (ForgetfulChannel, PostChannel)
+        ],
+        clock=FakeClock(),
+    )
+    for number in range(40):
+        (received,) = hub.receive("forgetful", [message(f"in/{number}", f"p{number}")])
+        hub.reply(received.conversation, "Hello?", by="kim")
+    conversation = asked(hub)
+    hub.reply(conversation, "Hello!", by="kim")
+    hanging = []
+
+    async def take(request):
+        if request.url.host == "forgetful.example":
+            hanging.append(request)
+            await asyncio.Event().wait()
+        return httpx.Response(204)
+
+    async def work():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(take)) as client:
+            options = {"clock": hub._clock, "poll_s": 0.01, "grace_s": 0.1}  # noqa: SLF001  (as above)
+            async with Deliverer(hub, client, **options):
+                await until(lambda: hanging)
+                await until(is_now(hub, conversation, "sent"))
+
+    asyncio.run(work())
+
+    assert 0 < len(hanging) < 40
 
 
 def test_no_more_go_in_a_second_than_the_platform_takes():

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
+import click
 import pytest
 from attrs import frozen
 
@@ -19,6 +20,7 @@ from convsdk import hookspecs
 from convsdk.channels.email import EmailChannel, EmailSettings
 from convsdk.channels.email.incoming import Raw, Source
 from convsdk.channels.js_identify import JsIdentifyChannel, JsIdentifySettings
+from convsdk.cli import main
 from convsdk.config import load_config
 from convsdk.core.blocks import BLOCKS
 from convsdk.core.model import Claim, Rule, Trait, Trust
@@ -187,6 +189,30 @@ def test_command_of_the_documentation_exists(command):
     answer = subprocess.run([program, command, "--help"], capture_output=True, text=True, check=False, timeout=60)
 
     assert answer.returncode == 0, answer.stderr
+
+
+def _options(command, name):
+    """Give the options of a command and of those below it, each with the name that it is called by."""
+    below = command.commands.items() if type(command) is click.Group else ()
+    own = {
+        option for one in command.params if isinstance(one, click.Option) for option in one.opts + one.secondary_opts
+    }
+    return {name: own} | {key: found for one, each in below for key, found in _options(each, f"{name} {one}").items()}
+
+
+def test_commands_page_has_every_command_and_option():
+    """The page of commands has a row for each, which names its options and no others; all share those of one table."""
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    shared = set(re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE))
+    rows = re.findall(r"^\| `convsdk ([a-z-]+(?: [a-z-]+)?)\b(.*)$", page, re.MULTILINE)
+    shown = {name: set(re.findall(r"(?<![\w-])--[a-z-]+", rest)) for name, rest in rows}
+
+    context = click.Context(main)
+    real = {}
+    for name in main.list_commands(context):
+        real |= _options(main.get_command(context, name), name)
+
+    assert shown == {name: options - shared for name, options in real.items()}
 
 
 SITE_SECRET = "a-secret-of-the-site-that-is-long-enough"

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 
 import httpx
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from convsdk.core.ports import Channel
 from convsdk.errors import TransientError
 from convsdk.fetch import Fetcher
+from convsdk.memory import Memory
 from convsdk.testing import request
 
 SEAL, LETTER = "https://seals.example/seal.pem?for=1", "memory://letters/one"
@@ -33,7 +35,7 @@ class SealedChannel(Channel):
         return []
 
 
-def web(answer=b"seal", status=200, asked=None):
+def web(answer=b"seal", status=200, asked=None, **headers):
     """Give a client of a web where every address answers so, and notes what it was `asked`."""
 
     def reply(incoming):
@@ -41,7 +43,8 @@ def web(answer=b"seal", status=200, asked=None):
             asked.append(str(incoming.url))
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(status, content=answer, headers={"location": "https://elsewhere.example/"})
+        headers["location"] = "https://elsewhere.example/"
+        return httpx.Response(status, stream=httpx.ByteStream(answer), headers=headers)
 
     return httpx.AsyncClient(transport=httpx.MockTransport(reply))
 
@@ -91,6 +94,7 @@ def test_few_are_kept():
         (web(status=404), "it answered 404"),
         (web(status=302), "it answered 302"),
         (web(b"x" * 1_048_577), "it is larger than 1048576 bytes"),
+        (web(gzip.compress(b"x" * 100_000_000), **{"content-encoding": "gzip"}), "it is packed, unasked"),
         (web(httpx.ConnectError("no route to 10.0.0.1")), "ConnectError"),
     ],
 )
@@ -103,7 +107,96 @@ def test_failed_fetch_is_told_without_its_content(client, why):
     assert caught.value.retry_after_s == 30
 
 
-@pytest.mark.parametrize("address", ["memory://letters/none", "nonsense://x", "no address"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "HTTPS://seals.example/",
+        "file:///etc/hostname",
+        "local:///etc/hostname",
+        "/etc/hostname",
+        "etc/hostname",
+        "simplecache::file:///etc/hostname",
+        "s3://bucket/key::file:///etc/hostname",
+        "memory://letters/one::file:///etc/hostname",
+        "data:,seal",
+        "",
+    ],
+)
+def test_only_https_and_object_stores_are_asked(address):
+    """No channel can have a file of this machine read, or an address of its network asked without TLS."""
+    asked = []
+    with pytest.raises(TransientError, match="it is neither https nor in an object store"):
+        complete(Fetcher(web(asked=asked)), address.encode() or b" ")
+
+    assert asked == [SEAL]
+
+
+def test_nothing_is_fetched_packed():
+    """It is asked for as it is: some bytes could else become gigabytes."""
+    found = []
+
+    def reply(incoming):
+        found.append(incoming.headers["accept-encoding"])
+        return httpx.Response(200, content=b"seal")
+
+    complete(Fetcher(httpx.AsyncClient(transport=httpx.MockTransport(reply))))
+
+    assert found == ["identity"]
+
+
+def test_mail_in_a_store_does_not_wait_behind_certificates():
+    """Forged requests, whose certificate never comes, do not keep an authentic one from its mail."""
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open(LETTER, "wb") as file:
+        file.write(b"Dear Ann")
+
+    async def run():
+        begun = asyncio.Event()
+
+        async def reply(incoming):
+            if incoming.url.path == "/seal.pem":
+                return httpx.Response(200, content=b"seal")
+            begun.set()
+            return await asyncio.Event().wait()
+
+        fetcher = Fetcher(httpx.AsyncClient(transport=httpx.MockTransport(reply)))
+        forged = [
+            asyncio.create_task(fetcher.complete(SealedChannel(), request(f"https://seals.example/{one}".encode())))
+            for one in range(50)
+        ]
+        await asyncio.wait_for(begun.wait(), 5)
+        done = await asyncio.wait_for(fetcher.complete(SealedChannel(), request(LETTER.encode())), 5)
+        for one in forged:
+            one.cancel()
+        await asyncio.gather(*forged, return_exceptions=True)
+        return done.fetched[LETTER]
+
+    assert asyncio.run(run()) == b"Dear Ann"
+
+
+def test_mail_in_a_store_counts_in_the_memory():
+    """A mail is not fetched where there is no room for one, and counts as long as its request."""
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open(LETTER, "wb") as file:
+        file.write(b"Dear Ann")
+    memory, fetcher = Memory(60_000_000, small_bytes=0), Fetcher(web())
+
+    async def run():
+        with memory.share() as one, memory.share() as other:
+            one.hold(len(LETTER))
+            await fetcher.complete(SealedChannel(), request(LETTER.encode()), share=one)
+            held = one.held_bytes
+            other.hold(10_000_000)
+            with pytest.raises(TransientError, match="no memory for it now") as caught:
+                await fetcher.complete(SealedChannel(), request(LETTER.encode()), share=one)
+            return held, one.held_bytes, caught.value.retry_after_s
+
+    assert asyncio.run(run()) == (len(LETTER) + 8, len(LETTER) + 8, 30)
+    assert memory.held_bytes == 0
+
+
+@pytest.mark.parametrize("address", ["memory://letters/none", "memory://", "oci://x"])
 def test_store_that_fails_is_told(address):
     """Whatever a file system raises, the sender comes again."""
     pytest.importorskip("fsspec")

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -371,7 +371,7 @@ def test_large_mails_share_the_memory(tmp_path):
         first.begin()
         first.send(large)
         end = time.monotonic() + PATIENCE_S
-        while server.server.held_bytes < 1_500_000:  # some of it is still on its way
+        while server.server.memory.held_bytes < 1_500_000:  # some of it is still on its way
             assert time.monotonic() < end, "it is not read"
             time.sleep(0.01)
         second.begin()
@@ -519,6 +519,32 @@ def test_number_of_clients_is_limited(tmp_path):
 
     assert refused == "421 4.3.2 Not now, try again later"
     assert is_let_in
+
+
+@pytest.mark.parametrize("stops", ["before a word", "amid a mail"])
+def test_silent_client_makes_room(tmp_path, stops):
+    """Where there is none, who said nothing for longest has to go; one whose mail is being kept is not meant."""
+    channel = DeskChannel()
+    channel.go.clear()
+    with (
+        running(tmp_path, channel, connections=2, silent_s=0.01) as server,
+        Wire(server.smtp) as kept,
+        Wire(server.smtp) as silent,
+    ):
+        kept.begin()
+        kept.send(b"a\r\n.\r\n")
+        assert channel.begun.wait(PATIENCE_S)
+        if stops == "amid a mail":
+            silent.begin()
+            silent.send(b"Dear")
+        is_let_in = finds_room(server)
+        with suppress(ConnectionResetError):
+            assert silent.answer() in {"421 4.3.2 Not now, try again later", ""}
+        channel.go.set()
+        answer = kept.answer()
+
+    assert is_let_in
+    assert answer == TAKEN
 
 
 def finds_room(server):
@@ -726,7 +752,7 @@ def test_lmtp_is_spoken_at_a_unix_socket(tmp_path, monkeypatch, mode):
         found = oct(place.stat().st_mode & 0o777)
         with smtplib.LMTP(str(place)) as client:
             refused = client.sendmail("ann@mail.example", ["help@shop.example"], MAIL)
-        again = CliRunner().invoke(main, ["mail", f"--config={tmp_path}/convsdk.toml", f"--lmtp=unix:{place}"])
+        again = CliRunner().invoke(main, ["mail", f"--lmtp=unix:{place}"])
         process.terminate()
         status = process.wait(PATIENCE_S)
 

@@ -436,6 +436,44 @@ def test_address_that_has_changed_hands_is_not_written_to(hub):
     assert hub.way(conversation).to is None
 
 
+@pytest.mark.parametrize("state", [ConsentState.WITHDRAWN, ConsentState.DENIED])
+def test_follow_up_that_waits_does_not_go_after_a_no(hub, state):
+    """Who says no after the answer was queued gets no mail; the agent is told why, and a yes lets it go after all."""
+    conversation = wrote(hub, email=ANN)
+    hub.reply(conversation, "It left this morning.", by="kim")
+    hub.record_consent("email", ANN, "transactional", state, by="ann")
+
+    assert deliver(hub, conversation) == []
+    failed = last(hub, conversation)
+    assert failed.status == "failed"
+    assert failed.detail["error"] == f"email:{ANN} is {state.value} for transactional"
+
+    hub._clock.advance(seconds=60)  # noqa: SLF001  (the hub's own clock)
+    hub.record_consent("email", ANN, "transactional", ConsentState.GRANTED, by="ann")
+    hub.retry(failed)
+    assert len(deliver(hub, conversation)) == 1
+
+
+def test_follow_up_that_waits_does_not_go_to_who_has_the_address_by_then(hub):
+    """It was written for whoever had the address before."""
+    conversation = proven(hub)
+    hub.reply(conversation, "It left this morning.", by="kim")
+    claims = (Claim("external_id", "77", Trust.PROVEN, "shop"), Claim("email", ANN, Trust.PROVEN))
+    hub.resolve(IdentityHint(id="site/new", at=NOON + timedelta(days=400), identifiers=claims))
+
+    assert deliver(hub, conversation) == []
+    assert "somebody else's by now" in last(hub, conversation).detail["error"]
+
+
+def test_worker_without_the_chat_delivers_its_follow_ups(hub):
+    """A process that has only the mail's channel can still say whether an address may be written to."""
+    conversation = wrote(hub, email=ANN)
+    hub.reply(conversation, "It left this morning.", by="kim")
+    worker = Hub(hub.store, channels=[hub.channels["support"]], clock=hub._clock)  # noqa: SLF001  (as above)
+
+    assert len(deliver(worker, conversation)) == 1
+
+
 def test_template_tells_who_is_attested_what_is_known_of_them(hub):
     """In words, HTML and subject; who only claims to be Ann is told nothing about her."""
     attested, claimed = proven(hub), wrote(hub, "m2", visitor="v2", email=ANN)

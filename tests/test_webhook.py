@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -27,7 +27,7 @@ from convsdk.webhook import Webhook
 
 SECRETS = tuple(f"whsec_{letter * 32}" for letter in "AB")
 NOTICE = Notice(id=7, type="contact.created", at=NOON, payload={"contact": 3, "how": "chat form ☂"})
-WORDS = b"HTTP/1.1 400 Ann's own words\r\ncontent-length: 15\r\n\r\nAnn's own words"
+WORDS = b"HTTP/1.1 400 Ann's own words\r\nconnection: close\r\ncontent-length: 15\r\n\r\nAnn's own words"
 
 
 def settings(url, secrets=SECRETS[:1], **fields):
@@ -87,6 +87,20 @@ def test_forged_body_does_not_verify():
     ):
         with pytest.raises(standardwebhooks.WebhookVerificationError):
             standardwebhooks.Webhook(SECRETS[0]).verify(delivery.body, dict(delivery.headers) | forged)
+
+
+def test_copy_that_is_posted_later_does_not_verify():
+    """A receiver that keeps the specification's window of five minutes refuses an old copy, and takes our next try."""
+    began = datetime.now(UTC)
+    with Receiver() as receiver:
+        tell(receiver.url, clock=lambda: began - timedelta(minutes=6))
+        tell(receiver.url, clock=lambda: began)
+        copy, again = receiver.wait_for(2)
+
+    with pytest.raises(standardwebhooks.WebhookVerificationError, match="too old"):
+        copy.read(SECRETS[0])
+    assert again.read(SECRETS[0])["type"] == "contact.created"
+    assert again.headers["webhook-id"] == copy.headers["webhook-id"]
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])

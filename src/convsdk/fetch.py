@@ -1,6 +1,7 @@
 """Fetches what a channel wants before it looks at a request: a certificate, a mail that lies in a bucket.
 
-https addresses by the one client that is handed in, all others (`s3://bucket/key`) by fsspec, where it is installed.
+https addresses by the one client that is handed in, those of object stores (`s3://bucket/key`) by fsspec, where it is
+installed, and no others: fsspec would read this machine's own files, and any address of its network, as well.
 """
 
 import asyncio
@@ -13,11 +14,14 @@ from attrs import evolve
 
 from convsdk.core.ports import Channel, Request
 from convsdk.errors import TransientError
+from convsdk.memory import Memory, Share
 
 _MOST_ROUNDS = 4
 _MOST_AT_ONCE = 8
 _HTTPS_S, _STORED_S = 10.0, 60.0
 _HTTPS_BYTES, _STORED_BYTES = 1_048_576, 41_943_040
+_STORES = {"abfs", "az", "gcs", "gs", "memory", "oci", "oss", "s3"}
+_PLAIN = {"accept-encoding": "identity"}  # what is packed could be a thousand times as large
 _KEPT, _KEPT_S, _KEPT_BYTES = 256, 86_400.0, 65_536
 _LARGE_BYTES = 65_536
 _RETRY_S = 30.0
@@ -30,13 +34,17 @@ class Fetcher:
         self._client = client
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
-        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+        # Whoever forges requests can have certificates looked for: a mail in a store does not wait behind them.
+        self._web_places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._store_places = asyncio.Semaphore(_MOST_AT_ONCE)
 
-    async def complete(self, channel: Channel, request: Request) -> Request:
+    async def complete(self, channel: Channel, request: Request, *, share: Share | None = None) -> Request:
         """Give `request` with all that `channel` wants in `fetched`.
 
+        `share` is what the request has of a memory (None: one of its own), where a mail from a store counts as well.
         Raises `TransientError` where something could not be fetched; its text is for the operator's log.
         """
+        share = share or Share(Memory(0, small_bytes=0))
         for _ in range(_MOST_ROUNDS):
             # It may parse: a large body would keep all other requests of the process waiting.
             is_large = len(request.body) > _LARGE_BYTES
@@ -44,18 +52,18 @@ class Fetcher:
             missing = [address for address in wanted if address not in request.fetched]
             if not missing:
                 return request
-            found = {address: await self._fetch(channel, address) for address in missing}
+            found = {address: await self._fetch(channel, address, share) for address in missing}
             request = evolve(request, fetched={**request.fetched, **found})
         return request
 
-    async def _fetch(self, channel: Channel, address: str) -> bytes:
+    async def _fetch(self, channel: Channel, address: str, share: Share) -> bytes:
         at, content = self._kept.get(address, (0.0, b""))
         if address in self._kept and self._clock() - at < _KEPT_S:
             return content
         is_web = address.startswith("https://")
         try:
-            async with asyncio.timeout(_HTTPS_S if is_web else _STORED_S), self._places:
-                content = await (self._from_web(address) if is_web else asyncio.to_thread(_from_store, address))
+            async with asyncio.timeout(_HTTPS_S if is_web else _STORED_S):
+                content = await (self._from_web(address) if is_web else self._from_store(address, share))
         # Whatever the file system of some scheme raises: its sender shall come again, and loses nothing.
         except Exception as error:  # noqa: BLE001
             what = address.partition("?")[0]  # the query can be what confirms something
@@ -76,21 +84,39 @@ class Fetcher:
 
     async def _from_web(self, address: str) -> bytes:
         content = bytearray()
-        async with self._client.stream("GET", address, follow_redirects=False, timeout=_HTTPS_S) as response:
+        asked = self._client.stream("GET", address, headers=_PLAIN, follow_redirects=False, timeout=_HTTPS_S)
+        async with self._web_places, asked as response:
             if not response.is_success:
                 raise _UnfetchedError(f"it answered {response.status_code}")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise _UnfetchedError("it is packed, unasked")
             async for chunk in response.aiter_bytes():
                 content += chunk
                 if len(content) > _HTTPS_BYTES:
                     raise _UnfetchedError(f"it is larger than {_HTTPS_BYTES} bytes")
         return bytes(content)
 
+    async def _from_store(self, address: str, share: Share) -> bytes:
+        if address.partition("://")[0] not in _STORES or "::" in address:  # in `a::b`, fsspec sees two places
+            raise _UnfetchedError("it is neither https nor in an object store")
+        async with self._store_places:
+            before, content = share.held_bytes, b""
+            # How large it is shows when it has come.
+            if not share.has_room(before + _STORED_BYTES):
+                raise _UnfetchedError("there is no memory for it now, beside the other requests under way")
+            share.hold(before + _STORED_BYTES)
+            try:
+                content = await asyncio.to_thread(_stored, address)
+            finally:
+                share.hold(before + len(content))
+        return content
+
 
 class _UnfetchedError(Exception):
     """Something could not be fetched; the text says why, and holds nothing of its content."""
 
 
-def _from_store(address: str) -> bytes:
+def _stored(address: str) -> bytes:
     try:
         import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415  (only who keeps mail in a store needs it)
     except ImportError:

@@ -19,7 +19,7 @@ from convsdk.core.model import Attachment, Contact, Direction, Identifier, Messa
 from convsdk.core.ports import Channel
 from convsdk.core.storage import Alias, Batch, ContactRecord, Memo, ThreadQuery, Transaction
 from convsdk.core.templates import contact_values, render
-from convsdk.core.ways import FOLLOW_UP, Address, Situation, Way, choose_way, recipient
+from convsdk.core.ways import FOLLOW_UP, Address, Situation, Way, choose_way, follow_up_of, objection, recipient
 from convsdk.errors import Conflict, UnsupportedError
 from convsdk.permissions import Permissions
 from convsdk.replies import DUTY, Said, Talk, answer, duty_at, new_token, queue_again
@@ -238,6 +238,25 @@ class Inbox(Permissions):
             )
         self.check_reachable(filing.identifier)
         return Way(channel=filing.channel, why="", to=filing.identifier)
+
+    def objection(self, message: Message) -> str:
+        """Give why a message that waits to be sent may not go any more; empty: nothing speaks against it.
+
+        A follow-up can wait for a day, and be tried anew after a month: by then its address may be somebody else's, or
+        its contact may have said no.
+        """
+        to = follow_up_of(message)
+        if to is None:
+            return ""
+        found = self.conversation(message.conversation)
+        situation = Situation(
+            filing=found.filing,
+            is_shown=found.filing.visitor is not None,
+            follow_up=message.channel,
+            addresses=tuple(self._addresses(found)),
+            is_automatic=bool((message.detail or {}).get("is_automatic")),
+        )
+        return objection(situation, to)
 
     def _situation(self, found: Conversation, channel: Channel | None, *, is_automatic: bool) -> Situation:
         follow_up = channel.follow_up if channel else ""

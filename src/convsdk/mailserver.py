@@ -39,12 +39,13 @@ from convsdk.core.ports import Channel, Clock, Envelope, Request
 from convsdk.errors import ConfigError, ConvsdkError, Forbidden, ParseError, PermanentError, TransientError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
+from convsdk.memory import Memory, Share
 from convsdk.rejects import Rejects
 
 _END = b"\r\n.\r\n"
 _STUFFED = b"\r\n."
 _CHUNK_BYTES = 65_536
-_SMALL_BYTES = 1 << 20  # a mail up to this is always let in: large ones cannot keep all others out
+_SMALL_BYTES = 1 << 20
 _ALL = 2**30  # more than a reader holds
 # Of each command in one connection, so that a client which does not read its answers holds little. A sender that
 # keeps its connection for long is told to come again.
@@ -86,14 +87,17 @@ class MailLimits:
     """What may be asked of a mail server.
 
     `size_bytes` is how large a mail may be, `connections` how many clients may be there at once. Where the mails that
-    are under way have `memory_bytes` together, one of more than 1 MiB has to come again. A client has `timeout_s` for
-    its next command, and for a whole mail; `grace_s` is what it has left when the server shuts down.
+    are under way have `memory_bytes` together, the next has to come again; one of more than 1 MiB leaves a quarter of
+    them to others. A client has `timeout_s` for its next command, and for a whole mail; where there are as many as may
+    be, the one that was silent for longest makes room for the next after `silent_s`. `grace_s` is what it has left when
+    the server shuts down.
     """
 
     size_bytes: int = field(default=26_214_400, validator=gt(0))
     memory_bytes: int = field(default=268_435_456, validator=gt(0))
     connections: int = field(default=50, validator=gt(0))
     timeout_s: float = field(default=300.0, validator=gt(0))
+    silent_s: float = field(default=20.0, validator=gt(0))
     grace_s: float = field(default=30.0, validator=gt(0))
 
 
@@ -131,7 +135,7 @@ class MailServer:
         self.tls = tls
         self.is_draining = False
         self.open: set[_Connection] = set()
-        self.held_bytes = 0
+        self.memory = Memory(self.limits.memory_bytes, small_bytes=_SMALL_BYTES)
         self._rejects = rejects
         self._clock = clock
         self._servers: list[asyncio.Server] = []
@@ -172,10 +176,21 @@ class MailServer:
         protocol = _LmtpConnection if is_lmtp else _Connection
 
         def connect() -> asyncio.Protocol:
-            is_full = self.is_draining or len(self.open) >= self.limits.connections
-            return _Refusal() if is_full else protocol(self)
+            is_full = len(self.open) >= self.limits.connections and not self._make_room()
+            return _Refusal() if self.is_draining or is_full else protocol(self)
 
         return connect
+
+    def _make_room(self) -> bool:
+        """Send the client away that is waited for longest: those that connect and say nothing keep nobody out."""
+        waited_for = [one for one in self.open if one.is_waited_for]
+        silent = min(waited_for, key=lambda one: one.heard_at, default=None)
+        if silent is None or asyncio.get_running_loop().time() - silent.heard_at < self.limits.silent_s:
+            return False
+        silent.part()
+        silent.abort()
+        self.open.discard(silent)
+        return True
 
     async def listen_at(self, path: Path, *, mode: int = 0o660, is_lmtp: bool = True) -> None:
         """Listen at a Unix socket, which those may connect to whom `mode` lets write; it is removed at the end.
@@ -293,7 +308,8 @@ class _Connection(SMTP):
         del self._smtp_methods["AUTH"]
         self._server = server
         self._is_busy = False
-        self._held_bytes = 0
+        self.is_waited_for = True
+        self.heard_at = self.loop.time()
         server.open.add(self)
 
     @property
@@ -304,6 +320,10 @@ class _Connection(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.open.discard(self)
         super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
 
     def part(self) -> None:
         """Send the client away, unless it is sending a mail."""
@@ -345,22 +365,20 @@ class _Connection(SMTP):
         self._is_busy = True
         try:
             await self.push("354 End data with <CR><LF>.<CR><LF>")
-            mail = await self._read_mail()
-            sender = (transaction.mail_from or "").replace(_NULL_PATH, "")
-            await self.push(await self._server.take(mail, sender=sender, recipient=transaction.rcpt_tos[0]))
+            with self._server.memory.share() as share:
+                mail = await self._read_mail(share)
+                sender = (transaction.mail_from or "").replace(_NULL_PATH, "")
+                self.is_waited_for = False
+                await self.push(await self._server.take(mail, sender=sender, recipient=transaction.rcpt_tos[0]))
         finally:
+            self.is_waited_for = True
+            self.heard_at = self.loop.time()
             self.envelope = self._create_envelope()
             self._is_busy = False
-            self._hold(0)
         if self._server.is_draining:
             self.part()
 
-    def _hold(self, size: int) -> None:
-        """Tell the server how much of a mail is in memory."""
-        self._server.held_bytes += size - self._held_bytes
-        self._held_bytes = size
-
-    async def _read_mail(self) -> bytes | Fate:
+    async def _read_mail(self, share: Share) -> bytes | Fate:
         """Give the mail that follows, which ends where CR LF . CR LF says so and nowhere else, or why there is none."""
         # The line end of the command is the one before the mail: put back, so that an empty mail ends like any other.
         self._reader.feed_data(b"\r\n" + await self._reader.read(_ALL))
@@ -371,22 +389,20 @@ class _Connection(SMTP):
                 is_ended = True
             except asyncio.LimitOverrunError as error:
                 mail += await self._reader.read(error.consumed)
-            refused = refused or self._refused(len(mail))
+            refused = refused or self._refused(len(mail), share)
             if refused:
                 mail.clear()
-            self._hold(len(mail))
+            share.hold(len(mail))
         if refused:
             return refused
         del mail[-len(b".\r\n") :]
         return bytes(mail.replace(_STUFFED, b"\r\n").removeprefix(b"\r\n"))
 
-    def _refused(self, size: int) -> Fate | None:
+    def _refused(self, size: int, share: Share) -> Fate | None:
         """Give why no more of a mail is kept of which that much has come, or None."""
-        limits = self._server.limits
-        if size > limits.size_bytes + len(_END):
+        if size > self._server.limits.size_bytes + len(_END):
             return Fate.OVERSIZED
-        is_full = self._server.held_bytes + size - self._held_bytes > limits.memory_bytes
-        return Fate.BUSY if is_full and size > _SMALL_BYTES else None
+        return None if share.has_room(size) else Fate.BUSY
 
 
 class _LmtpConnection(_Connection, LMTP):

@@ -224,6 +224,7 @@ def jobs_of(hub: Hub, deliveries: Sequence[Delivery]) -> list[Job]:
     jobs = []
     for delivery in deliveries:
         to = going[delivery.message]
-        refusal = stopped.get(to, "") if to else ""
-        jobs.append(Job(delivery=delivery, outgoing=needed[delivery.message], refusal=refusal))
+        outgoing = needed[delivery.message]
+        refusal = (stopped.get(to, "") if to else "") or hub.objection(outgoing.message)
+        jobs.append(Job(delivery=delivery, outgoing=outgoing, refusal=refusal))
     return jobs

@@ -8,11 +8,9 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import metadata
-from threading import Event, Thread
 from time import perf_counter
 from typing import Any, get_args, get_type_hints
 
@@ -29,12 +27,14 @@ from convsdk.core.identifiers import IdentifierKind, Kinds
 from convsdk.core.model import IdentityHint
 from convsdk.core.ports import CONTRACT, Capabilities, Channel
 from convsdk.errors import TransientError
+from convsdk.patience import StuckError, call_within, place_in
 
 GROUP = "convsdk.plugins"
 """The group of entry points that a distribution announces its plugins in."""
 
 _HOST = "convsdk"
 _PREFIX = "convsdk_"
+_HINT_S = 5.0
 _BROUGHT = {
     "convsdk_channels": "channel type",
     "convsdk_identifier_kinds": "kind of identifier",
@@ -104,11 +104,17 @@ class Plugins:
     commands: tuple[Any, ...] = ()
     _implementations: tuple[_Implementation, ...] = field(default=(), repr=False)
     _context: hookspecs.Context = field(factory=_context, repr=False)
+    _stuck: set[str] = field(factory=set, init=False, repr=False)
 
     def hints(self, hint: IdentityHint) -> IdentityHint:
-        """Give `hint` as the plugins change it, each one seeing what the one before it made."""
+        """Give `hint` as the plugins change it, each one seeing what the one before it made.
+
+        One that does not come back within 5 s is asked no more.
+        """
         for implementation in self._of("convsdk_hint"):
-            changed = self._call(implementation, hint=hint)
+            if implementation.plugin in self._stuck:
+                continue
+            changed = self._call(implementation, most_s=_HINT_S, hint=hint)
             if isinstance(changed, IdentityHint):
                 hint = changed
             elif changed is not None:
@@ -148,14 +154,18 @@ class Plugins:
         implementation: _Implementation,
         *,
         passes: type[BaseException] | tuple[()] = (),
+        most_s: float | None = None,
         **arguments: object,
     ) -> object:
         # One by one and not through pluggy: there, one implementation that raises aborts all that follow.
+        call = partial(implementation, ctx=self._context, **arguments)
         try:
-            return implementation(ctx=self._context, **arguments)
+            return call() if most_s is None else call_within(call, most_s)
         except passes:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  (boundary: a plugin's failure stays the plugin's own)
+            if isinstance(error, StuckError):
+                self._stuck.add(implementation.plugin)
             # No exc_info: a renderer that prints local variables would put the customer's values into the log.
             _log.error(
                 "a plugin's hook failed and was skipped",
@@ -171,18 +181,17 @@ def load_plugins(
     *,
     distributions: Iterable[metadata.Distribution] | None = None,
     contract: int = CONTRACT,
-    slow_s: float = 10.0,
+    patience_s: float = 10.0,
 ) -> Plugins:
     """Load every plugin that `distributions` (None: all installed ones) announce; never raise for a bad one.
 
     convsdk's own plugins come first and the others in the order of their names, so that the same plugin wins
     wherever two bring a thing of the same name. An adapter for another `contract` than this and the one before is
-    broken. Nothing can end a plugin that blocks while it is loaded: after `slow_s`, or twice that, the log names it.
+    broken, and so is a plugin whose import, or a hook that is asked what it brings, takes more than `patience_s`.
     """
-    loader = _Loader(_context(contract))
-    with _watched(loader, slow_s):
-        for entry in sorted(_announced(distributions), key=_rank):
-            loader.load(entry)
+    loader = _Loader(_context(contract), patience_s)
+    for entry in sorted(_announced(distributions), key=_rank):
+        loader.load(entry)
     return loader.plugins()
 
 
@@ -208,8 +217,8 @@ class _RefusedError(Exception):
 class _Loader:
     """Loads plugins one after the other into a pluggy manager of its own."""
 
-    def __init__(self, context: hookspecs.Context) -> None:
-        self.entry: _Entry | None = None  # the one that is being loaded
+    def __init__(self, context: hookspecs.Context, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._specs = {
@@ -245,7 +254,6 @@ class _Loader:
         """Load one plugin, or say why not."""
         started = perf_counter()
         origin = {"name": entry.name, "distribution": entry.distribution, "version": entry.version}
-        self.entry = entry
         try:
             implementations, brought = self._admit(entry)
         except _RefusedError as refused:
@@ -273,7 +281,8 @@ class _Loader:
             )
         # A name is taken even by a broken plugin: which of two is used must not depend on whether the first works.
         self._names[entry.name] = entry.distribution
-        plugin = _guarded(entry.point.load, "cannot be imported", f"reinstall or update {entry.distribution}")
+        fix = f"reinstall or update {entry.distribution}"
+        plugin = _guarded(partial(call_within, entry.point.load, self._patience_s), "cannot be imported", fix)
         if inspect.isclass(plugin):
             raise _RefusedError(
                 f"its entry point {entry.point.value!r} names a class",
@@ -355,12 +364,22 @@ class _Loader:
         for implementation in implementations:
             hook = implementation.hook
             if hook in _BROUGHT:
-                for given in _given(implementation, self._context, entry.distribution):
+                for given in self._given(implementation, entry.distribution):
                     self._take(hook, given, brought, entry)
         # A channel's own kinds come with it, as if the hook had given them.
         for kind in [kind for channel in brought.get("convsdk_channels", {}).values() for kind in channel.kinds]:
             self._take("convsdk_identifier_kinds", kind, brought, entry)
         return brought
+
+    def _given(self, implementation: _Implementation, distribution: str) -> list[Any]:
+        def ask() -> list[Any]:
+            given = implementation(ctx=self._context)
+            if implementation.hook == "convsdk_stores":
+                return list(dict(given).items())
+            return list(given)
+
+        what = f"fails in {implementation.hook}"
+        return list(_guarded(partial(call_within, ask, self._patience_s), what, f"update {distribution}"))
 
     def _take(self, hook: str, given: object, brought: _Brought, entry: _Entry) -> None:
         name, value = _named(hook, given)
@@ -378,33 +397,6 @@ class _Loader:
                 f"plugin {self._origins[hook, name]!r} brings the {_BROUGHT[hook]} {name!r} already",
                 f"uninstall one of the two, or rename it in {entry.distribution}",
             )
-
-
-@contextmanager
-def _watched(loader: _Loader, slow_s: float) -> Iterator[None]:
-    # In a thread beside the one that loads: there is no way to end that one, and without this nobody would know why.
-    done = Event()
-    watch = Thread(target=_watch, args=[loader, slow_s, done], name="convsdk-plugins", daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        done.set()
-
-
-def _watch(loader: _Loader, slow_s: float, done: Event) -> None:
-    before = told = None
-    while not done.wait(slow_s):
-        entry = loader.entry
-        if entry is not None and entry is before and entry is not told:
-            told = entry
-            _log.warning(
-                "a plugin is still being loaded, and nothing goes on before it is",
-                plugin=entry.name,
-                distribution=entry.distribution,
-                fix=f"wait, or end this and uninstall or update {entry.distribution}",
-            )
-        before = entry
 
 
 def _announced(distributions: Iterable[metadata.Distribution] | None) -> Iterator[_Entry]:
@@ -448,6 +440,7 @@ def _guarded(act: Callable[[], Any], what: str, fix: str) -> Any:  # noqa: ANN40
         raise
     except (Exception, SystemExit) as error:  # boundary: importing and asking a plugin runs any code
         place = f" at {_origin(error)}" if _origin(error) else ""
+        fix = f"{fix}, or uninstall it" if isinstance(error, StuckError) else fix
         raise _RefusedError(f"it {what}: {_shown(error)}{place}", fix) from error
 
 
@@ -456,22 +449,9 @@ def _shown(error: BaseException) -> str:
 
 
 def _origin(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-
-
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith((__file__, "<frozen ", pluggy.__path__[0])) or "/importlib/" in filename
-
-
-def _given(implementation: _Implementation, context: hookspecs.Context, distribution: str) -> list[Any]:
-    def ask() -> list[Any]:
-        given = implementation(ctx=context)
-        if implementation.hook == "convsdk_stores":
-            return list(dict(given).items())
-        return list(given)
-
-    return list(_guarded(ask, f"fails in {implementation.hook}", f"update {distribution}"))
+    if isinstance(error, StuckError):
+        return error.place
+    return place_in(traceback.extract_tb(error.__traceback__), beside=(__file__, pluggy.__path__[0]))
 
 
 def _named(hook: str, given: Any) -> tuple[str, Any]:  # noqa: ANN401  (whatever a plugin gives)

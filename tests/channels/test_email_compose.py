@@ -186,6 +186,20 @@ def test_attachments_go_along():
     assert b"\r\nX: y" not in raw
 
 
+def test_choices_are_lines_of_the_mail():
+    """What a bot offers as buttons elsewhere is a line each, in the text and in the HTML, which is made anew."""
+    detail = {"block": "topic", "choices": [{"value": "order", "label": "My order"}, {"value": "x", "label": "Other"}]}
+    asked = evolve(MESSAGE, text="What is it about?", html="<p>What is it about?</p>", detail=detail)
+
+    (part,) = EmailChannel("support", SETTINGS).parts(asked)
+
+    mail = head(compose(part, SETTINGS).raw)
+    plain, html = (one.get_content() for one in mail.iter_parts())
+    assert plain.splitlines()[:3] == ["What is it about?", "- My order", "- Other"]
+    assert "My order" in html
+    assert "Other" in html
+
+
 def test_image_that_the_html_shows_is_beside_it():
     """A file with a content id is part of the HTML, and no attachment beside the text."""
     image = File(name="logo.png", media_type="image/png", content=b"png", content_id="logo@1")

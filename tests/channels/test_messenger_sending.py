@@ -98,6 +98,22 @@ def test_text_arrives(graph):
     assert (sent.person, sent.message) == ("7001", {"text": "Grüße 😀", "metadata": "convsdk/tok"})
 
 
+def test_each_page_of_an_app_writes_by_its_own_token(graph):
+    """One person is another one to each page, and is answered by the page that they wrote to."""
+    graph.tokens["1002"] = "token-of-the-second-page"
+    graph.people["1002", "8001"] = Person(heard_at=NOW - HOUR)
+    both = (sender(), Sender(id="1002", token=Secret("token-of-the-second-page")))
+    channel = MessengerChannel("shop-pages", MessengerSettings(pages=both, **app(graph)))
+
+    send(channel, outbound("From the first"))
+    send(channel, outbound("From the second", to=Identifier("messenger_psid", "1002", "8001")))
+
+    assert [(one.page, one.person, one.message["text"]) for one in graph.sent] == [
+        (PAGE, "7001", "From the first"),
+        ("1002", "8001", "From the second"),
+    ]
+
+
 @pytest.mark.parametrize("piece", ["word ", "😀", FAMILY, "é", "\U0001f1e9\U0001f1ea", "x"])
 def test_long_text_goes_in_parts_that_are_taken(graph, piece):
     """A long text arrives whole and in order, cut where no reader sees a character cut."""

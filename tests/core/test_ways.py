@@ -4,7 +4,7 @@ import pytest
 
 from convsdk.core.inbox import Filing
 from convsdk.core.model import Direction, Identifier, Message, Trust
-from convsdk.core.ways import PRESENT_FOR, Address, Situation, Way, choose_way, is_there, recipient, spelling
+from convsdk.core.ways import PRESENT_FOR, Address, Situation, Way, choose_way, is_there, objection, recipient, spelling
 from convsdk.errors import Conflict, UnsupportedError
 from convsdk.testing.builders import NOON
 
@@ -20,9 +20,9 @@ def chat(identifier=ANN, trust=Trust.ASSERTED):
     )
 
 
-def address(identifier=ANN, trust=Trust.ASSERTED, refusal=""):
+def address(identifier=ANN, trust=Trust.ASSERTED, refusal="", **more):
     """Give an address of the contact."""
-    return Address(identifier=identifier, spelling=identifier.value.title(), trust=trust, refusal=refusal)
+    return Address(identifier=identifier, spelling=identifier.value.title(), trust=trust, refusal=refusal, **more)
 
 
 def situation(filing=None, *addresses, **more):
@@ -146,6 +146,23 @@ def test_where_there_is_no_way_that_is_said(given, wish, error, words):
     """With what is in the way, and what could be chosen."""
     with pytest.raises(error, match=words):
         choose_way(situation(chat(), **{"addresses": (address(),)} | given), wish)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "words"),
+    [
+        ((address(),), ""),
+        ((address(refusal="it bounced"),), "it bounced"),
+        ((address(refusal="it bounced"), address(is_typed_here=True)), ""),
+        ((address(OLD, Trust.PROVEN),), "email:ann@shop.example is no address any more"),
+    ],
+)
+def test_what_waits_is_asked_again_whether_it_may_go(addresses, words):
+    """Its address can have bounced, or be nobody's of the conversation by now."""
+    found = objection(situation(chat(), *addresses), ANN)
+
+    assert found.startswith(words)
+    assert bool(found) == bool(words)
 
 
 def test_message_knows_to_whom_it_goes():

@@ -1,9 +1,11 @@
 """A bad plugin harms nobody but itself: real distributions, a host of its own, requests over HTTP."""
 
 import json
+import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -227,24 +229,37 @@ def test_configured_channel_of_a_broken_plugin_is_an_error(python, tmp_path):
     assert "is for contract 99" in done.stderr
 
 
-def test_plugin_that_blocks_at_import_is_named(tmp_path):
-    """Nothing can end an import that never comes back, and so the log says which plugin it is, and what to do."""
-    source = "import time\ntime.sleep(10**6)\n"
-    python = environment(tmp_path / "venv", [wheel(tmp_path, "convsdk-blocks-at-import", source)])
-    program = (
-        "from importlib.metadata import distribution\n"
-        "from convsdk.plugins import load_plugins\n"
-        "load_plugins(distributions=[distribution('convsdk-blocks-at-import')], slow_s=0.2)\n"
-    )
+def test_host_serves_beside_plugins_that_never_come_back(tmp_path):
+    """An import that blocks costs the start ten seconds, and a parse that blocks its own channel alone."""
+    sources = {
+        "convsdk-blocks-at-import": "import time\ntime.sleep(10**6)\n",
+        "convsdk-blocks-in-parse": desk("raising", parse="import time; time.sleep(10**6)"),
+        "convsdk-right": desk("right"),
+        "convsdk-exiting": desk("exiting"),
+        "convsdk-telling": desk("telling"),
+    }
+    python = environment(tmp_path / "venv", [wheel(tmp_path, name, source) for name, source in sources.items()])
 
-    with subprocess.Popen(
-        [python, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            told = process.stdout.readline()
-        finally:
-            process.kill()
+    with served(python, tmp_path) as url, ExitStack() as open_:
+        stuck = [open_.enter_context(started(f"{url}/channels/raising")) for _ in range(5)]
+        right = [httpx.post(f"{url}/channels/right", content=f"{number}").status_code for number in range(3)]
+        answers = [one.recv(12) for one in stuck]
+        log = (tmp_path / "log").read_text(encoding="utf-8")
+    told = {one["distribution"]: one for one in run(python, "plugins", cwd=tmp_path)}
 
-    assert "a plugin is still being loaded" in told
-    assert "convsdk-blocks-at-import" in told
-    assert "uninstall" in told
+    assert right == [200, 200, 200]
+    assert answers == [b"HTTP/1.1 503"] * 5
+    assert "a channel does not come back from a request" in log
+    assert "convsdk_blocks_in_parse.py:" in log
+    found = told["convsdk-blocks-at-import 1.0"]
+    assert found["reason"].startswith("it cannot be imported: StuckError: nothing came back within 10 s at ")
+    assert "convsdk_blocks_at_import.py:2" in found["reason"]
+    assert found["fix"].endswith("or uninstall it")
+
+
+def started(url):
+    """Send a request, and leave its answer for later."""
+    parts = urlsplit(url)
+    wire = socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE_S)
+    wire.sendall(f"POST {parts.path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1".encode())
+    return wire

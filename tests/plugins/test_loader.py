@@ -33,6 +33,12 @@ def convsdk_channels(ctx):
     return [Fake]
 """
 HOOK = "from convsdk.hookspecs import hookimpl\n"
+BLOCKS_UNTIL_TOLD = """
+from pathlib import Path
+def block():
+    while not Path(__file__).with_name("enough").exists():
+        pass
+"""
 
 
 @pytest.fixture
@@ -413,6 +419,24 @@ def test_unreadable_entry_points_are_broken(install, load, tmp_path):
     assert [plugin.reason for plugin in plugins.broken] == ["its entry_points.txt cannot be read"]
 
 
+def test_hint_hook_that_never_comes_back_is_asked_no_more(install, load, monkeypatch, tmp_path):
+    """It keeps one hint waiting, and what the others change is kept."""
+    monkeypatch.setattr("convsdk.plugins._HINT_S", 0.2)
+    change = "import attrs\n@hookimpl\ndef convsdk_hint(hint):\n    return attrs.evolve(hint, how=hint.how + 'b')\n"
+    install("convsdk-a", f"{HOOK}{BLOCKS_UNTIL_TOLD}@hookimpl\ndef convsdk_hint(hint):\n    block()\n")
+    install("convsdk-b", HOOK + change)
+    plugins = load()
+
+    with capture_logs() as logs:
+        changed = [plugins.hints(hint(how=how)).how for how in "xyz"]
+    (tmp_path / "enough").touch()
+
+    assert changed == ["xb", "yb", "zb"]
+    (told,) = logs
+    assert (told["plugin"], told["error"]) == ("convsdk-a", "StuckError: nothing came back within 0.2 s")
+    assert "convsdk_a.py:" in told["at"]
+
+
 def test_hints_are_changed_one_after_the_other(install, load):
     """Each implementation sees what the one before made; None leaves it, and one that raises is skipped."""
     change = (
@@ -480,12 +504,27 @@ def test_adapter_for_another_contract_is_broken(install, load, host, contract, t
     assert plugins.channel_types == {}
 
 
-def test_plugin_that_is_loaded_for_long_is_named_meanwhile(install, load):
-    """While a plugin blocks, the log says which one it is; once it is through, it counts as any other."""
-    install("convsdk-slow", "import time\ntime.sleep(0.3)\n" + CHANNEL.format(type="slow"))
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        (f"{BLOCKS_UNTIL_TOLD}\nblock()\n", "it cannot be imported"),
+        (
+            BLOCKS_UNTIL_TOLD + CHANNEL.format(type="slow").replace("return [Fake]", "block()"),
+            "it fails in convsdk_channels",
+        ),
+    ],
+    ids=["import", "registration"],
+)
+def test_plugin_that_never_comes_back_is_broken(install, load, tmp_path, source, what):
+    """It is left out, with where it is and what to do; the next one is loaded."""
+    install("convsdk-a", source)
+    install("convsdk-b", CHANNEL.format(type="right"))
 
-    with capture_logs() as logs:
-        plugins = load(slow_s=0.01)
+    plugins = load(patience_s=0.3)
+    (tmp_path / "enough").touch()
 
-    assert [(one["plugin"], one["distribution"]) for one in logs] == [("convsdk-slow", "convsdk-slow")]
-    assert list(plugins.channel_types) == ["slow"]
+    (broken,) = plugins.broken
+    assert broken.reason.startswith(f"{what}: StuckError: nothing came back within 0.3 s at ")
+    assert "convsdk_a.py:" in broken.reason
+    assert broken.fix.endswith("update convsdk-a, or uninstall it")
+    assert list(plugins.channel_types) == ["right"]

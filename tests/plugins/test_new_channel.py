@@ -28,6 +28,18 @@ def contents(folder):
     return {file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8") for file in files}
 
 
+def outcome_of(folder, *options):
+    """Give what becomes of the tests of a distribution, run as its author does."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_example_is_what_the_command_writes(tmp_path):
     """The example under `plugins/` is the command's output: renew it with `convsdk new-channel example`."""
     answer = run("example", "--into", tmp_path, "--json")
@@ -41,18 +53,38 @@ def test_tests_of_a_new_channel_pass_at_once(tmp_path):
     run("rocket_chat", "--into", tmp_path)
     folder = tmp_path / "convsdk-rocket-chat"
 
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = outcome_of(folder)
 
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
     assert "RocketChatChannel" in (folder / "src/convsdk_rocket_chat/__init__.py").read_text(encoding="utf-8")
+
+
+def test_warnings_of_other_plugins_of_pytest_fail_nothing(tmp_path):
+    """What else is installed beside an author's pytest may warn as it likes."""
+    run("line", "--into", tmp_path)
+    folder = tmp_path / "convsdk-line"
+    loud = "import warnings\n\n\ndef pytest_runtest_setup():\n    warnings.warn('old', DeprecationWarning)\n"
+    (folder / "loud.py").write_text(loud, encoding="utf-8")
+
+    done = outcome_of(folder, "-p", "loud", "-k", "names_its_writer or external_ids")
+
+    assert done.returncode == 0, done.stdout
+    assert "DeprecationWarning: old" in done.stdout
+
+
+def test_warnings_of_the_adapter_and_its_tests_fail(tmp_path):
+    """What an author's own code warns of is a failure, in the package and in the tests."""
+    run("line", "--into", tmp_path)
+    folder = tmp_path / "convsdk-line"
+    warn = "import warnings\n\n\ndef {}():\n    warnings.warn('mine', DeprecationWarning)\n"
+    (folder / "src/convsdk_line/old.py").write_text(warn.format("warn"), encoding="utf-8")
+    call = "\n\ndef test_package():\n    from convsdk_line.old import warn\n\n    warn()\n"
+    (folder / "tests/test_old.py").write_text(warn.format("test_own") + call, encoding="utf-8")
+
+    done = outcome_of(folder, "tests/test_old.py")
+
+    assert "2 failed" in done.stdout
 
 
 def test_new_channel_announces_itself():

@@ -9,14 +9,16 @@ import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from attrs import field, frozen
+from attrs.validators import instance_of
 
 from convsdk.core.events import DeliveryStatus, MessageReceived, Noted, StatusChanged
 from convsdk.core.model import Attachment, Claim, Direction, IdentityHint, Trust
-from convsdk.core.ports import Capabilities, Channel, Response, Secret
+from convsdk.core.ports import Capabilities, Channel, Response, Secret, is_secret
 from convsdk.errors import Forbidden, ParseError
 from convsdk.testing.builders import request
 from convsdk.testing.channel_contract import ChannelContract, Golden
@@ -35,7 +37,7 @@ def _is_number(_, attribute, value):
 @frozen(kw_only=True)
 class PigeonSettings:
     loft: str = field(validator=_is_number)
-    secret: Secret
+    secret: Secret = field(validator=instance_of(Secret))
 
 
 def signature(body):
@@ -137,11 +139,18 @@ class TestPigeon(PigeonContract):
     """The right channel passes every law."""
 
 
+def binding(case, law):
+    """Hold the channel to a law, though it may only warn until its release."""
+    made = getattr(case, law).law
+    assert made.concerns(case)
+    made.check(case)
+
+
 def broken(law, *, pigeon=Pigeon, **contract):
     """Give the text with which `law` fails on the channel `pigeon`."""
     case = type("Case", (PigeonContract,), {"pigeon": pigeon, **contract})()
     with pytest.raises(pytest.fail.Exception) as failure:
-        getattr(case, law)()
+        binding(case, law)
     text = str(failure.value)
     assert "why it matters:" in text
     assert "how to mend it:" in text
@@ -237,6 +246,61 @@ def test_settings_error_that_shows_the_wrong_secret():
 def test_settings_without_cases():
     """A channel with settings and no wrong ones to show is told."""
     assert "settings_cases" in broken("test_settings_errors_name_the_field", settings_cases=())
+
+
+def settings_with(secret, **types):
+    """Give the pigeon whose settings have this field for the secret, and others of these types, and their class."""
+    members = {"__annotations__": types | {"secret": Secret}, "__module__": __name__, "secret": secret}
+    shape = frozen(kw_only=True)(type("Odd", (), members | dict.fromkeys(types, "7")))
+    return with_(settings=shape), shape
+
+
+@pytest.mark.parametrize("kind", [Any, object])
+def test_setting_of_any_type(kind):
+    """A setting that takes whatever is written there is told, beside one with a type."""
+    pigeon, shape = settings_with(field(default=Secret("s"), validator=is_secret()), loft=str, age=kind)
+
+    text = broken("test_each_setting_has_its_type", channel=lambda self: pigeon("loft", shape()))
+
+    assert "anything for 'age'" in text
+
+
+def counts_on_a_secret(_, __, value):
+    """Take a secret, as a validator that looks for nothing else."""
+    if not value.reveal():
+        raise ValueError("secret is empty: give one")
+
+
+SECRET_FIELDS = {
+    "unchecked": field(default=Secret("s")),
+    "checked without its name": field(default=Secret("s"), validator=counts_on_a_secret),
+    "several": field(default=(Secret("s"),)),
+}
+
+
+def secretive(one):
+    """Give a contract about the pigeon with such a field for a secret."""
+    pigeon, shape = settings_with(one)
+    return {"pigeon": pigeon, "channel": lambda self: pigeon("loft", shape())}
+
+
+@pytest.mark.parametrize("one", SECRET_FIELDS.values(), ids=SECRET_FIELDS)
+def test_secret_that_may_be_plain(one):
+    """A field with a secret that takes a plain text as well, or does not say that it refuses it, is told."""
+    assert "plain text for 'secret'" in broken("test_each_setting_has_its_type", **secretive(one))
+
+
+SAFE_FIELDS = {
+    "checked": field(default=Secret("s"), validator=is_secret()),
+    "converted": field(default="s", converter=lambda given: given if isinstance(given, Secret) else Secret(given)),
+    "made": field(default=Secret("s"), init=False),
+}
+
+
+@pytest.mark.parametrize("one", SAFE_FIELDS.values(), ids=SAFE_FIELDS)
+def test_secret_that_is_never_plain(one):
+    """A field that checks its secret, makes one of what is given, or takes nothing, keeps the law."""
+    binding(type("Case", (PigeonContract,), secretive(one))(), "test_each_setting_has_its_type")
 
 
 def test_no_golden_requests():

@@ -5,7 +5,7 @@ import sys
 from importlib import metadata
 
 import pytest
-from attrs import evolve
+from attrs import evolve, field, make_class
 from click.testing import CliRunner
 
 from convsdk.channels.js_identify.contract import JsIdentifyContract
@@ -67,6 +67,16 @@ class Laws:
         """It binds from the next minor release on."""
         fail("it is wrong", "it matters", "mend it")
 
+    @law(Level.BRONZE, since=NEXT)
+    def test_new_and_stumbled_over(self):
+        """It runs the channel in a way that none did."""
+        raise KeyError("s3cret")
+
+    @law(Level.BRONZE, since=RELEASE)
+    def test_due_and_stumbled_over(self):
+        """It does as well, and binds."""
+        raise KeyError("s3cret")
+
     @law(Level.BRONZE, concerns=lambda _: False)
     def test_foreign(self):
         """It is about something that is not declared."""
@@ -87,6 +97,15 @@ def test_new_law_warns_until_its_release():
     """A law of a release to come warns, and does not fail where warnings are errors."""
     with pytest.warns(LawWarning, match=rf"new: this fails from convsdk {NEXT} on: it is wrong\n"):
         Laws().test_new()
+
+
+@pytest.mark.filterwarnings("error")
+def test_new_law_warns_of_a_channel_that_raises():
+    """What a channel raises under a law of a release to come fails nobody before."""
+    with pytest.warns(LawWarning, match=rf"from convsdk {NEXT} on: the channel raises KeyError$"):
+        Laws().test_new_and_stumbled_over()
+    with pytest.raises(KeyError):
+        Laws().test_due_and_stumbled_over()
 
 
 def test_new_law_fails_nobody_whose_warnings_are_errors(pytester_like):
@@ -216,12 +235,39 @@ def test_channel_that_raises_fails_the_law(error):
     assert "token-of-the-tests" not in found.what
 
 
+def test_channel_that_raises_under_a_law_to_come_is_warned():
+    """What a channel raises under a law that does not bind yet takes no level from it."""
+
+    class Untyped(SITE):
+        settings = make_class("Untyped", {"key": field(type="NameOfNothing")}, frozen=True)
+
+    class UntypedContract(JsIdentifyContract):
+        def channel(self):
+            given = super().channel()
+            return Untyped(given.name, given.config)
+
+    found = examined(UntypedContract)["each setting has its type"]
+
+    assert (found.law.is_binding, found.state) == (False, State.WARNING)
+    assert "raises NameError" in found.what
+
+
 def test_contract_about_another_channel_shows_nothing():
     """A contract counts only for the channel type that it is announced for."""
     found = examined(JsIdentifyContract, BUILT_IN["chat"])
 
     assert {one.state for one in found.values()} == {State.FAILED}
     assert "not about a ChatChannel" in found["type is a name"].what
+
+
+@pytest.mark.parametrize("channel", sorted(BUILT_IN))
+def test_built_in_channel_keeps_the_laws_to_come(channel):
+    """No built-in channel is warned: it keeps today what fails from the next release on."""
+    contract = find_contract("convsdk", BUILT_IN[channel])()
+
+    for one in laws_of(ChannelContract):
+        if not one.is_binding and one.concerns(contract):
+            one.check(contract)
 
 
 # -- the command

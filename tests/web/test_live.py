@@ -230,6 +230,21 @@ def test_visitor_opens_only_so_many(tmp_path):
             ear.leave()
 
 
+def test_address_has_only_so_many(tmp_path):
+    """Whoever begins many sessions gets no more streams by that, and others have theirs."""
+    with opened(fresh_store("sqlite", tmp_path), tmp_path, limits=Limits(address_streams=2)) as shop:
+        addresses = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"]
+        browsers = [Browser(shop, address=one) for one in addresses]
+        for one in browsers:
+            one.open()
+
+        ears = [one.listen() for one in browsers]
+
+        assert [one.status for one in ears] == [200, 200, 503, 200]
+        for ear in ears:
+            ear.leave()
+
+
 def test_process_has_only_so_many(tmp_path):
     """Beyond the limit of the process every further stream is a 503."""
     with opened(fresh_store("sqlite", tmp_path), tmp_path, limits=Limits(streams=2)) as shop:

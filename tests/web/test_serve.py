@@ -10,6 +10,7 @@ import time
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
+import graph
 import httpx
 import pytest
 from click.testing import CliRunner
@@ -196,6 +197,27 @@ def test_served_webhook_is_told_to_others(shop, monkeypatch):
     assert [one for one in told if one != "outbox.started"] == ["conversation.opened", "message.received"]
     assert status == 0
     assert not list(shop.glob("shop.db-*")), "the store was not closed"
+
+
+def test_server_delivers_answers(shop, monkeypatch):
+    """What another program queues in the store goes by the server's own worker."""
+    monkeypatch.setenv("APP_SECRET", graph.SECRET)
+    monkeypatch.setenv("TOKEN", graph.TOKEN)
+    with graph.Graph().served() as platform:
+        page = f'pages = [{{ id = "{graph.PAGE}", token = {{ env = "TOKEN" }} }}]\ngraph_url = "{platform.url}"\n'
+        (shop / "convsdk.toml").write_text(CONFIG + page, encoding="utf-8")
+        with served(shop) as (_process, url):
+            body, headers = platform.hear("7001", "Is it blue?")
+            assert httpx.post(f"{url}/channels/page", content=body, headers=headers).is_success
+            with closing(open_store("sqlite:///shop.db")) as store:
+                (filing,) = store.filings("default", identifiers=None, before=None, limit=1)
+            reply = CliRunner().invoke(main, ["reply", str(filing.id), "It is.", "--by", "kim"], catch_exceptions=False)
+            end = time.monotonic() + PATIENCE_S
+            while not platform.sent and time.monotonic() < end:
+                time.sleep(0.05)
+
+    assert reply.exit_code == 0, reply.output
+    assert [one.message["text"] for one in platform.sent] == ["It is."]
 
 
 def test_server_can_leave_the_telling_to_workers(shop, monkeypatch):

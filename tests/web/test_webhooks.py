@@ -295,14 +295,66 @@ def test_content_type_is_the_channels_business(tmp_path):
     assert answers == [200] * len(types)
 
 
-@pytest.mark.parametrize(("size", "is_in_loop"), [(65_536, True), (65_537, False)])
-def test_large_body_is_read_beside_the_loop(tmp_path, size, is_in_loop):
-    """A body whose reading would hold up others is verified and parsed in a thread, a small one on the spot."""
-    hub = shop()
+class OwnChannel(DeskChannel):
+    """A desk that convsdk itself brings."""
+
+    type = "own"
+
+
+OwnChannel.__module__ = "convsdk.channels.own"
+
+
+@pytest.mark.parametrize(
+    ("channel", "size", "is_in_loop"),
+    [(OwnChannel, 65_536, True), (OwnChannel, 65_537, False), (DeskChannel, 1, False)],
+)
+def test_what_may_take_long_is_read_beside_the_loop(tmp_path, channel, size, is_in_loop):
+    """A large body, and any of a channel that is not ours, is verified and parsed in a thread; else on the spot."""
+    hub = Hub(MemoryStore(), channels=[channel("desk")])
 
     post(app_of(hub, tmp_path), b"a" * size)
 
     assert (hub.channels["desk"].threads == [threading.main_thread()]) is is_in_loop
+
+
+class StuckChannel(DeskChannel):
+    """A desk that comes back only once it is let go."""
+
+    type = "stuck"
+
+    def __init__(self, name="stuck"):
+        super().__init__(name)
+        self.go = threading.Event()
+
+    def parse(self, request):
+        self.go.wait(PATIENCE_S)
+        return super().parse(request)
+
+
+def test_channel_that_does_not_come_back_holds_up_no_other(tmp_path):
+    """Its senders are told to come again, at once where all its threads are stuck; it is taken once it is free."""
+    stuck = StuckChannel()
+    hub = Hub(MemoryStore(), channels=[stuck, DeskChannel()])
+    app = app_of(hub, tmp_path, limits=Limits(channel_time_s=0.05))
+
+    async def work():
+        async with client(app) as one, asyncio.timeout(PATIENCE_S):
+            refused = [await one.post("/channels/stuck", content=str(number)) for number in range(6)]
+            other = await one.post("/channels/desk", content="a")
+            stuck.go.set()
+            while (await one.post("/channels/stuck", content="at last")).status_code != 200:  # noqa: ASYNC110  (nothing tells us)
+                await asyncio.sleep(0.01)
+            return refused, other
+
+    with capture_logs() as logs:
+        refused, other = asyncio.run(work())
+
+    assert {(one.status_code, one.headers["Retry-After"]) for one in refused} == {(503, "60")}
+    assert other.status_code == 200
+    told = [one for one in logs if one["event"] == "a channel does not come back from a request"]
+    assert "test_webhooks.py:" in told[0]["at"]
+    assert (told[0]["channel"], told[0]["log_level"]) == ("stuck", "error")
+    assert sorted(texts(hub)) == ["a", "at last"]
 
 
 # -- what is refused

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convsdk.cli.session import Session, common_options, rejects_option
+from convsdk.cli.session import Session, common_options, memory_option, rejects_option
 from convsdk.errors import ConfigError
 from convsdk.listening import Listening
 from convsdk.rejects import Rejects
@@ -55,6 +55,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--tls-cert", type=_file, help="The certificate to offer STARTTLS with, and those above it (PEM).")
 @click.option("--tls-key", type=_file, help="Its key, where that is in a file of its own.")
 @rejects_option
+@memory_option
 @common_options
 def mail(
     session: Session,
@@ -65,6 +66,7 @@ def mail(
     tls_cert: Path | None,
     tls_key: Path | None,
     rejects: Path,
+    memory_mib: int,
 ) -> None:
     """Take mail in by SMTP and LMTP, and from mailboxes by IMAP, until SIGTERM or SIGINT.
 
@@ -74,7 +76,7 @@ def mail(
     rejects: see 'convsdk rejects'. Plugins and webhooks are told by 'convsdk serve' or 'convsdk worker'.
     """
     try:
-        from convsdk.mailserver import MailServer  # noqa: PLC0415  (the extra may be missing)
+        from convsdk.mailserver import MailLimits, MailServer  # noqa: PLC0415  (the extra may be missing)
     except ImportError as error:
         raise ConfigError(f"'convsdk mail' needs the extra 'email' ({error}): pip install 'convsdk[email]'") from error
     places = {name: place for name, place in (("smtp", smtp), ("lmtp", lmtp)) if place}
@@ -87,12 +89,13 @@ def mail(
     logging.getLogger("mail.log").disabled = True  # the library's, which repeats what clients say
     tls = _tls(tls_cert, tls_key)
     kept = Rejects(rejects, capacity=_REJECTS)
+    limits = MailLimits(memory_bytes=memory_mib << 20)
 
     async def run() -> None:
         async with AsyncExitStack() as running:
             facts: dict[str, Any] = {}
             if places:
-                server = await running.enter_async_context(MailServer(*hubs, rejects=kept, tls=tls))
+                server = await running.enter_async_context(MailServer(*hubs, rejects=kept, limits=limits, tls=tls))
                 facts = await _listen(server, places, socket_mode) | {"addresses": server.addresses}
             listening = await running.enter_async_context(Listening(*hubs, rejects=kept))
             await _wait_for_signal(session, facts | {"listening": listening.channels})

@@ -49,8 +49,7 @@ def deliver(session: Session, name: str, mail: IO[bytes], envelope: Envelope, *,
     except (ConvsdkError, OSError) as error:
         session.screen.aside(f"{error} (the mail server keeps the mail and tries again)")
         return _LATER
-    # Any other status would make the mail server send it back, for a mistake that is ours.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  (any other status would send the mail back, for a mistake that is ours)
         session.screen.aside(f"{type(error).__name__} (the mail server keeps the mail and tries again)")
         return _LATER
 

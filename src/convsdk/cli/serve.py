@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from convsdk.cli.session import Session, common_options, rejects_option
+from convsdk.cli.session import Session, common_options, memory_option, rejects_option
 from convsdk.cli.worker import working
 from convsdk.core.ports import Secret
 from convsdk.errors import ConfigError
@@ -38,10 +38,20 @@ _DEMO_SECRET = "CONVSDK_DEMO_SITE_SECRET"  # noqa: S105  (the name of the variab
 @click.option(
     "--files", type=click.Path(path_type=Path), default=Path("files"), show_default=True, help="Folder for attachments."
 )
+@memory_option
 @click.option("--demo", "is_demo", is_flag=True, help="A shop with the chat widget, on a store of its own.")
 @common_options
 def serve(
-    session: Session, *, host: str, port: int, tells: bool, listens: bool, rejects: Path, files: Path, is_demo: bool
+    session: Session,
+    *,
+    host: str,
+    port: int,
+    tells: bool,
+    listens: bool,
+    rejects: Path,
+    files: Path,
+    memory_mib: int,
+    is_demo: bool,
 ) -> None:
     """Take webhooks in over HTTP, and serve the chat widget, until SIGTERM or SIGINT.
 
@@ -51,7 +61,7 @@ def serve(
     are told what happened. Channels that listen, such as to a mailbox, do so in one process with the store at a time.
     """
     try:
-        from convsdk.web import create_app  # noqa: PLC0415  (the extra may be missing)
+        from convsdk.web import Limits, create_app  # noqa: PLC0415  (the extra may be missing)
         from convsdk.web.demo import demo_routes  # noqa: PLC0415  (as above)
         from convsdk.web.server import Server  # noqa: PLC0415  (as above)
     except ImportError as error:
@@ -66,7 +76,8 @@ def serve(
             nothing = f"workspace {hubs[0].workspace!r} has no channel" if hubs else "no channel is configured"
             raise ConfigError(f"{nothing} to serve: add [channels.NAME]")
         routes = demo_routes(secret=secret, audience="convsdk-demo") if is_demo else ()
-        app = create_app(*hubs, rejects=rejects, files=files, routes=routes)
+        limits = Limits(memory_bytes=memory_mib << 20)
+        app = create_app(*hubs, rejects=rejects, files=files, limits=limits, routes=routes)
         listening = stack.enter_context(closing(_listen(host, port)))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)

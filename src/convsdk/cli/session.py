@@ -219,6 +219,14 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     return with_session
 
 
+memory_option = click.option(
+    "--memory",
+    "memory_mib",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="MiB for all that is being received at once; at work on it, the program takes up to four times that.",
+)
 rejects_option = click.option(
     "--rejects", type=click.Path(path_type=Path), default=Path("rejects"), show_default=True, help="Folder for rejects."
 )

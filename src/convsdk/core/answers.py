@@ -65,6 +65,7 @@ def refusal(
     a fault (5xx), with a code              `TransientError`: the platform itself says that it did not take it
     a fault without one                     `UncertainError`: what stands between lost sight of it
     a success without a code                `UncertainError`: it confirms nothing that can be read
+    a success with a code                   `PermanentError`, with `remedy`: of platforms that always answer 200
     any other                               `PermanentError`, with `remedy`
     ======================================  =======================================================================
 
@@ -72,7 +73,7 @@ def refusal(
         response: The answer.
         said: What happened to what, such as `channel 'desk': the Desk answered 400`; no secret, and nothing of the
             request.
-        code: The platform's own code; empty or 0 where it gave none.
+        code: The platform's own code; empty or the number 0 is none, as where a platform says 0 for success.
         is_passing: Whether that code is one to try again.
         remedy: What to do, where trying again is no use.
         retry_after_s: The pause, where the platform names it elsewhere than in `Retry-After`.

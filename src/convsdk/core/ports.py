@@ -144,8 +144,9 @@ class Capabilities:
     `text_size` measures it: in characters, or by `utf16_units` or `utf8_bytes` of `convsdk.core.texts`.
     `sends_files_apart`: each file is a message of its own, instead of all going with the last text.
     `max_per_s`: how many messages a second the platform takes (None: any number). `is_idempotent`: a message that is
-    sent again with the same token arrives once, or is known by its recipient for the same. `keeps_raw`: its requests
-    are archived as they arrived, before they are parsed, where there is an archive.
+    sent again with the same token arrives once, or is known by its recipient for the same; a platform that only gives
+    the token back, and delivers twice, is not. `keeps_raw`: its requests are archived as they arrived, before they are
+    parsed, where there is an archive.
     """
 
     verifies: bool = False
@@ -505,7 +506,10 @@ class Channel(ABC):
         )
 
     def interpret(self, response: httpx.Response) -> Receipt:
-        """Read the platform's answer: a receipt, or `TransientError` or `PermanentError` with its code."""
+        """Read the platform's answer: a receipt, or `TransientError` or `PermanentError` with its code.
+
+        It reads the answers to `subscribe` as well: one that succeeds names no message, and is a receipt all the same.
+        """
         raise UnsupportedError(f"channel {self.name!r} of type {self.type!r} cannot answer, so {response!r} is not its")
 
     async def send(self, message: Outbound, client: httpx.AsyncClient) -> Receipt:

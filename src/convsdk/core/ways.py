@@ -86,10 +86,23 @@ def choose_way(situation: Situation, wish: str = "") -> Way:
     raise UnsupportedError(_nowhere(situation, permitted))
 
 
+def objection(situation: Situation, to: Identifier) -> str:
+    """Give why a mail that was on its way to an address may not go there any more; empty: nothing speaks against it."""
+    refusals = [one.refusal for one in _permitted(situation) if one.identifier == to]
+    if not refusals:
+        return f"{to} is no address any more at which this conversation is answered"
+    return "" if "" in refusals else refusals[0]
+
+
+def follow_up_of(message: Message) -> Identifier | None:
+    """Give the address to which a message goes by mail that is not where its conversation is; None for any other."""
+    to = _way_of(message).get("to")
+    return Identifier(kind="email", scope="", value=to) if to else None
+
+
 def recipient(message: Message, filing: Filing) -> Identifier | None:
     """Give to whom an outbound message of a conversation goes; None where that is nobody."""
-    to = _way_of(message).get("to")
-    return Identifier(kind="email", scope="", value=to) if to else filing.identifier
+    return follow_up_of(message) or filing.identifier
 
 
 def spelling(message: Message) -> str:

@@ -51,6 +51,7 @@ from convsdk.testing.observing import (
     years_later,
 )
 from convsdk.testing.odd_requests import GARBAGE, forgeries, search, variations
+from convsdk.testing.odd_settings import open_secrets, unnamed_fields
 from convsdk.testing.sending_contract import SendingContract
 
 _EVENT_TYPES = get_args(Event)
@@ -65,9 +66,10 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 class Golden:
     """One request as the platform sends it, and what the channel makes of it.
 
-    `events` is their number, or the events themselves; leave it 0 for a set-up handshake. `signed_by` names the
-    header fields or query parameters that hold the signature (a handshake's token), where the channel verifies.
-    `is_redelivery` marks a request that another golden one holds already.
+    `events` is their number, or the events themselves; 0 for a set-up handshake, and for what an adapter leaves out,
+    such as "typing" or an update of a kind that is new. `signed_by` names the header fields or query parameters that
+    hold the signature (a handshake's token), where the channel verifies. `is_redelivery` marks a request that another
+    golden one holds already.
     """
 
     name: str
@@ -150,6 +152,24 @@ class ChannelContract(SendingContract):
                 f"the wrong settings for {name!r} are accepted: {sorted(wrong)}",
                 "the mistake would show at the first request and not at the start",
                 f"give the field {name!r} of {shape.__name__} a validator",
+            )
+
+    @law(Level.BRONZE, since="0.2")
+    def test_each_setting_has_its_type(self) -> None:
+        """Whoever gives a setting of the wrong kind is told which one, whatever else is right."""
+        channel = self.channel()
+        if untyped := unnamed_fields(type(channel)):
+            fail(
+                f"{channel.settings.__name__} takes anything for {', '.join(map(repr, untyped))}",
+                "the mistake would show at the first request and not at the start",
+                "annotate each field with what it holds: str, int, Secret, tuple[str, ...], or a class with attrs",
+            )
+        if opened := list(open_secrets(channel.config)):
+            fail(
+                f"{channel.settings.__name__} takes a plain text for {', '.join(map(repr, opened))}, or does not say "
+                "which field refuses it",
+                "a secret that is no Secret is shown in every repr and log",
+                "give the field a validator: field(validator=is_secret())",
             )
 
     # -- parse

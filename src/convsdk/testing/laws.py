@@ -77,7 +77,11 @@ def law(
             except LawBroken as broken:
                 if made.is_binding:
                     raise
-                _warn(made, broken)
+                _warn(made, str(broken))
+            except Exception as error:  # boundary: a law to come runs a plugin's code in ways that none did
+                if made.is_binding:
+                    raise
+                _warn(made, f"the channel raises {type(error).__name__}")
 
         keep.law = made  # type: ignore[attr-defined]  # where `laws_of` finds it
         return keep
@@ -96,11 +100,11 @@ def fail(what: str, why: str, remedy: str) -> NoReturn:
     raise LawBroken(what, why, remedy)
 
 
-def _warn(broken_law: Law, broken: LawBroken) -> None:
+def _warn(broken_law: Law, told: str) -> None:
     # A project that makes errors of warnings would fail at once, and the release of grace would be none.
     with warnings.catch_warnings():
         warnings.simplefilter("always", LawWarning)
-        text = f"{broken_law.name}: this fails from convsdk {broken_law.since} on: {broken}"
+        text = f"{broken_law.name}: this fails from convsdk {broken_law.since} on: {told}"
         warnings.warn(text, LawWarning, stacklevel=3)
 
 

@@ -106,16 +106,19 @@ def _rule(law: Law, contract: type[ChannelContract], channel: type[Channel]) -> 
             warnings.simplefilter("ignore")
             law.check(under_test)
     except LawBroken as broken:
-        state = State.FAILED if law.is_binding else State.WARNING
-        return Ruling(law=law, state=state, what=broken.what, why=broken.why, remedy=broken.remedy)
+        return Ruling(law=law, state=_broken_state(law), what=broken.what, why=broken.why, remedy=broken.remedy)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (boundary: a law runs a plugin's code)
-        return _broken(law, f"the channel or its contract raises {_told(error)}")
+        return _broken(law, f"the channel or its contract raises {_told(error)}", _broken_state(law))
     return Ruling(law=law, state=State.PASSED)
 
 
-def _broken(law: Law, what: str) -> Ruling:
+def _broken(law: Law, what: str, state: State = State.FAILED) -> Ruling:
     why = "nothing can be said of this law, and so it does not count as kept"
-    return Ruling(law=law, state=State.FAILED, what=what, why=why, remedy="correct that, and run the check again")
+    return Ruling(law=law, state=state, what=what, why=why, remedy="correct that, and run the check again")
+
+
+def _broken_state(law: Law) -> State:
+    return State.FAILED if law.is_binding else State.WARNING
 
 
 def _told(error: BaseException) -> str:

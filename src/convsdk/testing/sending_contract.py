@@ -39,6 +39,7 @@ from convsdk.testing.observing import (
     watched,
     years_later,
 )
+from convsdk.testing.odd_messages import to_others, with_choices, with_other_labels
 
 _WORD = re.compile(rb"""[^\s"'&=?/,;:<>(){}\[\]]+""")
 # As the shell makes them: of two messages, and of the second part of the first.
@@ -95,6 +96,11 @@ def _answers(contract: "SendingContract") -> bool:
 
 def _answers_over_http(contract: "SendingContract") -> bool:
     return _answers(contract) and contract.is_http()
+
+
+def _is_asked_by_bots(contract: "SendingContract") -> bool:
+    # A bot automation begins with what somebody writes.
+    return _answers_over_http(contract) and contract.channel().can.messages
 
 
 def _is_limited(contract: "SendingContract") -> bool:
@@ -191,8 +197,9 @@ class SendingContract:
         """All parts together say what was written, but for blanks at the cuts; and there is always one."""
 
         def check(message: Outbound, parts: Sequence[Outbound]) -> None:
-            said, written = (_BLANK.sub("", one) for one in ("".join(part.text for part in parts), message.text))
-            if not parts or said != written:
+            said = _BLANK.sub("", "".join(part.text for part in parts))
+            # Where there are no buttons, what is written ends with the choices.
+            if not parts or said not in {_BLANK.sub("", one) for one in (message.text, message.spelt_out)}:
                 fail(
                     f"a text of {len(message.text)} characters goes in {len(parts)} parts, which do not say the same",
                     "somebody reads an answer with a hole in it",
@@ -240,6 +247,50 @@ class SendingContract:
                     f"the message {first[0][0].token!r} gives another request the second time",
                     "what is tried again must be what the platform may have taken already",
                     "leave out what is random or new each time, such as the boundary of form data",
+                )
+
+    @law(Level.SILVER, concerns=_answers_over_http, since="0.2")
+    def test_requests_depend_on_their_recipient(self) -> None:
+        """What goes to somebody else is another request, in the conversation and, where that can be, outside of it."""
+        # A platform that knows threads alone has no golden send without one.
+        is_known_outside = any(not one.message.thread and not one.message.references for one in self._texts())
+        for one in self._texts():
+            outside = [evolve(one.message, thread="", references=())] if is_known_outside else []
+            for message in (one.message, *outside):
+                self._check_recipient(one.name, message)
+
+    def _check_recipient(self, name: str, message: Outbound) -> None:
+        asked = self._outcomes(message)
+        others = [self._outcomes(other) for other in to_others(message)]
+        for request, *requests in zip(asked, *others, strict=False):
+            sent = {one for one in requests if one is not None}
+            if request is None or sent != {request}:
+                continue
+            fail(
+                f"{name!r} gives the same request for another recipient",
+                "everybody's answers would go to one person",
+                "address the request by message.to, message.address or message.thread, in each branch of build; raise "
+                "PermanentError for whom it cannot reach",
+            )
+
+    @law(Level.SILVER, concerns=_is_asked_by_bots, since="0.2")
+    def test_choices_are_shown(self) -> None:
+        """Each choice that a message offers is in a request, as a button or as a line of the text."""
+        given = [one.message for one in self._texts() if one.message.choices]
+        plain = [one.message for one in self._texts() if one.message.text.strip() and not one.message.detail]
+        alone = [one for one in plain if not one.attachments]
+        for message in given or [*map(with_choices, (alone or plain)[:1])]:
+            self._check_choices(message)
+
+    def _check_choices(self, message: Outbound) -> None:
+        asked = self._outcomes(message)
+        for choice, other in with_other_labels(message):
+            if None not in asked and asked == self._outcomes(other):
+                fail(
+                    f"nothing that is sent shows the choice {choice.label!r}",
+                    "somebody is asked a question without its answers",
+                    "build buttons of message.choices, or let parts give the choices as lines: "
+                    "super().parts(evolve(message, text=message.spelt_out))",
                 )
 
     @law(Level.SILVER, concerns=_answers_over_http)
@@ -355,6 +406,11 @@ class SendingContract:
         channel = self.channel()
         return [[(part, channel.build(part)) for part in channel.parts(one.message)] for one in self._texts()]
 
+    def _outcomes(self, message: Outbound) -> list[tuple[object, ...] | None]:
+        """Give each request of a message; None for one that would not be sent."""
+        channel = self.channel()
+        return [_request_or_none(channel, part) for part in channel.parts(message)]
+
     def _interpreted(self) -> list[tuple[str, Receipt | Exception]]:
         channel = self.channel()
         answers = self.golden_answers if self.is_http() else ()
@@ -408,6 +464,13 @@ def _plain(request: httpx.Request) -> tuple[str, str, tuple[tuple[str, str], ...
     """Give what of a request reaches the platform, to compare."""
     fields = tuple(sorted((name, value) for name, value in request.headers.items() if name != "host"))
     return request.method, str(request.url), fields, request.read()
+
+
+def _request_or_none(channel: Channel, part: Outbound) -> tuple[object, ...] | None:
+    try:
+        return _plain(channel.build(part))
+    except Exception:  # noqa: BLE001  (whatever it says of an address that nobody has, it does not write to it)
+        return None
 
 
 def _whole(request: httpx.Request) -> bytes:

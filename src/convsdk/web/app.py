@@ -18,6 +18,7 @@ from convsdk.core.ports import Clock
 from convsdk.errors import ConfigError, ConvsdkError
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
+from convsdk.memory import Memory
 from convsdk.rejects import Rejects
 from convsdk.web.chat import Chat
 from convsdk.web.document import RawBody, document, empty, raw
@@ -68,7 +69,10 @@ def create_app(
     within = limits or Limits()
     channels = _homes(hubs)
     aside = Rejects(Path(rejects), capacity=_REJECTS)
-    webhooks = Webhooks(hubs=channels, ingest=ingest, rejects=aside, client=client)
+    webhooks = Webhooks(
+        hubs=channels, ingest=ingest, rejects=aside, channel_time_s=within.channel_time_s, client=client
+    )
+    memory = Memory(within.memory_bytes, small_bytes=within.body_bytes)
     larger = {name: hub.channels[name].body_bytes for name, hub in channels.items()}
 
     @route(
@@ -92,9 +96,12 @@ def create_app(
         """Take what a platform or a site sends to a channel. A 2xx says that it is on disk here."""
         channel = request.path_params["channel"]
         more = larger.get(channel, 0)
-        settled = await webhooks.take(
-            channel, lambda: read_request(request, limits=within, clock=clock, body_bytes=more)
-        )
+        with memory.share() as share:
+            settled = await webhooks.take(
+                channel,
+                lambda: read_request(request, limits=within, clock=clock, share=share, body_bytes=more),
+                share=share,
+            )
         return write_response(request, settled.response, is_last=not settled.is_read)
 
     @get("/health", tags=["operation"], responses={200: raw("text/plain", "It is.")})
@@ -130,7 +137,7 @@ def create_app(
     homes = {
         hub: Home(hub, Chat(hub, receive=webhooks.receive, files=kept, clock=clock), Live(hub)) for hub in set(hubs)
     }
-    widgets = Widgets({name: homes[hub] for name, hub in channels.items()}, files=kept, limits=within)
+    widgets = Widgets({name: homes[hub] for name, hub in channels.items()}, files=kept, limits=within, memory=memory)
     streams = [home.live for home in homes.values()]
     return Litestar(
         [take_webhook, tell_health, tell_readiness, tell_metrics, give_widget, widgets.router(), *routes],

@@ -27,7 +27,7 @@ from convsdk.web.throttle import Throttle
 from convsdk.web.views import Reason, Refusal
 
 PRIVATE = {"cache-control": "no-store"}
-_UNREAD = {408, 413, 415}  # the body may still be coming, without end
+_UNREAD = {408, 413, 415, 503}  # the body may still be coming, without end
 _CODES = {400: "unreadable", 404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}
 _log = structlog.get_logger(__name__)
 
@@ -60,12 +60,12 @@ class Door:
             raise RefusedError(404, "not_found", "there is no such widget: name a channel that has one")
         if not is_allowed(channel.widget, request.headers):
             raise RefusedError(403, "origin", "this page may not use the widget: add its origin to the channel's")
-        _require(self._writes if is_write else self._reads, _network(request))
+        _require(self._writes if is_write else self._reads, network(request))
         return channel, _token(request, name)
 
     def require_upload_pace(self, request: Incoming) -> None:
         """Count one more upload of an address; raise `RefusedError` where that is too much."""
-        _require(self._uploads, _network(request))
+        _require(self._uploads, network(request))
 
     def require_pace(self, visitor: str) -> None:
         """Count one more write of a visitor; raise `RefusedError` where that is too much."""
@@ -78,7 +78,7 @@ def _require(throttle: Throttle, key: str) -> None:
         raise RefusedError(429, "too_many", "too many requests: wait, and try again", retry_after_s=wait_s)
 
 
-def _network(request: Incoming) -> str:
+def network(request: Incoming) -> str:
     """Give whom an address belongs to: of IPv6, one customer has more addresses than could be counted."""
     host = request.client.host if request.client else ""
     try:
@@ -140,7 +140,9 @@ def _refusal(error: Exception) -> RefusedError | None:
         case RefusedError():
             return error
         case UnreadError():
-            return RefusedError(error.status, error.reason, "the body did not come as it may")
+            return RefusedError(
+                error.status, error.reason, "the body did not come as it may", retry_after_s=error.retry_after_s
+            )
         case ParseError():
             return RefusedError(400, "unreadable", str(error))
         case NotFound() | UnsupportedError():

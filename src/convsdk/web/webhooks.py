@@ -28,12 +28,15 @@ from convsdk.errors import ConvsdkError, Forbidden, ParseError, PermanentError, 
 from convsdk.fetch import Fetcher
 from convsdk.hub import Hub
 from convsdk.ingest import Ingest
+from convsdk.memory import Share
+from convsdk.patience import Bulkhead, StuckError
 from convsdk.rejects import Rejects
 from convsdk.web.exchange import REPAIR_S, RETRY_S, UnreadError, retry_after
 from convsdk.web.metrics import NO_CHANNEL, Metrics
 
 # Below, a hand-over to a thread costs more than it frees: checking and parsing so much takes a millisecond or two.
 _LARGE_BYTES = 65_536
+_SLOTS = 4
 
 _log = structlog.get_logger(__name__)
 
@@ -75,7 +78,8 @@ def _later(fate: Fate, pause_s: float, *, why: str = "", is_read: bool = True) -
 class Webhooks:
     """Takes requests to channels, each into its hub by name. `ingest` is the queue to use (None: one for each).
 
-    `client` fetches what channels want (None: one of its own).
+    `client` fetches what channels want (None: one of its own). A channel that is not convsdk's own may take
+    `channel_time_s` to read a request.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Webhooks:
         hubs: Mapping[str, Hub],
         ingest: Ingest | None,
         rejects: Rejects,
+        channel_time_s: float,
         client: httpx.AsyncClient | None = None,
     ) -> None:
         self.metrics = Metrics(
@@ -93,6 +98,7 @@ class Webhooks:
         self._hubs = hubs
         self._given = ingest
         self._rejects = rejects
+        self._channel_time_s = channel_time_s
         self._given_client = client
 
     @cached_property
@@ -107,6 +113,13 @@ class Webhooks:
     def _queues(self) -> Mapping[Hub, Ingest]:
         # Not before they are needed: a server may load the app and fork, which threads do not survive.
         return {hub: self._given or Ingest(hub) for hub in set(self._hubs.values())}
+
+    @cached_property
+    def _bulkheads(self) -> Mapping[str, Bulkhead]:
+        """Give one for each channel that is not ours: what may be in the code of others, no test of ours has seen."""
+        channels = (hub.channels[name] for name, hub in self._hubs.items())
+        foreign = (one.name for one in channels if not type(one).__module__.startswith("convsdk."))
+        return {name: Bulkhead(slots=_SLOTS, most_s=self._channel_time_s) for name in foreign}
 
     async def drain(self) -> None:
         """Refuse what comes from now on, and return when everything that was taken is in the store."""
@@ -125,13 +138,16 @@ class Webhooks:
         self.metrics.count_commit(channel, received, took_s=perf_counter() - began)
         return received
 
-    async def take(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
-        """Take what `read` gives in through the channel `name`; counted and told to the log, whatever comes of it."""
+    async def take(self, name: str, read: Callable[[], Awaitable[Request]], *, share: Share) -> Settled:
+        """Take what `read` gives in through the channel `name`; counted and told to the log, whatever comes of it.
+
+        `share` is what it has of the memory: what is fetched for it counts there too.
+        """
         label = name if name in self._hubs else NO_CHANNEL
         began = perf_counter()
         settled = None
         try:
-            settled = await self._settle(name, read)
+            settled = await self._settle(name, read, share)
         finally:  # a channel with a bug, too, or a sender that hung up
             self._tell(label, settled, took_s=perf_counter() - began)
         return settled
@@ -143,16 +159,18 @@ class Webhooks:
         log = _log.error if fate is Fate.FAILED else _log.info
         log("webhook", channel=label, outcome=fate.value, duration_ms=round(took_s * 1000, 1), **why)
 
-    async def _settle(self, name: str, read: Callable[[], Awaitable[Request]]) -> Settled:
+    async def _settle(self, name: str, read: Callable[[], Awaitable[Request]], share: Share) -> Settled:
         if self.is_draining:
             return _later(Fate.DRAINING, RETRY_S, is_read=False)
         hub = self._hubs.get(name)
         if hub is None or not hub.channels[name].is_webhook:
             return Settled(fate=Fate.UNKNOWN, response=Response(status=404), is_read=False)
         try:
-            return await self._take(hub, hub.channels[name], await read())
+            return await self._take(hub, hub.channels[name], await read(), share)
         except UnreadError as error:
-            return Settled(fate=Fate(error.reason), response=Response(status=error.status), is_read=False)
+            pause = {} if error.retry_after_s is None else retry_after(error.retry_after_s)
+            response = Response(status=error.status, headers=tuple(pause.items()))
+            return Settled(fate=Fate(error.reason), response=response, why=error.why, is_read=False)
         except Forbidden as error:
             return Settled(fate=Fate.FORBIDDEN, response=Response(status=403), why=str(error))
         except TransientError as error:
@@ -161,11 +179,11 @@ class Webhooks:
         except ConvsdkError as error:  # such as a disk that was taken away: nothing is lost, the platform comes again
             return _later(Fate.FAILED, REPAIR_S, why=str(error))
 
-    async def _take(self, hub: Hub, channel: Channel, request: Request) -> Settled:
+    async def _take(self, hub: Hub, channel: Channel, request: Request, share: Share) -> Settled:
         if type(channel).wants is not Channel.wants:
-            request = await self._fetcher.complete(channel, request)
+            request = await self._fetcher.complete(channel, request, share=share)
         try:
-            found = await _read(hub, channel, request)
+            found = await self._read(hub, channel, request)
         except ParseError as error:
             return await self._set_aside(channel, request, error)
         if isinstance(found, Response):
@@ -174,6 +192,24 @@ class Webhooks:
         if unkept is not None:
             return await self._set_aside(channel, request, unkept)
         return Settled(fate=Fate.TAKEN, response=channel.answer(found))
+
+    async def _read(self, hub: Hub, channel: Channel, request: Request) -> Response | Sequence[Event]:
+        """Give the answer to a set-up handshake, or the events of an authentic request."""
+
+        def read() -> Response | Sequence[Event]:
+            if response := channel.challenge(request):
+                return response
+            return hub.read(channel.name, request)
+
+        if bulkhead := self._bulkheads.get(channel.name):
+            try:
+                return await bulkhead.call(read)
+            except StuckError as error:
+                _log.error("a channel does not come back from a request", channel=channel.name, at=error.place)
+                raise TransientError("the channel does not come back", retry_after_s=REPAIR_S) from error
+        # What computes for long, or waits for an archive, would keep all other requests of the process waiting.
+        is_slow = len(request.body) > _LARGE_BYTES or hub.waits_to_read(channel.name)
+        return await asyncio.to_thread(read) if is_slow else read()
 
     async def _keep(self, queue: Ingest, channel: Channel, events: Sequence[Event]) -> Exception | None:
         """Keep `events`, and give the error of one that cannot be kept: by halves, as it spoils no other."""
@@ -201,16 +237,3 @@ class Webhooks:
             ) from problem
         self.metrics.count_reject(channel.name)
         return Settled(fate=Fate.ASIDE, response=channel.answer(()), why=f"reject {kept.id}")
-
-
-async def _read(hub: Hub, channel: Channel, request: Request) -> Response | Sequence[Event]:
-    """Give the answer to a set-up handshake, or the events of an authentic request."""
-
-    def read() -> Response | Sequence[Event]:
-        if response := channel.challenge(request):
-            return response
-        return hub.read(channel.name, request)
-
-    # What computes for long, or waits for an archive, would keep all other requests of the process waiting.
-    is_slow = len(request.body) > _LARGE_BYTES or hub.waits_to_read(channel.name)
-    return await asyncio.to_thread(read) if is_slow else read()

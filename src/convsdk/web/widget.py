@@ -24,9 +24,10 @@ from convsdk.core.events import FieldProblem
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Widget
 from convsdk.hub import Hub
+from convsdk.memory import Memory
 from convsdk.web.chat import FILE, Chat, Introduced, Said, Seen, Submitted, Visit
 from convsdk.web.document import SECURITY, RawBody, empty, raw, told
-from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, cookie_token, holds_token, write_refusal
+from convsdk.web.door import PRIVATE, Door, RefusedError, cookie, cookie_token, holds_token, network, write_refusal
 from convsdk.web.exchange import Incoming, Limits, read_body
 from convsdk.web.files import Files, TooLargeError
 from convsdk.web.live import Live
@@ -69,12 +70,16 @@ class Home:
 
 
 class Widgets:
-    """The widgets of channels, each at its home, by name. `files` keeps their attachments."""
+    """The widgets of channels, each at its home, by name.
 
-    def __init__(self, homes: Mapping[str, Home], *, files: Files, limits: Limits) -> None:
+    `files` keeps their attachments; what else they take shares `memory` while it comes.
+    """
+
+    def __init__(self, homes: Mapping[str, Home], *, files: Files, limits: Limits, memory: Memory) -> None:
         self._homes = homes
         self._files = files
         self._limits = limits
+        self._memory = memory
         self._door = Door({name: home.hub.channels[name] for name, home in homes.items()}, limits)
 
     def __deepcopy__(self, _: object) -> Self:
@@ -128,7 +133,7 @@ class Widgets:
         """Read what is to be JSON before anything is done with it, in the time that there is for that."""
         if request.content_type[0] != "application/json":  # a form of another page can send other types unasked
             raise RefusedError(415, "media_type", "the body is not JSON: send it as application/json")
-        await read_body(request, limits=self._limits)
+        await read_body(request, limits=self._limits, memory=self._memory)
         try:
             await request.json()
         except (SerializationException, RecursionError, UnicodeError):
@@ -356,10 +361,13 @@ class Widgets:
         visit = await self._own_visit(request)
         assert visit.session is not None  # noqa: S101  (for the type checker: own_visit has one)
         own = (visit.channel.name, visit.session.visitor)
-        live = self._live(visit)
+        address = ("", network(request))  # nothing is told by it, since no channel has an empty name: it is counted
+        live, limits = self._live(visit), self._limits
 
         def is_full() -> bool:
-            return live.open >= self._limits.streams or live.listening(own) >= self._limits.visitor_streams
+            of_own, of_address = live.listening(own), live.listening(address)
+            is_beyond = of_own >= limits.visitor_streams or of_address >= limits.address_streams
+            return is_beyond or live.open >= limits.streams
 
         if is_full():
             raise RefusedError(503, "too_many_streams", "no more event streams: ask now and then", retry_after_s=30)
@@ -368,7 +376,7 @@ class Widgets:
         async def events() -> AsyncIterator[bytes]:
             if is_full():  # others came in at the same time
                 return
-            with live.listen([own, *readable]) as stream:
+            with live.listen([own, address, *readable]) as stream:
                 async for event in stream.events():
                     yield event
 

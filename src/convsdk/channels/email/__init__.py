@@ -115,6 +115,12 @@ class EmailChannel(Channel):
     def outbound_id(self, token: str) -> str:
         return str(self.config.message_id(token))
 
+    def parts(self, message: Outbound) -> Sequence[Outbound]:
+        if not message.choices:
+            return super().parts(message)
+        # The HTML is made of the text then: what was given has no line for the choices.
+        return super().parts(evolve(message, text=message.spelt_out, html=""))
+
     def build(self, message: Outbound) -> httpx.Request:
         if self._provider is None:
             raise UnsupportedError(

@@ -59,6 +59,7 @@ UNREADABLE = "could not be read"
 MAX_ATTACHMENTS = 100
 _MAX_ID = 255
 _MAX_NAME = 150
+_MAX_SUFFIX = 20
 _PIECE = 65_536
 
 _FIELD_NAME = re.compile(r"[a-z0-9-]+")
@@ -374,6 +375,6 @@ def safe_name(name: str) -> str:
     if _DEVICE.fullmatch(last):
         last = f"_{last}"
     stem, dot, suffix = last.rpartition(".")
-    if len(last) <= _MAX_NAME or not dot or len(suffix) > 20:  # noqa: PLR2004
+    if len(last) <= _MAX_NAME or not dot or len(suffix) > _MAX_SUFFIX:
         return last[:_MAX_NAME].strip(". ")
     return f"{stem[: _MAX_NAME - len(suffix) - 1].strip('. ')}.{suffix}"

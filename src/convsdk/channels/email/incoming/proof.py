@@ -77,8 +77,8 @@ def is_certified(request: Request, certificate: bytes, signature: str, signed: b
             return False
         if not isinstance(key, RSAPublicKey):
             return False
-        # The provider's first version of signatures is by SHA-1.
-        key.verify(base64.b64decode(signature, validate=True), signed, PKCS1v15(), SHA1() if is_sha1 else SHA256())  # noqa: S303
+        digest = SHA1() if is_sha1 else SHA256()  # noqa: S303  (the provider's first version of signatures)
+        key.verify(base64.b64decode(signature, validate=True), signed, PKCS1v15(), digest)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return True
