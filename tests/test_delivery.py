@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from attrs import evolve
-from posts import EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
+from posts import AcceptingChannel, EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
 from receiver import LAST, TAKEN, Receiver
 from servers import STORES, fresh_store
 
@@ -100,12 +100,15 @@ def waiting(hub, conversation):
 
 
 def sent(hub, answer=TAKEN, *, conversation=None, text="Hello!"):
-    """Have an answer delivered, or what is queued; give its conversation and its external id."""
+    """Have an answer delivered, or what is queued; give its conversation and its external id.
+
+    `answer` is what the server says, or a list of what it says to one request after the other.
+    """
     conversation = conversation or asked(hub)
     if text:
         hub.reply(conversation, text, by="kim")
     external_id = last(hub, conversation).external_id
-    with Receiver(answer) as receiver:
+    with Receiver(*(answer if isinstance(answer, list) else [answer])) as receiver:
         channel = type(hub.channels["post"])("post", PostSettings(url=receiver.url))
         other = Hub(hub.store, channels=[channel], clock=hub._clock)  # noqa: SLF001  (the hub's own clock)
         deliver(other, lambda: not waiting(hub, conversation))
@@ -424,6 +427,70 @@ def test_a_report_can_overtake_the_answer(store):
     hub.receive("post", [status("s1", "their/1", to=DeliveryStatus.READ), status("s2", "their/1")])
 
     conversation, _ = sent(hub, named("their/1"))
+
+    assert last(hub, conversation).status == "read"
+
+
+def test_what_is_only_accepted_is_sent_once_a_report_says_so(store):
+    """A report by the platform's name moves a message that its answer called queued, and its going is told once."""
+    hub = shop(store, channel=AcceptingChannel)
+    conversation, _ = sent(hub, named("their/1"))
+    assert last(hub, conversation).status == "queued"
+
+    hub.receive("post", [status("s1", "their/1", to=DeliveryStatus.SENT), status("s2", "their/1")])
+
+    assert last(hub, conversation).status == "delivered"
+    assert len(told(hub, "message.sent")) == 1
+
+
+def test_what_is_accepted_after_a_pause_waits_for_nothing_any_more(store):
+    """Why a message waited is gone with the answer that takes it, whatever that says."""
+    with Receiver(refused(429, "retry-after: 60"), named("their/1")) as receiver:
+        hub = shop(store, receiver.url, AcceptingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: "error" in last(hub, conversation).detail)
+        later(hub, seconds=60)
+        deliver(hub, lambda: not waiting(hub, conversation))
+
+    assert last(hub, conversation).status == "queued"
+    assert "error" not in last(hub, conversation).detail
+
+
+@pytest.mark.parametrize("answer", [named("their/1"), BROKEN])
+def test_a_report_can_overtake_the_answer_by_our_own_name(store, answer):
+    """Such a one is kept as well until the answer is there, even where that is lost; then the message has gone."""
+    hub = shop(store, channel=ForgetfulChannel)
+    conversation = asked(hub)
+    external_id = hub.reply(conversation, "Hello!", by="kim")
+    hub.receive("post", [status("s1", external_id)])
+    assert last(hub, conversation).status == "queued"
+
+    sent(hub, answer, conversation=conversation, text="")
+
+    assert last(hub, conversation).status == "delivered"
+    assert len(told(hub, "message.sent")) == 1
+
+
+def test_a_report_on_one_part_says_nothing_of_those_that_failed(store):
+    """A message of which a part failed stays failed, whenever the platform says that an earlier one arrived."""
+    hub = shop(store, channel=ForgetfulChannel)
+    conversation = asked(hub)
+    external_id = hub.reply(conversation, "word " * 20, by="kim")
+    hub.receive("post", [status("s1", external_id)])
+
+    sent(hub, [named("p/0"), refused(400)], conversation=conversation, text="")
+    hub.receive("post", [status("s2", "p/0"), status("s3", external_id)])
+
+    assert (last(hub, conversation).status, last(hub, conversation).detail["parts_done"]) == ("failed", 1)
+
+
+def test_a_report_can_come_with_the_echo_that_it_is_about(store):
+    """Of an answer that was given elsewhere, both can be in one request, in any order."""
+    hub = shop(store, channel=EchoingChannel)
+    conversation = asked(hub)
+
+    hub.receive("post", [status("s1", "their/1"), echo("their/1"), status("s2", "their/1", to=DeliveryStatus.READ)])
 
     assert last(hub, conversation).status == "read"
 

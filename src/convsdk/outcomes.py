@@ -4,12 +4,12 @@ A step says what happened to one: it is under way, a part arrived, it is put off
 written is the delivery as it is by then, its message's status, and the names by which the platform knows it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from attrs import evolve, frozen
 
-from convsdk.core.events import DeliveryStatus, Notice
+from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import Message
 from convsdk.core.ports import Capabilities, Outbound, Receipt
 from convsdk.core.storage import Alias, Batch, Delivery, Outgoing, Transaction
@@ -20,10 +20,9 @@ from convsdk.reports import (
     UNKNOWN,
     UNREACHABLE,
     Report,
+    move_notices,
     report_key,
     report_of,
-    sent_notice,
-    status_changed,
     token_name,
     unreachable_of,
     with_report,
@@ -146,7 +145,7 @@ def unknown(job: Job, can: Capabilities, error: str, at: datetime, random: float
 def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: datetime) -> list[bool]:
     """Write what became of deliveries of `owner`, all at once; say for each whether it still was its own."""
     held = transaction.hold([one.job.delivery for one in steps])
-    names = {(one.job.delivery.channel, name) for one in steps for name, _ in one.names}
+    names = {(one.job.delivery.channel, name) for one in steps for name in _names(one, held)}
     # Who reports about a name that nobody has yet does so under the same lock.
     kept = transaction.memos(REPORT, {report_key(*name) for name in names}) if names else {}
     heard = [step.job.outgoing.message for step in steps if step.report or step.waits]
@@ -169,12 +168,21 @@ def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: 
         if known and step.waits:
             batch.revised.append(_waiting(known.message, step.waits))
         if known and step.report:
-            memos = [kept.get(report_key(message.channel, name)) for name, _ in step.names]
+            memos = [kept.get(report_key(message.channel, name)) for name in _names(step, held)]
             after = _reported(known.message, step, current, [report_of(one) for one in memos if one])
             batch.revised.append(after)
-            batch.notices += _notices(known.message, after, at, ids)
+            batch.notices += move_notices(known.message, after, at, ids)
     transaction.write(batch)
     return are_ours
+
+
+def _names(step: Step, held: Mapping[int, Delivery]) -> Iterator[str]:
+    """Give the names by which reports can have overtaken what a step says."""
+    yield from (name for name, _ in step.names)
+    current = held.get(step.job.delivery.message)
+    # By its own name, a message of several parts is only the first of them.
+    if step.report and not (current and current.parts_done):
+        yield step.job.outgoing.message.external_id
 
 
 def _move_on(batch: Batch, step: Step, current: Delivery, at: datetime) -> None:
@@ -198,18 +206,12 @@ def _reported(message: Message, step: Step, delivery: Delivery | None, overtaken
     if report.status is DeliveryStatus.FAILED and delivery and delivery.parts_done:
         after = evolve(after, detail={**(after.detail or {}), "parts_done": delivery.parts_done})
     if report.status is not DeliveryStatus.FAILED:
-        after = evolve(after, detail={**(after.detail or {}), "sent_at": report.at.isoformat()})
+        left_out = {"error"} if after.status == DeliveryStatus.QUEUED.value else set()  # it waits for nothing any more
+        kept = {key: value for key, value in (after.detail or {}).items() if key not in left_out}
+        after = evolve(after, detail={**kept, "sent_at": report.at.isoformat()})
     for one in overtaken:
         after = with_report(after, one)
     return after
-
-
-def _notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) -> Iterator[Notice]:
-    if before.status == after.status:
-        return
-    if after.status != DeliveryStatus.FAILED.value:
-        yield sent_notice(after, at, id=next(ids))
-    yield status_changed(after, at, id=next(ids))
 
 
 def jobs_of(hub: Hub, deliveries: Sequence[Delivery]) -> list[Job]:

@@ -80,16 +80,21 @@ def status_of(message: Message) -> DeliveryStatus:
 def with_report(message: Message, report: Report) -> Message:
     """Give the message after a report: the same where it says nothing new, or nothing that counts any more."""
     before = status_of(message)
-    detail: dict[str, Any] = message.detail or {}
-    # Of that one nobody knew: whoever says that it went settles it.
-    is_open = before is DeliveryStatus.FAILED and detail.get("error_code") == UNKNOWN
-    status = advance(DeliveryStatus.QUEUED if is_open else before, report.status)
+    status = advance(DeliveryStatus.QUEUED if _is_open(message) else before, report.status)
     if status is before:
         return message
+    detail: dict[str, Any] = message.detail or {}
     detail = {key: value for key, value in detail.items() if key not in {"error", "error_code", "parts_done"}}
     if status is DeliveryStatus.FAILED:
         detail |= {"error": report.error} | ({"error_code": report.code} if report.code else {})
     return evolve(message, status=status.value, detail=detail or None)
+
+
+def _is_open(message: Message) -> bool:
+    """Say whether nobody has said yet that a message went: of one with an unknown outcome, a report settles it."""
+    is_unknown = (message.detail or {}).get("error_code") == UNKNOWN
+    status = status_of(message)
+    return status is DeliveryStatus.QUEUED or (status is DeliveryStatus.FAILED and is_unknown)
 
 
 def told_of(message: Message) -> dict[str, Any]:
@@ -103,6 +108,15 @@ def told_of(message: Message) -> dict[str, Any]:
     way = (message.detail or {}).get("way")
     # Observers are told why; the address is on the message.
     return told | ({"way": way["why"]} if way else {})
+
+
+def move_notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) -> Iterator[Notice]:
+    """Give the notices of how far a message has come: that it has gone, the first time, and each move."""
+    if before.status == after.status:
+        return
+    if after.status != DeliveryStatus.FAILED.value and _is_open(before):
+        yield sent_notice(after, at, id=next(ids))
+    yield status_changed(after, at, id=next(ids))
 
 
 def sent_notice(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
@@ -163,9 +177,10 @@ class Reports:
         report = Report(status=event.status, at=event.at, error=event.error)
         messages = list(self._marked.get((channel, event.external_id), ()))
         for name in event.messages:
-            if found := self._found.get((channel, name)):
-                messages += [] if _is_of_a_part(found.message, name, report) else [found.message]
-            else:
+            found = self._found.get((channel, name))
+            if found and not _is_of_a_part(found, report):
+                messages.append(found.message)
+            elif found is None or found.message.external_id == name:
                 self._keep(report_key(channel, name), report, batch)
         for message in messages:
             self._move(message, report, batch, ids)
@@ -185,6 +200,7 @@ class Reports:
         batch.aliases[channel, event.external_id] = Alias(
             conversation=message.conversation, message=message.id, part=found.part
         )
+        self._found[channel, event.external_id] = found
         if delivery := self._changed.get(message.id, self._deliveries.get(message.id)):
             self._changed[message.id] = _with_echo(delivery, found.part, event.at)
         else:
@@ -198,8 +214,13 @@ class Reports:
         kept = self._kept.get(report_key(channel, event.external_id))
         return report_of(kept) if kept else None
 
+    def know(self, message: Message) -> None:
+        """Take note of a message that is new: a report about it can be the next event."""
+        self._found[message.channel, message.external_id] = Found(message=message)
+
     def end(self, batch: Batch) -> None:
         """Put the messages and deliveries that have changed into `batch`."""
+        batch.messages[:] = [self._revised.pop(one.id, one) for one in batch.messages]
         batch.revised += self._revised.values()
         batch.deliveries |= self._changed
 
@@ -215,7 +236,7 @@ class Reports:
         moved = with_report(message, report)
         if moved is not message:
             self._revised[message.id] = moved
-            batch.notices.append(status_changed(moved, report.at, id=next(ids)))
+            batch.notices += move_notices(message, moved, report.at, ids)
 
     def _keep(self, key: str, report: Report, batch: Batch) -> None:
         kept = self._kept.get(key)
@@ -230,10 +251,11 @@ def _written_to(messages: Sequence[Message], filings: Sequence[Filing]) -> set[I
     return {one.identifier for one in filings if one.id in sent_in}
 
 
-def _is_of_a_part(message: Message, name: str, report: Report) -> bool:
-    """Say whether a report is about a part of a message that has more to go: it has come as far as its last."""
-    is_going = status_of(message) is DeliveryStatus.QUEUED and report.status is not DeliveryStatus.FAILED
-    return is_going and message.external_id != name
+def _is_of_a_part(found: Found, report: Report) -> bool:
+    """Say whether a report says nothing of the whole message: others of its parts are still to go, or failed."""
+    detail = found.message.detail or {}
+    is_going = status_of(found.message) is DeliveryStatus.QUEUED and "sent_at" not in detail
+    return report.status is not DeliveryStatus.FAILED and (is_going or found.part < detail.get("parts_done", 0))
 
 
 def _tokens(channel: str, event: MessageReceived) -> set[tuple[str, str]]:
