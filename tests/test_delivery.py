@@ -374,6 +374,45 @@ def test_an_unknown_outcome_waits_for_the_echo(store):
     assert store.message(hub.workspace, "post", "their/1") == last(hub, conversation)
 
 
+@pytest.mark.parametrize("answer", [named("their/1"), BROKEN])
+@pytest.mark.parametrize(("words", "others"), [(" Hello, ann!", ["their/2"]), ("Hello!", ["their/1", "their/2"])])
+def test_an_echo_without_a_token_is_known_by_its_words(store, answer, words, others):
+    """What says what is under way in its thread is the echo of that; all else was said elsewhere."""
+
+    def take():
+        hub.receive("post", [evolve(echo("their/1", at=hub._clock()), text=words)])  # noqa: SLF001  (the hub's own clock)
+        return answer
+
+    with Receiver(take) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello,  ann!", by="kim")
+        deliver(hub, lambda: not hub.store.owners(hub.workspace) and receiver.deliveries)
+        hub.receive("post", [evolve(echo("their/2"), text=words)])
+        if len(others) == 1:
+            deliver(hub, is_now(hub, conversation, "sent"))
+
+    ours = [one.external_id for one in hub.messages(conversation) if one.direction is Direction.OUTBOUND]
+    assert len(receiver.deliveries) == 1
+    assert [one for one in reversed(ours) if not one.startswith("out/")] == others
+
+
+def test_a_late_echo_of_one_part_sends_no_other_again(store):
+    """While the echo of a part is waited for, that of one before it settles nothing."""
+    with Receiver(named("p/0"), BROKEN) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "word " * 20, by="kim")
+        deliver(hub, lambda: [one for one in waiting(hub, conversation) if one.awaits_echo])
+        token = last(hub, conversation).detail["token"]
+
+        hub.receive("post", [echo("p/0", token)])
+
+    (delivery,) = waiting(hub, conversation)
+    assert (delivery.awaits_echo, delivery.parts_done) == (True, 1)
+    assert delivery.due_at > hub._clock()  # noqa: SLF001  (as above)
+
+
 def test_without_an_echo_it_is_sent_again(store):
     """After two minutes without an echo the message goes once more."""
     with Receiver(BROKEN) as receiver:

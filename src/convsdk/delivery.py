@@ -48,7 +48,7 @@ from convsdk.outcomes import (
     unknown,
     write_down,
 )
-from convsdk.reports import KEPT, REPORT
+from convsdk.reports import KEPT, REPORT, SAID
 
 _SEND_S = 600.0  # as the last resort: each transport has a patience of its own
 _MENDING_S = 5.0
@@ -439,6 +439,7 @@ class Deliverer:
             self._forward_at = now
         if now - self._tidied_at > _TIDY_S:
             store.transact(workspace, lambda one: one.forget_memos(REPORT, before=at - KEPT))
+            store.transact(workspace, lambda one: one.forget_memos(SAID, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(MARK, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(HEARD, before=at - LONGEST))
             self._tidied_at = now

@@ -12,17 +12,19 @@ from attrs import evolve, frozen
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import Message
 from convsdk.core.ports import Capabilities, Outbound, Receipt
-from convsdk.core.storage import Alias, Batch, Delivery, Outgoing, Transaction
+from convsdk.core.storage import Alias, Batch, Delivery, Memo, Outgoing, Transaction
 from convsdk.core.ways import recipient
 from convsdk.hub import Hub
 from convsdk.reports import (
     REPORT,
+    SAID,
     UNKNOWN,
     UNREACHABLE,
     Report,
     move_notices,
     report_key,
     report_of,
+    said_memo,
     token_name,
     unreachable_of,
     with_report,
@@ -50,14 +52,15 @@ class Step:
     """What became of a delivery, to be written down: what it is now (None: it has ended), and what that says.
 
     `change` gives that of the delivery as it stands then. `names` are external ids, each with the part that it means.
-    `waits` says for the agent until when and why it is put off. A step that `is_fact` counts even if another worker
-    has taken over.
+    `said` is kept for an echo that names no token, by the key of its thread. `waits` says for the agent until when and
+    why it is put off. A step that `is_fact` counts even if another worker has taken over.
     """
 
     job: Job
     change: Callable[[Delivery], Delivery | None]
     report: Report | None = None
     names: tuple[tuple[str, int], ...] = ()
+    said: tuple[str, Memo] | None = None
     waits: str = ""
     is_fact: bool = False
 
@@ -80,8 +83,14 @@ def backoff_s(tries: int, random: float) -> float:
 
 
 def under_way(job: Job, part: Outbound, number: int) -> Step:
-    """Say, before a part is sent, that it may have been; and by which token its echo is known."""
-    return Step(job=job, change=lambda one: evolve(one, is_under_way=True), names=((token_name(part.token), number),))
+    """Say, before a part is sent, that it may have been; and by which token or words its echo is known."""
+    key = report_key(job.delivery.channel, part.thread)
+    return Step(
+        job=job,
+        change=lambda one: evolve(one, is_under_way=True),
+        names=((token_name(part.token), number),),
+        said=(key, said_memo(part.token, part.text, part.at)) if part.thread else None,
+    )
 
 
 def arrived(job: Job, number: int, receipt: Receipt, at: datetime, *, is_last: bool) -> Step:
@@ -118,12 +127,14 @@ def put_off(
     due_at = at + timedelta(seconds=pause_s)
 
     def change(one: Delivery) -> Delivery:
+        # The echo was faster.
+        is_here = awaits_echo and not one.is_under_way and one.parts_done > job.delivery.parts_done
         return evolve(
             one,
             owner="",
             is_under_way=False,
-            awaits_echo=awaits_echo,
-            due_at=due_at,
+            awaits_echo=awaits_echo and not is_here,
+            due_at=at if is_here else due_at,
             put_off_at=at,
             tries=one.tries + is_a_try,
             waited_s=one.waited_s + pause_s,
@@ -162,6 +173,9 @@ def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: 
         for name, part in step.names:
             alias = Alias(conversation=message.conversation, message=message.id, part=part)
             batch.aliases[message.channel, name] = alias
+        if step.said:
+            key, memo = step.said
+            batch.memos[SAID, key] = memo
         if current:
             _move_on(batch, step, current, at)
         known = found.get((message.channel, message.external_id))

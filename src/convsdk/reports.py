@@ -11,6 +11,7 @@ from convsdk.core.events import DeliveryStatus, Event, MessageReceived, Notice, 
 from convsdk.core.fold import Policy
 from convsdk.core.inbox import Filing, advance
 from convsdk.core.model import Direction, Identifier, Message, Trust
+from convsdk.core.payloads import digest_of
 from convsdk.core.storage import Alias, Batch, Delivery, Found, Memo, Transaction, Watermark
 
 REPORT = "report"
@@ -19,6 +20,8 @@ UNREACHABLE = "unreachable"
 """The kind of the memos that say to whom nothing is to be sent any more."""
 UNKNOWN = "unknown"
 """The `error_code` in the detail of a message that failed because nobody knows whether it arrived."""
+SAID = "said"
+"""The kind of the memos that say what was sent last in a thread, for an echo that brings no token back."""
 KEPT = timedelta(days=7)
 """How long a report waits for its message to get the external id that it names."""
 
@@ -60,6 +63,16 @@ def token_name(token: str) -> str:
 def report_key(channel: str, external_id: str) -> str:
     """Give the key of the memo that keeps a report about that message."""
     return f"{channel}/{external_id}"
+
+
+def said_memo(token: str, text: str, at: datetime) -> Memo:
+    """Give the memo that the part with that token and text is under way."""
+    return Memo(_text((token, _words(text))), at)
+
+
+def _words(text: str) -> str:
+    """Give what stands for a text, whatever blanks a platform leaves out of it."""
+    return digest_of(" ".join(text.split()))
 
 
 def unreachable_of(memo: Memo | None) -> Unreachable | None:
@@ -159,10 +172,12 @@ class Reports:
         # The names are locked first: who gives a message one of them looks for reports under the same lock.
         keys = {report_key(*name) for name in names}
         self._kept = transaction.memos(REPORT, keys) if keys else {}
-        names = names.union(others, *(_tokens(*one) for one in received))
+        threads = {report_key(channel, one.thread) for channel, one in received if _is_bare(one)}
+        self._said = transaction.memos(SAID, threads) if threads else {}
+        names = names.union(others, *(self._tokens(*one) for one in received))
         self._found = transaction.found(names) if names else {}
         self.stored = {name: one.message for name, one in self._found.items()}
-        echoed = {one.message.id for each in received if (one := self._echoed(*each))}
+        echoed = {one.message.id for each in received if (one := self._named(*each))}
         self._deliveries = transaction.deliveries(echoed) if echoed else {}
         self._marked = _marked(transaction, reports)
 
@@ -225,9 +240,25 @@ class Reports:
         batch.deliveries |= self._changed
 
     def _echoed(self, channel: str, event: MessageReceived) -> Found | None:
-        names = [(channel, event.external_id), *_tokens(channel, event)]
+        found = self._named(channel, event)
+        if found is None or (channel, event.external_id) in self._found or not _is_bare(event):
+            return found
+        # It only says the same: that is an echo of what nobody knows yet to have arrived, and else was said elsewhere.
+        delivery = self._changed.get(found.message.id, self._deliveries.get(found.message.id))
+        return found if delivery and _is_awaited(delivery, found.part) else None
+
+    def _named(self, channel: str, event: MessageReceived) -> Found | None:
+        names = [(channel, event.external_id), *self._tokens(channel, event)]
         found = next((self._found[name] for name in names if name in self._found), None)
         return found if found and found.message.direction is Direction.OUTBOUND else None
+
+    def _tokens(self, channel: str, event: MessageReceived) -> set[tuple[str, str]]:
+        token = event.detail.get("token")
+        said = self._said.get(report_key(channel, event.thread)) if _is_bare(event) else None
+        if said:
+            token, words = msgspec.json.decode(said.text, type=tuple[str, str])
+            token = token if words == _words(event.text) else None
+        return {(channel, token_name(token))} if isinstance(token, str) else set()
 
     def _move(self, message: Message, report: Report, batch: Batch, ids: Iterator[int]) -> None:
         message = self._revised.get(message.id, message)
@@ -258,17 +289,23 @@ def _is_of_a_part(found: Found, report: Report) -> bool:
     return report.status is not DeliveryStatus.FAILED and (is_going or found.part < detail.get("parts_done", 0))
 
 
-def _tokens(channel: str, event: MessageReceived) -> set[tuple[str, str]]:
-    token = event.detail.get("token")
-    return {(channel, token_name(token))} if isinstance(token, str) else set()
+def _is_bare(event: MessageReceived) -> bool:
+    """Say whether an event can be the echo of a message of ours without saying of which."""
+    return event.direction is Direction.OUTBOUND and bool(event.thread) and "token" not in event.detail
+
+
+def _is_awaited(delivery: Delivery, part: int) -> bool:
+    """Say whether nobody knows yet whether the part arrived that an echo is about: a later one than those that did."""
+    return part >= delivery.parts_done and (delivery.is_under_way or delivery.awaits_echo)
 
 
 def _with_echo(delivery: Delivery, part: int, at: datetime) -> Delivery:
     """Give a delivery of which a part has arrived after all; whoever waited for that goes on."""
-    delivery = evolve(delivery, parts_done=max(delivery.parts_done, part + 1))
-    if delivery.owner or not delivery.awaits_echo:
-        return delivery
-    return evolve(delivery, awaits_echo=False, due_at=at, put_off_at=at)
+    if not _is_awaited(delivery, part):
+        return evolve(delivery, parts_done=max(delivery.parts_done, part + 1))
+    is_waiting = delivery.awaits_echo and not delivery.owner
+    delivery = evolve(delivery, parts_done=part + 1, is_under_way=False, awaits_echo=False)
+    return evolve(delivery, due_at=at, put_off_at=at) if is_waiting else delivery
 
 
 def _marked(
@@ -297,5 +334,5 @@ def _sent_at(message: Message) -> datetime:
     return datetime.fromisoformat(sent_at) if sent_at else message.at
 
 
-def _text(value: Report | Unreachable) -> str:
+def _text(value: Report | Unreachable | tuple[str, str]) -> str:
     return msgspec.json.encode(value).decode()
