@@ -5,6 +5,7 @@ import json
 import threading
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message
 from convsdk.core.ports import Outbound, Receipt
 from convsdk.core.storage import Batch, Delivery
 from convsdk.delivery import Deliverer
-from convsdk.errors import Conflict, PermanentError, UnsupportedError
+from convsdk.errors import Conflict, PermanentError, TransientError, UnsupportedError
 from convsdk.hub import Hub
 from convsdk.outcomes import arrived, backoff_s, failed, jobs_of, put_off, under_way, write_down
 from convsdk.store import open_store
@@ -876,6 +877,38 @@ def test_two_workers_share_a_queue(kind, tmp_path):
 
     assert_in_order([int(json.loads(one.body)["text"]) for one in receiver.deliveries], 20, 400)
     assert len(owners) == 2
+
+
+@pytest.mark.parametrize("broken", ["outgoing", "transact"])
+def test_what_was_claimed_as_the_store_went_away_goes_when_it_is_back(store, monkeypatch, broken):
+    """A store that breaks off behind the claim, or just before it says that this is kept, loses no message."""
+    monkeypatch.setattr("convsdk.delivery._MENDING_S", 0.05)
+
+    class Broken:
+        """Claims once, and gives no answer then."""
+
+        has_broken = False
+
+        def __getattr__(self, name):
+            found = getattr(store, name)
+            return partial(self._break, found) if name == broken and not self.has_broken else found
+
+        def _break(self, act, *given):
+            done = act(*given)
+            self.has_broken = bool(store.owners("default"))
+            if self.has_broken:
+                raise TransientError("the store is away")
+            return done
+
+    with Receiver() as receiver:
+        hub = shop(Broken(), receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert hub.store.has_broken
+    assert len(receiver.deliveries) == 1
 
 
 def test_another_process_is_heard_of_at_once(tmp_path):
