@@ -380,6 +380,15 @@ def test_long_text_goes_in_parts():
     ]
 
 
+def test_choices_that_are_written_out_go_in_parts_as_well():
+    """No part is over the limit, however long the lines of the choices make it."""
+    parts = channel().parts(outbound("word " * 200, detail=choices(100, "{} " + "x" * 60)))
+
+    bodies = [sent(one)["text"]["body"] for one in parts]
+    assert max(map(len, bodies)) <= 4096
+    assert " ".join(bodies).count("- ") == 100
+
+
 @pytest.mark.parametrize(
     ("media_type", "kind"),
     [("image/png", "image"), ("video/mp4", "video"), ("audio/ogg", "audio"), ("image/gif", "document")],
@@ -401,10 +410,14 @@ def test_files_go_by_their_address(media_type, kind):
         outbound(" "),
         outbound(to=Identifier("email", "", "ann@shop.example")),
         outbound(attachments=(File(name="a", media_type="x/y", content=b"A"),)),
+        outbound(detail={"template": {"name": "order_sent"}}),
+        outbound(detail={"template": "order_sent"}),
+        outbound(detail={"choices": [{"title": "Red"}]}),
+        outbound(detail={"choices": ["Red"]}),
     ],
 )
 def test_message_that_whatsapp_would_not_take_is_not_sent(message):
-    """Nothing to say, nobody whom it knows, and a file without an address, are refused before."""
+    """Nothing to say, nobody whom it knows, a file without an address, and malformed detail, are refused before."""
     with pytest.raises(PermanentError):
         channel().build(message)
 
