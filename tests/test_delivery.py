@@ -170,6 +170,19 @@ def test_an_answer_is_delivered_with_all_there_is_to_it(store):
     ]
 
 
+def test_an_old_message_that_comes_late_closes_no_window(store):
+    """When somebody last wrote is the newest moment, in whatever order a platform delivers what they wrote."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.receive("post", [message("in/late", at=NOON - timedelta(hours=30))])
+        hub.reply(conversation, "Hello!", by="kim")
+
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert json.loads(receiver.deliveries[0].body)["heard_at"] == NOON.isoformat()
+
+
 def test_a_long_answer_goes_on_where_it_stopped(store):
     """Parts that arrived are not sent again, not after an error, nor after it was given up and queued anew."""
     words = " ".join(["word"] * 24)
