@@ -538,6 +538,23 @@ def test_a_report_on_one_part_says_nothing_of_those_that_failed(store):
     assert (last(hub, conversation).status, last(hub, conversation).detail["parts_done"]) == ("failed", 1)
 
 
+def test_an_echo_of_one_part_says_nothing_of_those_that_failed(store):
+    """With what was reported on it before, it moves no message of which a later part fails."""
+
+    def take():
+        token = last(hub, conversation).detail["token"]
+        hub.receive("post", [status("s1", "p/0"), echo("p/0", token)])
+        return named("p/0")
+
+    with Receiver(take, refused(400)) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "word " * 20, by="kim")
+        deliver(hub, lambda: not waiting(hub, conversation))
+
+    assert last(hub, conversation).status == "failed"
+
+
 def test_a_report_can_come_with_the_echo_that_it_is_about(store):
     """Of an answer that was given elsewhere, both can be in one request, in any order."""
     hub = shop(store, channel=EchoingChannel)

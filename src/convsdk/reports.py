@@ -218,10 +218,11 @@ class Reports:
         self._found[channel, event.external_id] = found
         if delivery := self._changed.get(message.id, self._deliveries.get(message.id)):
             self._changed[message.id] = _with_echo(delivery, found.part, event.at)
-        else:
-            self._move(message, Report(status=DeliveryStatus.SENT, at=event.at), batch, ids)
-        if kept := self._kept.get(report_key(channel, event.external_id)):
-            self._move(message, report_of(kept), batch, ids)
+        kept = self._kept.get(report_key(channel, event.external_id))
+        reports = [] if delivery else [Report(status=DeliveryStatus.SENT, at=event.at)]
+        for report in (*reports, *([report_of(kept)] if kept else [])):
+            if not _is_of_a_part(found, report):
+                self._move(message, report, batch, ids)
         return message
 
     def overtook(self, channel: str, event: MessageReceived) -> Report | None:
