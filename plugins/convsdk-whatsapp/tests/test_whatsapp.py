@@ -303,6 +303,16 @@ def test_user_id_is_a_recipient():
     assert (fields["recipient"], "to" in fields) == ("DE.1", False)
 
 
+def test_number_is_written_to_as_whatsapp_has_it():
+    """A Mexican number has a 1 there that it has nowhere else: it is known all the same, and answered."""
+    inbox = hub()
+    (said,) = inbox.handle("shop-whatsapp", written("", "5215512345678", 100)).received
+
+    filing = inbox.conversation(said.conversation).filing
+    assert str(filing.identifier) == "phone:+525512345678"
+    assert sent(outbound(to=filing.identifier, thread=filing.thread))["to"] == "5215512345678"
+
+
 def test_number_that_was_written_to_answers():
     """A thread is answered from the number that it is at."""
     assert channel().build(outbound(thread="777777/DE.1")).url.path == "/v23.0/777777/messages"

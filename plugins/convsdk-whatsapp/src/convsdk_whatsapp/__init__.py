@@ -106,19 +106,20 @@ class WhatsAppChannel(Channel):
         if not template:
             message.require_content()
             _require_window(message)
-        to = {"recipient": message.to.value} if message.to.kind == USER else {"to": message.to.value.lstrip("+")}
+        sender, _, person = message.thread.rpartition("/")  # who was written to answers, and the number as it wrote
+        key, whom = ("recipient", "") if message.to.kind == USER else ("to", person)
         content = _template(template) if template else _content(message, self.config.list_button)
         fields = {
             "messaging_product": "whatsapp",
             "recipient_type": "individual",
-            **to,
+            key: whom or message.to.value.lstrip("+"),
             "type": next(iter(content)),
             **content,
             "biz_opaque_callback_data": message.token,  # comes back with each status
         }
-        sender = message.thread.rpartition("/")[0] or self.config.phone_number_id  # who was written to answers
+        url = f"{self.config.api}/{sender or self.config.phone_number_id}/messages"
         headers = {"authorization": f"Bearer {self.config.access_token.reveal()}"}
-        return httpx.Request("POST", f"{self.config.api}/{sender}/messages", json=fields, headers=headers)
+        return httpx.Request("POST", url, json=fields, headers=headers)
 
     def interpret(self, response: httpx.Response) -> Receipt:
         answer = read_answer(response)
