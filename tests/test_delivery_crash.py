@@ -19,6 +19,8 @@ from servers import fresh_store
 from convsdk.core.model import Direction
 from convsdk.hub import Hub
 
+pytestmark = pytest.mark.once  # a store's and the system's doing
+
 ROUNDS = min(200, int(6 * float(os.environ.get("CONVSDK_TEST_FAULT_SECONDS", "2"))))
 PEOPLE = ("ann", "bob", "eve")
 PATIENCE_S = 5 + ROUNDS / 5

@@ -89,7 +89,7 @@ def live_through_everything(hub):
 async def _deliver(hub):
     platform = httpx.MockTransport(lambda request: httpx.Response(200, json={"id": "p-1"}))
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         httpx.AsyncClient(transport=platform) as client,
         Deliverer(hub, client, poll_s=0.01),
     ):

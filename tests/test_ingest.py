@@ -20,7 +20,7 @@ from convsdk.ingest import Ingest
 from convsdk.store.memory import MemoryStore
 from convsdk.testing.builders import NOON, FakeClock, hint
 
-PATIENCE_S = 5
+PATIENCE_S = 20
 COOKIE = "c" * 32
 
 

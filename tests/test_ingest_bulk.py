@@ -89,6 +89,7 @@ def poison(word):
 # -- killed and run again
 
 
+@pytest.mark.once
 def test_killed_run_goes_on_where_it_was(shop):
     """Killed again and again, it ends with each mail once, and decides about none a second time."""
     box(shop / "box.mbox", range(3000))
@@ -319,6 +320,7 @@ def test_mails_are_cut_the_same_wherever_a_block_ends(tmp_path, monkeypatch, blo
     assert {one.received_at.isoformat() for one in pieces} == {"2026-01-12T09:00:00+00:00"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("mails", "characters"), [(10_000, 10), (2, 5_000_000)])
 def test_box_of_any_size_takes_little_memory(tmp_path, monkeypatch, mails, characters):
     """No table of all mails is made, and a mail that is too long is not held: a block or two is all."""

@@ -29,6 +29,8 @@ from convsdk.mailserver import MailServer
 from convsdk.rejects import Rejects
 from convsdk.store import open_store
 
+pytestmark = pytest.mark.once  # mail servers' doing
+
 SHOP = EmailSettings(address="in-7f3a@shop.example", sender="help@shop.example", name="Shop")
 TOLD = AutomaticAnswer(text="We have it.")
 

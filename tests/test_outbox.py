@@ -22,7 +22,7 @@ from convsdk.outbox import Gone, Outbox, Target, hook_targets, tell_again
 from convsdk.store.memory import MemoryStore
 from convsdk.testing.builders import NOON, FakeClock
 
-PATIENCE_S = 10
+PATIENCE_S = 30
 BUSY = TransientError("busy")
 REFUSED = PermanentError("refused")
 

@@ -106,7 +106,7 @@ def deliver(hub, conversation):
         async with (
             httpx.AsyncClient(transport=httpx.MockTransport(take)) as client,
             Deliverer(hub, client, clock=hub._clock, poll_s=0.01),  # noqa: SLF001  (the hub's own clock)
-            asyncio.timeout(10),
+            asyncio.timeout(30),
         ):
             while last(hub, conversation).status == "queued":  # noqa: ASYNC110  (in a store, nothing tells us)
                 await asyncio.sleep(0.01)

@@ -20,7 +20,7 @@ from convsdk.web import create_app
 HOST = "https://shop.example"
 OTHER_SITE = "https://blog.example"
 SIGNING_SECRET = "a-secret-of-the-shop-with-32-bytes-or-more"
-PATIENCE_S = 10
+PATIENCE_S = 30
 
 
 def shop_channels(**settings):

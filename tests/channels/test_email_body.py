@@ -106,6 +106,7 @@ def test_subject_tells_a_forwarded_mail(subject, is_forwarded):
     assert is_forward(subject) is is_forwarded
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "unit",
     [
@@ -134,6 +135,7 @@ def test_hostile_text_takes_linear_time(unit):
     assert is_linear(split_all, lambda size: unit * (size // len(unit)))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("unit", ["a b c d e\n", "a ", "a@b.c 1:\n", "\n", "\u5b57", "> a b c d\n"])
 def test_hostile_repetition_takes_linear_time(unit):
     """What an answer repeats is found at a cost that grows with the length of both texts alone."""
@@ -163,6 +165,7 @@ def test_long_texts_are_compared_with_nothing():
     assert unrepeated((section,), answered) == (section,)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "unit",
     [

@@ -21,6 +21,8 @@ from convsdk.hub import Hub
 from convsdk.store import sqlite
 from convsdk.testing.builders import NOON, hint
 
+pytestmark = pytest.mark.once  # a disk's doing
+
 KNOWN = 200
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from servers import STORES, fresh_store
 
+pytestmark = pytest.mark.once  # a store's doing
+
 _spec = importlib.util.spec_from_file_location("workload", Path(__file__).with_name("workload.py"))
 workload = sys.modules.setdefault("workload", importlib.util.module_from_spec(_spec))
 _spec.loader.exec_module(workload)

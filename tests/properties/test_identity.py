@@ -15,6 +15,8 @@ from convsdk.core.model import Identifier, Outcome, Trust
 from convsdk.hub import Hub
 from convsdk.store import open_store
 
+pytestmark = pytest.mark.once  # many random histories
+
 _spec = importlib.util.spec_from_file_location("worlds", Path(__file__).with_name("worlds.py"))
 worlds = sys.modules.setdefault("worlds", importlib.util.module_from_spec(_spec))
 _spec.loader.exec_module(worlds)

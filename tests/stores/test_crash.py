@@ -17,6 +17,11 @@ from convsdk.core.model import Claim, Identifier, IdentityHint, Outcome, Ruling,
 from convsdk.hub import Hub
 from convsdk.store.sqlite import SqliteStore
 
+if __name__ != "__main__":  # the writer, which starts many times, needs no pytest
+    import pytest
+
+    pytestmark = pytest.mark.once  # a disk's and the system's doing
+
 KILLS = min(50, int(25 * float(os.environ.get("CONVSDK_TEST_FAULT_SECONDS", "2"))))
 ANN = Identifier("email", "", "ann@shop.example")
 POLICY = Policy()

@@ -23,6 +23,8 @@ from convsdk.errors import Forbidden, ParseError
 from convsdk.testing.builders import request
 from convsdk.testing.channel_contract import ChannelContract, Golden
 
+pytestmark = pytest.mark.once  # the kit's laws run against every channel on each version
+
 SECRET = "pigeon-signing-secret"
 log = structlog.get_logger()
 

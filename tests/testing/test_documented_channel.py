@@ -5,6 +5,8 @@ import pytest
 
 from convsdk.testing import ChannelContract
 
+pytestmark = pytest.mark.once  # as test_channel_contract.py
+
 PAGE = Path(__file__).parents[2] / "docs" / "channels.md"
 
 

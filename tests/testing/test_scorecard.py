@@ -17,6 +17,8 @@ from convsdk.testing.channel_contract import ChannelContract
 from convsdk.testing.laws import Law, LawBroken, LawWarning, Level, fail, law, laws_of
 from convsdk.testing.scorecard import Ruling, Scorecard, State, examine, find_contract
 
+pytestmark = pytest.mark.once  # as test_channel_contract.py
+
 PLUGINS = load_plugins()
 BUILT_IN = {name: PLUGINS.channel_types[name] for name, owner in PLUGINS.distributions.items() if owner == "convsdk"}
 SITE = BUILT_IN["js_identify"]

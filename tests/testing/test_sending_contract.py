@@ -18,6 +18,8 @@ from convsdk.core.texts import pieces_of
 from convsdk.errors import PermanentError, TransientError, UncertainError
 from convsdk.testing import NOON, ChannelContract, Golden, GoldenAnswer, GoldenSend, request
 
+pytestmark = pytest.mark.once  # as test_channel_contract.py
+
 SECRET = "raven-access-token"
 MOST = 20
 log = structlog.get_logger()

@@ -71,6 +71,7 @@ def test_who_is_there_is_shown_anew_before_it_is_forgotten(shop, monkeypatch):
     ear.leave()
 
 
+@pytest.mark.once
 def test_many_who_come_at_once_are_one_write(tmp_path, monkeypatch):
     """A thousand streams cost the store no more transactions than one: here, fifty come and go with four at most."""
     with opened(fresh_store("sqlite", tmp_path), tmp_path, limits=Limits(streams=100)) as shop:

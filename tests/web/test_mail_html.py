@@ -206,6 +206,7 @@ def test_policy_allows_images_from_where_they_are():
 # -- time
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "piece",
     [

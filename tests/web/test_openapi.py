@@ -54,6 +54,7 @@ def answers(operation, mode, browser, real):
     return found
 
 
+@pytest.mark.once
 def test_every_answer_is_in_the_document(document):
     """Whatever is sent to any address, with a session or without, the answer is no fault, and as was documented."""
     shop, schema = document

@@ -27,7 +27,7 @@ from convsdk.store.memory import MemoryStore
 from convsdk.testing.builders import NOON, FakeClock, hint
 from convsdk.web import Limits, create_app
 
-PATIENCE_S = 5
+PATIENCE_S = 20
 APP_SECRET = "app-secret-of-the-shop"
 POISON = "poison cannot be kept"
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from attrs import Factory, define
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -236,7 +237,7 @@ class Widget(RuleBasedStateMachine):
             assert self.shop.ask("GET", "/widget/chat/conversations", headers=headers).status_code == 401
 
 
-TestWidget = Widget.TestCase
+TestWidget = pytest.mark.once(Widget.TestCase)
 TestWidget.settings = settings(
     max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
