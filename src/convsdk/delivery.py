@@ -256,7 +256,8 @@ class _Route:
         can = self._channel.can
         # An echo can come before the answer does.
         is_marked = can.echoes or not can.is_idempotent
-        if is_marked and not await self._means.ledger.write(under_way(job, part, number)):
+        mark = under_way(job, part, number, is_echoed=can.echoes)
+        if is_marked and not await self._means.ledger.write(mark):
             return False
         async with asyncio.timeout(_SEND_S):
             receipt = await self._channel.send(part, self._means.client)

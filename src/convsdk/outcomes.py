@@ -82,14 +82,14 @@ def backoff_s(tries: int, random: float) -> float:
     return min(SOON_S * 2.0 ** min(tries, 32), _SELDOM_S) * (0.5 + random / 2)
 
 
-def under_way(job: Job, part: Outbound, number: int) -> Step:
-    """Say, before a part is sent, that it may have been; and by which token or words its echo is known."""
+def under_way(job: Job, part: Outbound, number: int, *, is_echoed: bool = False) -> Step:
+    """Say, before a part is sent, that it may have been; and by which token, or words, its echo is known."""
     key = report_key(job.delivery.channel, part.thread)
     return Step(
         job=job,
         change=lambda one: evolve(one, is_under_way=True),
         names=((token_name(part.token), number),),
-        said=(key, said_memo(part.token, part.text, part.at)) if part.thread else None,
+        said=(key, said_memo(part.token, part.text, part.at)) if is_echoed and part.thread else None,
     )
 
 
