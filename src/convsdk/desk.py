@@ -356,21 +356,22 @@ class Desk:
         self._by_message[channel, event.external_id] = filing.id
         if was_complete and filing.messages > 1 and filing.status is ConversationStatus.OPEN:
             self._notify("conversation.reopened", evidence.at, conversation=filing.id)
-        self.batch.messages.append(
-            Message(
-                id=next(self._ids),
-                conversation=filing.id,
-                channel=channel,
-                external_id=event.external_id,
-                direction=direction,
-                at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
-                text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
-                html=event.html if isinstance(event, MessageReceived) else "",
-                attachments=event.attachments if isinstance(event, MessageReceived) else (),
-                status=self._status(event, channel) if isinstance(event, MessageReceived) else "",
-                detail=detail_of(event, related),
-            )
+        message = Message(
+            id=next(self._ids),
+            conversation=filing.id,
+            channel=channel,
+            external_id=event.external_id,
+            direction=direction,
+            at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
+            text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
+            html=event.html if isinstance(event, MessageReceived) else "",
+            attachments=event.attachments if isinstance(event, MessageReceived) else (),
+            status=self._status(event, channel) if isinstance(event, MessageReceived) else "",
+            detail=detail_of(event, related),
         )
+        self.batch.messages.append(message)
+        if self._reports and direction is Direction.OUTBOUND:
+            self._reports.know(message)
         return filing
 
     def _status(self, event: MessageReceived, channel: str) -> str:
