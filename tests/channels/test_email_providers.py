@@ -10,6 +10,9 @@ from attrs import evolve
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from providers import DELIVERED, POSTMARK_ID, ses_report, sns
+from providers import POSTMARK as POSTMARK_SOURCE
+from providers import SES as SES_SOURCE
 
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.sending import MailgunSending, PostmarkSending, SesSending
@@ -133,12 +136,25 @@ def test_postmark_gets_the_mail_in_pieces():
     }
 
 
-def test_postmark_names_no_id_that_a_mail_has():
-    """The id in Postmark's answer is its own and stands in no mail."""
+def test_postmark_names_the_id_by_which_it_reports():
+    """The id in Postmark's answer stands in no mail, and is the one that its webhooks have."""
     received = []
 
-    assert send(POSTMARK, stand_in(received, {"ErrorCode": 0, "Message": "OK", "MessageID": "b7bc"})) == Receipt()
+    receipt = send(POSTMARK, stand_in(received, {"ErrorCode": 0, "Message": "OK", "MessageID": POSTMARK_ID}))
+    (told,) = channel(POSTMARK, source=POSTMARK_SOURCE).parse(DELIVERED)
+
+    assert receipt == Receipt(external_id=POSTMARK_ID)
+    assert told.messages == (receipt.external_id,)
     assert len(received) == 1
+
+
+def test_ses_names_the_id_by_which_it_reports():
+    """Where a notification has no header of the mail, the id that it has is the one of the receipt."""
+    receipt = interpret(SES, 200, {"MessageId": "0102-ses"})
+
+    (told,) = channel(SES, source=SES_SOURCE).parse(sns(ses_report("Delivery", delivery={})))
+
+    assert told.messages == (receipt.external_id,)
 
 
 def test_ses_gets_the_whole_mail():

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _PORTS = {"starttls": 587, "implicit": 465, "none": 25}
 _HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
+# The region of SES that was there first names itself differently.
+_SES_DOMAINS = {"us-east-1": "email.amazonses.com"}
 _REGION = r"[a-z]{2}(-[a-z]+)+-\d{1,2}"
 
 
@@ -23,6 +25,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def ses_message_id(number: str, region: str) -> str:
+    """Give the Message-ID of a mail that Amazon SES has sent under the id `number`; empty where that is."""
+    return f"<{number}@{_SES_DOMAINS.get(region, f'{region}.amazonses.com')}>" if number else ""
 
 
 def _is_host(_: object, attribute: "Attribute[str]", value: str) -> None:

@@ -16,6 +16,7 @@ from attrs.validators import deep_iterable, matches_re, min_len
 
 from convsdk.channels.email.incoming.content import Found, RawMail, moment, name_of, read_json, report
 from convsdk.channels.email.incoming.proof import is_certified, require_cryptography
+from convsdk.channels.email.sending import ses_message_id
 from convsdk.core.events import DeliveryStatus
 from convsdk.core.ports import Envelope, Request
 from convsdk.errors import ParseError
@@ -216,8 +217,13 @@ class Ses:
 
 def _host(topic: str) -> str:
     """Give the host of SNS in the region of a topic, whose ARN was checked."""
-    partition, region = topic.split(":")[1], topic.split(":")[3]
-    return f"sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
+    partition = topic.split(":")[1]
+    return f"sns.{_region(topic)}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
+
+
+def _region(topic: str) -> str:
+    found = _TOPIC.fullmatch(topic)
+    return found[1] if found else ""
 
 
 def _raw(content: str) -> bytes:
@@ -233,7 +239,8 @@ def _raw(content: str) -> bytes:
 def _reported(told: _Notification, notice: _Notice, request: Request) -> Iterator[Found]:
     """Give the reports, one for each recipient that is named; none for what says nothing of the delivery."""
     own = next((one.value for one in told.mail.headers if one.name.lower() == "message-id"), "")
-    messages = name_of(own, otherwise=told.mail.message_id)
+    # A topic is told of mails of its own region.
+    messages = name_of(own, otherwise=ses_message_id(told.mail.message_id, _region(notice.topic)))
     for number, (status, about, error, unreachable) in enumerate(_statuses(told)):
         yield report(
             *("ses", notice.message_id, str(number)),

@@ -16,7 +16,10 @@ _PASSING = {100, 429}
 
 
 class Postmark(Provider):
-    """Postmark keeps a Message-ID only where `X-PM-KeepID` asks for it; its own id is none that a mail has."""
+    """Postmark keeps a Message-ID only where `X-PM-KeepID` asks for it.
+
+    Its own id, the receipt's external id, stands in no mail: by that alone its webhooks name one.
+    """
 
     title = "Postmark"
 
@@ -44,7 +47,7 @@ class Postmark(Provider):
         answer = read_answer(response)
         code = answer.integer("ErrorCode") or 0
         if response.is_success and not code:
-            return Receipt()
+            return Receipt(external_id=answer.text("MessageID"))
         words = answer.text("Message", response.text)
         raise self.refusal(response, code=str(code or ""), words=words, is_passing=code in _PASSING)
 

@@ -10,15 +10,13 @@ import httpx
 
 from convsdk.channels.email.compose import Letter
 from convsdk.channels.email.outgoing import Provider
-from convsdk.channels.email.sending import SesSending
+from convsdk.channels.email.sending import SesSending, ses_message_id
 from convsdk.core.answers import read_answer
 from convsdk.core.ports import Receipt
 
 _PATH = "/v2/email/outbound-emails"
 _SERVICE = "ses"
 _ALGORITHM = "AWS4-HMAC-SHA256"
-# The region that was there first names itself differently.
-_ID_DOMAINS = {"us-east-1": "email.amazonses.com"}
 _PASSING = {"TooManyRequestsException", "LimitExceededException", "SendingPausedException", "ThrottlingException"}
 
 
@@ -50,9 +48,7 @@ class Ses(Provider):
     def interpret(self, response: httpx.Response) -> Receipt:
         answer = read_answer(response)
         if response.is_success:
-            number = answer.text("MessageId")
-            domain = _ID_DOMAINS.get(self._sending.region, f"{self._sending.region}.amazonses.com")
-            return Receipt(external_id=f"<{number}@{domain}>" if number else "")
+            return Receipt(external_id=ses_message_id(answer.text("MessageId"), self._sending.region))
         code = response.headers.get("x-amzn-errortype", answer.text("__type"))
         code = code.partition(":")[0].rpartition("#")[2]
         words = answer.text("message") or answer.text("Message")
