@@ -1,4 +1,5 @@
 import asyncio
+import imaplib
 import itertools
 import json
 import os
@@ -265,6 +266,17 @@ def test_mail_from_before_the_first_start_can_be_left_alone(tmp_path):
             left = [file.read_text().splitlines()[-1] for file in dovecot.mails()]
 
     assert sorted(left) == ["old", "older"]
+
+
+def test_mail_that_is_put_into_the_folder_later_is_read_whatever_its_date(tmp_path):
+    """With "now", a mail that somebody moves into the folder after the first start is new in it, however old it is."""
+    with Dovecot() as dovecot, imaplib.IMAP4("127.0.0.1", dovecot.imap) as client:
+        dovecot.deliver(letter("old"))
+        client.login("help", PASSWORD)
+        with listening(tmp_path, channel(dovecot.imap, start="now")) as found:
+            until(lambda: position_of(found.hub))
+            client.append("INBOX", "", imaplib.Time2Internaldate(time.time() - 3600), letter("out of the spam folder"))
+            until(lambda: texts(found.hub) == ["out of the spam folder"])
 
 
 def cut_once(part):

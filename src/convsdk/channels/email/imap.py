@@ -38,16 +38,18 @@ _CUT_S = 2.0
 class Position:
     """How far a folder was read: up to the UID `read`, and up to `done` all is done that is to be done afterwards.
 
-    Mail that came until `since` (seconds since 1970) was there before the first start, and is left alone.
+    Up to the UID `until`, mail that came until `since` (seconds since 1970) was there before the first start, under
+    other UIDs, and is left alone.
     """
 
     validity: int
     read: int
     done: int
     since: int = 0
+    until: int = 0
 
     def __str__(self) -> str:
-        return f"{self.validity} {self.read} {self.done} {self.since}"
+        return f"{self.validity} {self.read} {self.done} {self.since} {self.until}"
 
     @classmethod
     def of(cls, text: str) -> "Position":
@@ -100,7 +102,8 @@ class _Reader:
             return
         self._position = Position.of(text)
         if self._position.validity != validity:
-            self._position = Position(validity, 0, 0, self._position.since)
+            last = await self._apart(self._mailbox.last_uid)
+            self._position = Position(validity, 0, 0, self._position.since, last)
         await self._finish()
 
     async def _first(self) -> Position:
@@ -123,7 +126,8 @@ class _Reader:
         # When it came into the mailbox, and not now: so a mail that is read again says the same.
         now = self._feed.now()
         at = min(entry.at or now, now)
-        if entry.at and entry.at.timestamp() <= self._position.since:
+        is_known = entry.uid <= self._position.until
+        if is_known and entry.at and entry.at.timestamp() <= self._position.since:
             await self._pass_over(entry.uid)
             return
         mail = None
