@@ -353,11 +353,16 @@ def test_connection_that_ends_before_the_mail_is_tried_again(verb):
         deliver(Actor(**{verb: None}))
 
 
-@pytest.mark.parametrize("answer", [None, "what?"])
+@pytest.mark.parametrize("answer", [None, "what?", "99 what", "354 go on"])
 def test_connection_that_ends_behind_the_mail_leaves_it_open(answer):
     """Once the last dot is sent, the server may have the mail, whatever became of its answer."""
     with pytest.raises(UncertainError, match=r"ann@mail\.example"):
         deliver(Actor(END=answer))
+
+
+def test_mail_is_taken_whatever_the_rest_of_the_code_is():
+    """The first digit decides (RFC 5321, 4.2): who says 251 behind the mail has it, and is not sent it again."""
+    assert deliver(Actor(END="251 forwarded")) == [Receipt()]
 
 
 def test_server_that_never_answers_leaves_it_open():
@@ -441,6 +446,8 @@ def test_missing_library_is_told(monkeypatch):
     ("given", "told"),
     [
         ({"host": "mail server"}, "host"),
+        ({"host": "mail..example"}, "host"),
+        ({"host": f"{'a' * 64}.example"}, "host"),
         ({"port": 70_000}, "port"),
         ({"greeting": "a b"}, "greeting"),
         ({"user": "shop"}, "password"),

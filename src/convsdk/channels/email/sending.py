@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 _PORTS = {"starttls": 587, "implicit": 465, "none": 25}
-_HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}")
+# No part of a name is empty or has more than 63 characters (RFC 1035, 2.3.4).
+_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9:_-]{1,63}(?:\.[A-Za-z0-9:_-]{1,63})*\.?")
 # The region of SES that was there first names itself differently.
 _SES_DOMAINS = {"us-east-1": "email.amazonses.com"}
 _REGION = r"[a-z]{2}(-[a-z]+)+-\d{1,2}"

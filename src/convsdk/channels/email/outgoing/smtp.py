@@ -25,7 +25,8 @@ from convsdk.errors import ConvsdkError, PermanentError, TransientError, Uncerta
 
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
 _GO_ON = 354
-_DONE = 250
+_TAKEN = range(200, 300)
+_REFUSED = range(400, 600)
 _FIRST_PERMANENT = 500
 # A server may look at a mail before it answers: RFC 5321, 4.5.3.2, gives it ten minutes, and a command five or two.
 _PATIENCE = 5
@@ -171,12 +172,17 @@ class Relay:
             client.protocol.write(_DOT.sub(b"..", letter.raw) + b".\r\n")
             answer = await client.protocol.read_response(timeout=_PATIENCE * self._sending.timeout_s)
         except (aiosmtplib.SMTPException, OSError) as error:
-            raise UncertainError(
-                f"{self._where} did not say whether it took the mail to {letter.recipient} ({self._words(error)}): "
-                "look for it in its log"
-            ) from None
-        if answer.code != _DONE:
+            raise self._unsaid(letter, error) from None
+        if answer.code in _REFUSED:
             raise aiosmtplib.SMTPDataError(answer.code, answer.message)
+        if answer.code not in _TAKEN:  # the first digit decides: RFC 5321, 4.2
+            raise self._unsaid(letter, f"{answer.code} {answer.message}")
+
+    def _unsaid(self, letter: Letter, said: object) -> UncertainError:
+        return UncertainError(
+            f"{self._where} did not say whether it took the mail to {letter.recipient} ({self._words(said)}): "
+            "look for it in its log"
+        )
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
