@@ -553,6 +553,16 @@ def test_exit_status_is_the_answer_to_a_mail_server(run, shop, install, argument
     assert len(result.stderr.split("\n")) - 1 == 1 + ("picky:" in options)
 
 
+@pytest.mark.parametrize(("given", "status"), [(mail("ann@a.example"), 0), (b"\x00 nonsense", 0), (b"", 65)])
+def test_exit_status_is_the_answer_where_nothing_can_be_written(shop, given, status):
+    """A log on a full disk sends no mail back, and keeps none waiting that was taken."""
+    command = [sys.executable, "-c", "from convsdk.cli import main; main()", "ingest", "mail", "-", *ENVELOPE]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, cwd=shop, input=given, stdout=full, stderr=full, check=False)
+
+    assert done.returncode == status
+
+
 def test_empty_pipe_is_no_mail(run, shop):
     """Nothing at all will never be a mail."""
     run("ingest", "mail", "-", *ENVELOPE, stdin=b"", status=65)

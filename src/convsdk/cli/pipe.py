@@ -4,7 +4,8 @@ The exit status is the answer (sysexits.h). 0 says what 250 says by SMTP: it is 
 rejects. All that somebody here can mend is answered 75, so that the mail waits with the mail server.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import IO
 
@@ -39,26 +40,27 @@ def deliver(session: Session, name: str, mail: IO[bytes], envelope: Envelope, *,
     if raw.startswith(_FROM_LINE):  # as in an mbox: the mail begins below
         raw = raw.partition(b"\n")[2]
     if not raw or len(raw) > LONGEST:
-        session.screen.aside(f"{len(raw)} bytes are no mail that is taken (most: {LONGEST})")
+        _tell(session.screen.aside, f"{len(raw)} bytes are no mail that is taken (most: {LONGEST})")
         return _NO_MAIL
     try:
         return _taken(session, name, Request(received_at=datetime.now(UTC), body=raw, envelope=envelope), rejects)
     except Forbidden as error:
-        session.screen.aside(str(error))
+        _tell(session.screen.aside, str(error))
         return _REFUSED
     except (ConvsdkError, OSError) as error:
-        session.screen.aside(f"{error} (the mail server keeps the mail and tries again)")
+        _tell(session.screen.aside, f"{error} (the mail server keeps the mail and tries again)")
         return _LATER
     except Exception as error:  # noqa: BLE001  (any other status would send the mail back, for a mistake that is ours)
-        session.screen.aside(f"{type(error).__name__} (the mail server keeps the mail and tries again)")
+        _tell(session.screen.aside, f"{type(error).__name__} (the mail server keeps the mail and tries again)")
         return _LATER
 
 
 def _taken(session: Session, name: str, request: Request, rejects: Rejects) -> int:
     channel = session.config.channels.get(name)
     if channel is None or not channel.addresses:
-        session.screen.aside(
-            f"no channel {name!r} that takes mail is configured: name one in the mail server's command"
+        _tell(
+            session.screen.aside,
+            f"no channel {name!r} that takes mail is configured: name one in the mail server's command",
         )
         return _NOBODY
     hub = session.hub(channel=name)
@@ -67,11 +69,17 @@ def _taken(session: Session, name: str, request: Request, rejects: Rejects) -> i
     except (ParseError, PermanentError, ValueError) as error:
         return _set_aside(session, channel, request, error, rejects)
     for one in received:
-        session.screen.say(f"{one.event.external_id}: {one.decision.outcome.value}")
+        _tell(session.screen.say, f"{one.event.external_id}: {one.decision.outcome.value}")
     return _TAKEN
 
 
 def _set_aside(session: Session, channel: Channel, request: Request, error: Exception, rejects: Rejects) -> int:
     kept = rejects.keep(channel.name, request, error)
-    session.screen.aside(f"{error} [kept as {rejects.path(kept.id)}]")
+    _tell(session.screen.aside, f"{error} [kept as {rejects.path(kept.id)}]")
     return _TAKEN
+
+
+def _tell(write: Callable[[str], None], words: str) -> None:
+    # The status is the answer: where nothing can be written, on a full disk, another would send the mail back.
+    with suppress(OSError):
+        write(words)
