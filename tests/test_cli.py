@@ -557,7 +557,7 @@ def test_exit_status_is_the_answer_to_a_mail_server(run, shop, install, argument
 def test_exit_status_is_the_answer_where_nothing_can_be_written(shop, given, status):
     """A log on a full disk sends no mail back, and keeps none waiting that was taken."""
     command = [sys.executable, "-c", "from convsdk.cli import main; main()", "ingest", "mail", "-", *ENVELOPE]
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, cwd=shop, input=given, stdout=full, stderr=full, check=False)
 
     assert done.returncode == status
