@@ -16,7 +16,7 @@ from convsdk.channels.email.sending import MailgunSending, PostmarkSending, SesS
 from convsdk.channels.email.settings import EmailSettings
 from convsdk.config import load_config
 from convsdk.core.model import Identifier
-from convsdk.core.ports import Outbound, Receipt, Request, Secret
+from convsdk.core.ports import File, Outbound, Receipt, Request, Secret
 from convsdk.errors import ConfigError, PermanentError, TransientError, UncertainError
 from convsdk.plugins import load_plugins
 
@@ -373,6 +373,28 @@ def test_server_that_never_answers_leaves_it_open():
 
     with pytest.raises(UncertainError):
         deliver(Actor(END=silence), timeout_s=0.4)
+
+
+class Narrow(Actor):
+    """Takes the content as slowly as a line of some megabits a second does."""
+
+    async def play(self, reader, writer):
+        writer.write(b"220 mx.test\r\n")
+        while line := await reader.readline():
+            if line == b"DATA\r\n":
+                writer.write(b"354 go on\r\n")
+                end = b""
+                while not end.endswith(b"\r\n.\r\n") and (data := await reader.read(65_536)):
+                    end = (end + data)[-5:]
+                    await asyncio.sleep(0.02)
+            writer.write(b"250 OK\r\n")
+
+
+def test_large_mail_has_the_time_that_it_takes_on_its_way():
+    """A server that says nothing while a large mail is on a slow line is not silent: it has not all of it yet."""
+    file = File(name="a.bin", media_type="application/octet-stream", content=bytes(3_000_000))
+
+    assert deliver(Narrow(), evolve(MESSAGE, attachments=(file,)), timeout_s=0.1) == [Receipt()]
 
 
 def test_nobody_there_is_tried_again():

@@ -30,6 +30,8 @@ _REFUSED = range(400, 600)
 _FIRST_PERMANENT = 500
 # A server may look at a mail before it answers: RFC 5321, 4.5.3.2, gives it ten minutes, and a command five or two.
 _PATIENCE = 5
+# In bytes a second: what is silent while a mail is still on its way to it has not got all of it.
+_SLOWEST_LINE = 128 * 1024
 _DOT = re.compile(rb"^\.", re.MULTILINE)
 
 
@@ -168,9 +170,10 @@ class Relay:
         begun = await client.execute_command(b"DATA")
         if begun.code != _GO_ON or client.protocol is None:
             raise aiosmtplib.SMTPDataError(begun.code, begun.message)
+        patience_s = _PATIENCE * self._sending.timeout_s + len(letter.raw) / _SLOWEST_LINE
         try:
             client.protocol.write(_DOT.sub(b"..", letter.raw) + b".\r\n")
-            answer = await client.protocol.read_response(timeout=_PATIENCE * self._sending.timeout_s)
+            answer = await client.protocol.read_response(timeout=patience_s)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise self._unsaid(letter, error) from None
         if answer.code in _REFUSED:
