@@ -1,11 +1,15 @@
 """Each law of `ChannelContract` passes on a right channel, and fails on one that breaks this law."""
 
+import contextlib
 import hashlib
 import hmac
+import inspect
 import json
 import random
 import re
+import signal
 import socket
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +26,7 @@ from convsdk.core.ports import Capabilities, Channel, Response, Secret, is_secre
 from convsdk.errors import Forbidden, ParseError
 from convsdk.testing.builders import request
 from convsdk.testing.channel_contract import ChannelContract, Golden
+from convsdk.testing.observing import within
 
 pytestmark = pytest.mark.once  # the kit's laws run against every channel on each version
 
@@ -377,6 +382,81 @@ def test_search_is_the_same_at_every_run():
 
     assert first == again
     assert len(longer) > len(first) + 50
+
+
+def _wait(_, request):
+    if b"items" not in request.body:  # the golden requests come back
+        threading.Event().wait()
+
+
+def _loop(_, request):
+    while b"items" not in request.body:
+        pass
+
+
+def _backtrack(_, request):
+    if not request.body.strip(b"a"):
+        re.match("(a+)+$", "a" * 40 + "b")
+
+
+@pytest.mark.parametrize("get_stuck", [_wait, _loop, _backtrack])
+def test_parse_that_never_comes_back(get_stuck):
+    """The law says within the time that is set which request it was and where it is, also of what yields to nobody."""
+
+    def parse(self, request):
+        with contextlib.suppress(Exception):  # a channel's own net does not catch the end
+            get_stuck(self, request)
+        return Pigeon.parse(self, request)
+
+    told = broken("test_parse_raises_nothing_but_parse_error", pigeon=with_(parse=parse), patience_s=0.2)
+
+    lines, first = inspect.getsourcelines(get_stuck)
+    places = [f"{__file__}:{first + number}" for number in range(1, len(lines))]
+    assert told.startswith(tuple(f"parse has not come back within 0.2 s, and is at {place}, from" for place in places))
+    assert re.search(r"from POST '/', \{\}, \{'x-sign': .*\}, b'", told)
+
+
+@pytest.mark.parametrize("name", ["verify", "challenge"])
+def test_verify_that_never_comes_back(name):
+    """So are those who look at a request before it is read, and the text has no secret that stands in a request."""
+    stuck = {name: lambda _, request: threading.Event().wait() if SECRET in request.url else None}
+    golden = (Golden(name="text", request=post(TEXT, path=f"/{SECRET}"), events=1),)
+
+    told = broken("test_golden_requests_are_authentic", pigeon=with_(**stuck), golden=golden, patience_s=0.2)
+
+    assert "has not come back within 0.2 s" in told
+    assert "from POST '/***'" in told
+
+
+def test_search_that_gets_stuck_ends_at_once():
+    """It is not looked for a smaller request: each try would take as long."""
+    tried = []
+
+    def parse(self, request):
+        if b"items" not in request.body and not request.headers:  # as only the search makes them
+            tried.append(request)
+            threading.Event().wait()
+        return Pigeon.parse(self, request)
+
+    broken("test_parse_raises_nothing_but_parse_error", pigeon=with_(parse=parse), patience_s=0.2)
+
+    assert len(tried) == 1
+
+
+def test_timer_of_somebody_else_is_left_alone():
+    """Whoever limits the whole test keeps their own limit."""
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with within(0.01, str):
+            while not rung:
+                time.sleep(0.01)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert rung == [1]
 
 
 def test_parse_with_random_ids():
