@@ -727,6 +727,22 @@ def test_handshake_that_is_not_tight(law, challenge, told):
     assert told in broken(law, pigeon=with_(challenge=challenge), golden=golden)
 
 
+@pytest.mark.parametrize("forged", [(post(TEXT),), ("old", post(TEXT)), (("old",),), ((post(TEXT), "old"),), (7,)])
+def test_forged_request_without_how(forged):
+    """A request alone, or a pair that is not in a list of them, is told as what it is, and how to write it."""
+    told = broken("test_forged_requests_are_forbidden", forged=forged)
+
+    assert "which is no pair of a text and a request" in told
+    assert "forged = (('a signature of yesterday', request(...)),)" in told
+
+
+def test_forged_request_that_is_let_in():
+    """A request that only its author can make is looked at as those of the kit are."""
+    told = broken("test_forged_requests_are_forbidden", forged=(("a signature of yesterday", post(TEXT)),))
+
+    assert "verify lets a request in with a signature of yesterday" in told
+
+
 def test_verify_of_which_nobody_says_what_signs():
     """A channel that verifies names its signature in a golden request."""
     golden = [Golden(name="text", request=post(TEXT), events=1)]

@@ -91,10 +91,11 @@ class ChannelContract(SendingContract):
 
     `settings_cases` are pairs: keyword arguments for the settings class that are wrong, and the field that is to
     blame. `secrets` are the plain secrets of the channel under test. `signs_body` is False for a platform whose
-    signature does not cover the body (a token in a header). `forged` are requests that have to be refused, and how each
-    was made, for a platform whose signature stands in the body. `has_secrets` is False for a channel that verifies by
-    public keys alone. `examples` is how much garbage each channel is fed, `patience_s` how long it may take over one
-    request. For a channel that answers, give what `SendingContract` names besides.
+    signature does not cover the body (a token in a header). `forged` are requests that have to be refused and that the
+    kit cannot make itself, as pairs of how each was made and the request: one whose signature stands in the body, or
+    one that is right but too old: `(("signed an hour ago", request(...)),)`. `has_secrets` is False for a channel that
+    verifies by public keys alone. `examples` is how much garbage each channel is fed, `patience_s` how long it may take
+    over one request. For a channel that answers, give what `SendingContract` names besides.
     """
 
     golden: ClassVar[Sequence[Golden]] = ()
@@ -503,7 +504,9 @@ class ChannelContract(SendingContract):
                 yield one.name, event
 
     def _forgeries(self) -> Iterator[tuple[str, Request]]:
-        yield from self.forged
+        for pair in self.forged:
+            _check_forged(pair)
+            yield pair
         for one in self.golden:
             for name in one.signed_by:
                 for how, forged in forgeries(one.request, name):
@@ -580,6 +583,16 @@ _CLOCK_REMEDY = (
     "what is kept aside and read again tomorrow must give what it gives today",
     "take the time from the payload, and request.received_at where there is none or an expiry is checked",
 )
+
+
+def _check_forged(given: Any) -> None:  # noqa: ANN401  (whatever the author wrote)
+    is_pair = isinstance(given, tuple | list) and len(given) == 2  # noqa: PLR2004  (a pair)
+    if not (is_pair and isinstance(given[0], str) and isinstance(given[1], Request)):
+        fail(
+            f"forged holds {given!r}, which is no pair of a text and a request",
+            "the law says how a request was made that is let in, and asks nothing without one",
+            "give pairs: forged = (('a signature of yesterday', request(...)),), with a comma behind a single one",
+        )
 
 
 def _cut(text: str) -> str:
