@@ -14,10 +14,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 import structlog
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import instance_of
 
 from convsdk.core.events import DeliveryStatus, MessageReceived, Noted, StatusChanged
@@ -361,6 +362,58 @@ class TrustsFields(Pigeon):
 def test_parse_that_raises_something_else(pigeon):
     """An exception other than ParseError is found: by any bytes, a changed value, a cut or a changed field."""
     assert "parse raises" in broken("test_parse_raises_nothing_but_parse_error", pigeon=pigeon)
+
+
+def as_form(request):
+    """Give the request with its body in the field of a form, as some platforms send JSON."""
+    return evolve(request, body=urlencode({"v": "1", "payload": request.body.decode()}).encode())
+
+
+class FormPigeon(Pigeon):
+    """A right channel that reads its JSON out of a form."""
+
+    can = evolve(Pigeon.can, verifies=False, challenges=False)
+
+    def challenge(self, request):
+        return None
+
+    def parse(self, request):
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
+        return super().parse(evolve(request, body=form.get("payload", "").encode()))
+
+
+class TrustsThePayload(FormPigeon):
+    """Calls a method of what is mostly a text."""
+
+    def text(self, value):
+        return super().text(value.strip())
+
+    def external_id(self, item, request):
+        return super().external_id(item, request).strip()
+
+
+class TrustsTheForm(FormPigeon):
+    """Takes it that a field is always there, and is a number."""
+
+    def parse(self, request):
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
+        assert "payload" not in form or form["v"].isdigit()
+        return super().parse(request)
+
+
+@pytest.mark.parametrize(
+    ("pigeon", "told"), [(FormPigeon, ""), (TrustsThePayload, "AttributeError"), (TrustsTheForm, "KeyError")]
+)
+def test_json_in_a_form_is_changed_like_any(pigeon, told):
+    """A value in the JSON of a form's field is replaced as one in a body of JSON is, and so is each field."""
+    law = "test_parse_raises_nothing_but_parse_error"
+    golden = (Golden(name="text", request=as_form(post({**TEXT, "files": ["a"]})), events=1),)
+    contract = {"pigeon": pigeon, "golden": golden, "examples": 1}
+
+    if told:
+        assert told in broken(law, **contract)
+    else:
+        binding(type("Case", (PigeonContract,), contract)(), law)
 
 
 def _read_on_garbage(examples):
