@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from convsdk.core.payloads import Fields, digest_of, fields_of, read_fields, read_json, storable
+from convsdk.core.payloads import Fields, digest_of, fields_of, read_fields, read_form, read_json, storable
 from convsdk.errors import ParseError
 
 SENT = datetime(2016, 3, 23, 0, 25, 52, tzinfo=UTC)
@@ -176,3 +176,17 @@ def test_digest_is_that_of_the_values():
 def test_text_is_made_storable():
     """Each NUL and each half of a pair is replaced."""
     assert storable("a\0\ud83d😀") == "a\ufffd\ufffd😀"
+
+
+def test_form_is_read_to_the_letter_and_in_order():
+    """A field that is empty or comes twice is one as well, and what is no UTF-8 costs only itself."""
+    given = b"a=1&b=&a=%7B%22x%22%3A+1%7D&%C3%A9=%00%ff"
+
+    assert read_form(given) == (("a", "1"), ("b", ""), ("a", '{"x": 1}'), ("é", "\0\ufffd"))
+
+
+@pytest.mark.parametrize("body", ["é=1".encode(), b"a=1&" * 1001], ids=["no ASCII", "too many fields"])
+def test_body_that_is_no_form_is_refused(body):
+    """What it holds is not told: it is somebody's words."""
+    with pytest.raises(ParseError, match=f"^{len(body)} bytes are no form that can be read"):
+        read_form(body)

@@ -1,4 +1,4 @@
-"""What platforms send as JSON: decoded so that every store can keep it, and read member by member.
+"""What platforms send as JSON or as a form: decoded so that every store can keep it, and read member by member.
 
 ::
 
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl
 
 from attrs import field, frozen
 
@@ -22,6 +23,7 @@ from convsdk.errors import ParseError
 _DEEPEST = 32
 _INTEGER_BITS = 63  # what the stores and most readers of JSON can hold
 _LONGEST_DIGITS = 18
+_MOST_FORM_FIELDS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # Where something was replaced in it, two ids could have become one.
@@ -58,6 +60,17 @@ def fields_of(value: object, *, path: str) -> "Fields":
     if not isinstance(value, dict):
         raise ParseError(f"{path or 'the document'} is no JSON object: compare it with what the platform documents")
     return Fields(value, path=path)
+
+
+def read_form(body: bytes) -> tuple[tuple[str, str], ...]:
+    """Give the fields of a form (`application/x-www-form-urlencoded`) in order; raise `ParseError` where it is none.
+
+    They are to the letter what was sent, as a signature may cover it: keep them by `storable`.
+    """
+    try:
+        return tuple(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FORM_FIELDS))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ParseError(f"{len(body)} bytes are no form that can be read ({type(error).__name__})") from None
 
 
 def digest_of(*values: object) -> str:
