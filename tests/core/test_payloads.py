@@ -159,7 +159,10 @@ def test_value_that_stands_alone_is_read_like_a_document():
         ("1458692752", timedelta(seconds=1), SENT),
         (1458692752478, timedelta(milliseconds=1), SENT.replace(microsecond=478_000)),
         (0, timedelta(seconds=1), datetime(1970, 1, 1, tzinfo=UTC)),
+        ("1458692752.000005", timedelta(seconds=1), SENT.replace(microsecond=5)),
+        ("1458692752000.5", timedelta(milliseconds=1), SENT.replace(microsecond=500)),
         *((wrong, timedelta(seconds=1), None) for wrong in (-1, 10**17, "soon", "²", "9" * 30, 1.5, True, [], None)),
+        *((wrong, timedelta(seconds=1), None) for wrong in ("1.", ".5", "1.5.5", "1.5e3", "-1.5", "1.5\n", 10**5_000)),
     ],
 )
 def test_moment_counts_from_1970(value, unit, moment):

@@ -26,6 +26,7 @@ _LONGEST_DIGITS = 18
 _MOST_FORM_FIELDS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_COUNT = re.compile(r"([0-9]{1,18})(\.[0-9]{1,18})?")
 # Where something was replaced in it, two ids could have become one.
 _KEY = re.compile("[^\\s\0-\x1f\x7f\ufffd]{1,255}")
 
@@ -135,18 +136,17 @@ class Fields:
         return self.raw.get(name) is True
 
     def moment(self, name: str, *, unit: timedelta = timedelta(seconds=1)) -> datetime | None:
-        """Give a time since 1970 (UTC), a number of `unit` or its digits; None for anything else.
+        """Give a time since 1970 (UTC), a whole number of `unit` or its digits, which can have decimals; else None.
 
         A wrong time costs no message: the request's own, `received_at`, does.
         """
         value = self.raw.get(name)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _LONGEST_DIGITS:
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | str):
             return None
         try:
-            return _EPOCH + value * unit
-        except OverflowError:
+            found = _COUNT.fullmatch(str(value))
+            return _EPOCH + int(found[1]) * unit + float(found[2] or 0) * unit if found else None
+        except (ValueError, OverflowError):  # an int of some thousand digits is no text
             return None
 
     def fields(self, name: str) -> "Fields":
