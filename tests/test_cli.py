@@ -371,6 +371,51 @@ def test_parse_tells_how_settings_are_given(run):
     assert "--set" not in secret + unknown
 
 
+DOVES = """
+from attrs import field, frozen
+from convsdk.core.events import Noted
+from convsdk.core.ports import Capabilities, Channel, Response, Secret, is_secret
+from convsdk.core.signing import hmac_of, require_header
+from convsdk.hookspecs import hookimpl
+
+@frozen(kw_only=True)
+class Settings:
+    token: Secret = field(validator=is_secret("ask the dovecote", pattern="dove-[a-z]+"))
+    signing_secret: Secret = field(validator=is_secret("ask the dovecote"))
+
+class Doves(Channel):
+    type, settings = "doves", Settings
+    can = Capabilities(verifies=True)
+
+    def verify(self, request):
+        require_header(request, "Dove-Signature", hmac_of(request.body, self.config.signing_secret), channel=self.name)
+
+    def parse(self, request):
+        return [Noted(external_id="d1", kind="cooed", at=request.received_at, text=request.body.decode())]
+
+@hookimpl
+def convsdk_channels(ctx):
+    return [Doves]
+"""
+
+
+def test_parse_asks_for_a_secret_that_has_a_form(run, install, monkeypatch):
+    """A secret that nothing made up would fit is asked for by name, and can be that of a variable."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    monkeypatch.setenv("HAWK", "hawk")
+
+    asked = run("parse", "doves", "-", stdin=b"m1", status=2).stderr
+    given = run("parse", "doves", "-", "--set", 'token={ env = "DOVE" }', "--json", stdin=b"m1")
+    wrong = run("parse", "doves", "-", "--set", 'token={ env = "HAWK" }', stdin=b"m1", status=2).stderr
+
+    assert "token has a form of its own" in asked
+    assert """--set 'token={ env = "NAME" }'""" in asked
+    assert ("malformed" in asked, "signing_secret" in asked) == (False, False)
+    assert lines(given)[0]["text"] == "m1"
+    assert "ask the dovecote" in wrong
+
+
 def test_parse_tells_the_type_of_a_channel(run, shop):
     """A channel in the place of a type is told, with the option that takes its name."""
     told = run("parse", "mail", "-", stdin=mail("ann@a.example"), status=2).stderr

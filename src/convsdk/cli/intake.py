@@ -9,7 +9,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, get_args, get_type_hints
@@ -65,8 +65,9 @@ def parse(
 ) -> None:
     """Show what an adapter makes of the bytes in FILE; - is standard input.
 
-    Nothing is stored, and nothing is verified: a required secret that is not set gets a random value, and a required
-    setting the value of its example. With --header, FILE is the body of a request, where else it may be a mail.
+    Nothing is stored, and nothing is verified: a required secret that is not set gets a random value, unless it has a
+    form of its own, and a required setting the value of its example. With --header, FILE is the body of a request,
+    where else it may be a mail.
     """
     _require_type(session, channel_type)
     channel = _named(session, channel_type, name, settings) if name else _configured(session, channel_type, settings)
@@ -125,9 +126,11 @@ def _named(session: Session, channel_type: str, name: str, settings: Sequence[st
 
 def _configured(session: Session, channel_type: str, settings: Sequence[str]) -> Channel:
     known = session.plugins.channel_types
-    given = dict(map(_setting, settings))
+    given, made_up = dict(map(_setting, settings)), dict[str, str]()
     if channel_type in known:
-        given = _placeholders(known[channel_type]) | given
+        made_up = _placeholders(known[channel_type])
+        made_up = {name: value for name, value in made_up.items() if name not in given}
+        given = made_up | given
     lines = [f"[channels.{_NAME}]", f"type = {json.dumps(channel_type)}", *map(" = ".join, given.items())]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "convsdk.toml")
@@ -137,9 +140,22 @@ def _configured(session: Session, channel_type: str, settings: Sequence[str]) ->
             return load_config(path, session.plugins, environ=environ).channels[_NAME]
         except ConfigError as error:
             place = re.compile(rf"{re.escape(str(path))}:\d+: (channel '{_NAME}':? )?")
-            problems = [place.sub("", line) for line in str(error).splitlines()]
+            problems = [_asked_for(place.sub("", line), made_up) for line in str(error).splitlines()]
             remedy = _remedy(session, channel_type, problems)
             raise ConfigError(f"{channel_type}: {'; '.join(problems)} ({remedy})") from None
+
+
+def _asked_for(problem: str, made_up: Mapping[str, str]) -> str:
+    """Give a problem as it is, or where nobody gave the setting, what to give: a made-up secret has no form."""
+    name = _setting_in(problem)
+    if name not in made_up:
+        return problem
+    given = f'{name}={{ env = "NAME" }}'
+    return f"{name} has a form of its own, so none was made up: name a variable that holds one, --set '{given}'"
+
+
+def _setting_in(problem: str) -> str:
+    return re.split(r"[: .]", problem, maxsplit=1)[0]
 
 
 def _remedy(session: Session, channel_type: str, problems: Sequence[str]) -> str:
@@ -149,7 +165,7 @@ def _remedy(session: Session, channel_type: str, problems: Sequence[str]) -> str
         return "a configured channel is given by its type and --channel NAME"
     hints = get_type_hints(known[channel_type].settings)
     hidden = {name for name, kind in hints.items() if Secret in (kind, *get_args(kind))}
-    if all(re.split(r"[: .]", problem, maxsplit=1)[0] in hidden for problem in problems):
+    if all(_setting_in(problem) in hidden for problem in problems):
         return "--channel NAME takes the settings of a configured channel"
     return "give settings with --set KEY=VALUE, or those of a configured channel with --channel NAME"
 
