@@ -667,6 +667,19 @@ def test_ingest_checks_signatures(run, shop):
     assert taken.stdout.startswith("2 events")
 
 
+def test_ingest_of_a_bare_body_asks_for_its_signature(run, shop):
+    """Nobody signs a bare body: what to give or do is told, and of a wrong signature to compare the secret."""
+    file = DEMO / "messenger-question.json"
+
+    bare = run("ingest", "page", file, status=1).stderr
+    wrong = run("ingest", "page", file, "--header", "X-Hub-Signature-256: sha256=00", status=1).stderr
+
+    assert "a bare body is not signed" in bare
+    assert "--header 'NAME: VALUE'" in bare
+    assert "'convsdk parse messenger FILE --channel page'" in bare
+    assert ("compare" in bare, "bare body" in wrong) == (False, False)
+
+
 def test_ingest_into_an_unknown_channel_is_told(run, shop):
     """A channel has to be configured."""
     result = run("ingest", "fax", DEMO / "mail-ben.eml", status=2)

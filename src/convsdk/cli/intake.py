@@ -233,7 +233,7 @@ def ingest(
     A FILE is one request's body, a mail, an mbox, which is split into its mails, JSON lines (.jsonl), a request's
     body each, or a folder: a Maildir, or one with .eml files; - is standard input. What the channel or the store
     refuses is kept in the folder for rejects and told on standard error, and the exit status is 1: 'convsdk rejects'
-    lists it and runs it again.
+    lists it and runs it again. A channel that verifies wants the signature of a body as well, with --header.
 
     With --bulk, the same command goes on where it was when it ended, however it ended. Where the files have changed
     in what was taken in before, it begins anew, and knows again what is in the store.
@@ -322,9 +322,20 @@ class _Intake:
         request = self._request(piece, piece.body)
         try:
             return self._hub.read(self._channel.name, request)
-        except (ParseError, Forbidden) as error:
+        except Forbidden as error:
+            self._keep(piece, request, error if self._headers else self._unsigned(error))
+        except ParseError as error:
             self._keep(piece, request, error)
-            return ()
+        return ()
+
+    def _unsigned(self, error: Forbidden) -> Forbidden:
+        """Give the refusal of a bare body: its remedy is another than that of a request which a platform sent."""
+        what = ": ".join(str(error).split(": ")[:2])
+        return Forbidden(
+            f"{what}: this channel verifies, and a bare body is not signed: give the signature that came with it, "
+            f"--header 'NAME: VALUE', or only look: 'convsdk parse {self._channel.type} FILE --channel "
+            f"{self._channel.name}'"
+        )
 
     def _request(self, piece: Piece, body: bytes) -> Request:
         headers = self._headers if self._channel.addresses else _with_type(self._headers, piece.place.path)
