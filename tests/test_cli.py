@@ -385,12 +385,19 @@ class Settings:
 
 class Doves(Channel):
     type, settings = "doves", Settings
-    can = Capabilities(verifies=True)
+    can = Capabilities(verifies=True, challenges=True)
+
+    def challenge(self, request):
+        if request.body.startswith(b"signed"):
+            self.verify(request)
+        return Response(status=202, body=request.body[4:]) if request.body.startswith(b"coo:") else None
 
     def verify(self, request):
         require_header(request, "Dove-Signature", hmac_of(request.body, self.config.signing_secret), channel=self.name)
 
     def parse(self, request):
+        if request.body.startswith((b"coo:", b"signed", b"hush")):
+            return []
         return [Noted(external_id="d1", kind="cooed", at=request.received_at, text=request.body.decode())]
 
 @hookimpl
@@ -414,6 +421,37 @@ def test_parse_asks_for_a_secret_that_has_a_form(run, install, monkeypatch):
     assert ("malformed" in asked, "signing_secret" in asked) == (False, False)
     assert lines(given)[0]["text"] == "m1"
     assert "ask the dovecote" in wrong
+
+
+def test_parse_tells_what_answers_a_handshake(run, install, monkeypatch):
+    """A set-up handshake is told as one, with the status and the body of its answer; other silence as that."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    given = ("--set", 'token={ env = "DOVE" }')
+
+    shown = run("parse", "doves", "-", *given, stdin=b"coo:1158").stdout
+    told = run("parse", "doves", "-", *given, "--json", stdin=b"coo:1158")
+    refused = run("parse", "doves", "-", *given, stdin=b"signed").stdout
+    quiet = run("parse", "doves", "-", *given, stdin=b"hush").stdout
+
+    assert "set-up handshake" in shown
+    assert (lines(told)[0]["status"], lines(told)[0]["body"]) == (202, "1158")
+    assert "handshake that is not authentic here" in refused
+    assert (quiet.startswith("no events"), "handshake" in quiet) == (True, False)
+
+
+def test_ingest_tells_a_handshake(run, install, shop, monkeypatch):
+    """A handshake among what is taken in is told, as it holds nothing to take in."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    secrets = 'token = { env = "DOVE" }\nsigning_secret = { env = "APP_SECRET" }'
+    (shop / "convsdk.toml").write_text(f'[channels.loft]\ntype = "doves"\n{secrets}\n', encoding="utf-8")
+    signature = hmac.new(b"hunter2-hunter2", b"coo:1158", hashlib.sha256).hexdigest()
+
+    result = run("ingest", "loft", "-", "--header", f"Dove-Signature: {signature}", stdin=b"coo:1158")
+
+    assert result.stdout == "0 events: nothing\n"
+    assert "-: a set-up handshake, which holds no events: 'convsdk parse doves' shows its answer" in result.stderr
 
 
 def test_parse_tells_the_type_of_a_channel(run, shop):

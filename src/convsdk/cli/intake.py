@@ -67,20 +67,43 @@ def parse(
 
     Nothing is stored, and nothing is verified: a required secret that is not set gets a random value, unless it has a
     form of its own, and a required setting the value of its example. With --header, FILE is the body of a request,
-    where else it may be a mail.
+    where else it may be a mail. Of a set-up handshake, what answers it is shown.
     """
     _require_type(session, channel_type)
     channel = _named(session, channel_type, name, settings) if name else _configured(session, channel_type, settings)
-    for event in channel.parse(_request(channel, file.read(), datetime.now(UTC), headers)):
-        told = {"event": type(event).__name__} | (
-            summary(event) if isinstance(event, MessageReceived) else plain(event)
-        )
-        if session.screen.is_json:
-            whole = {"summary": told} if isinstance(event, MessageReceived) else {}
-            session.screen.json(plain(event) | {"event": told["event"]} | whole)
-            continue
-        session.screen.facts({key: value for key, value in told.items() if value} or told)
-        session.screen.say()
+    request = _request(channel, file.read(), datetime.now(UTC), headers)
+    handshake, refusal = _handshake(channel, request)
+    if handshake:
+        session.screen.facts(handshake)
+        return
+    events = channel.parse(request)
+    if not events:
+        session.screen.say(f"no events: {refusal or 'the adapter leaves it out'}")
+    for event in events:
+        _show(session.screen, event)
+
+
+def _handshake(channel: Channel, request: Request) -> tuple[dict[str, Any] | None, str]:
+    """Give what answers a set-up handshake, None where the request is none; and why one was refused, if it was."""
+    try:
+        response = channel.challenge(request)
+    except Forbidden as error:
+        return None, f"a set-up handshake that is not authentic here ({error}): try --channel NAME, and --header"
+    if response is None:
+        return None, ""
+    body = response.body.decode("utf-8", "replace")
+    answer = {"status": response.status, "media_type": response.media_type, "body": body}
+    return {"event": "set-up handshake, which is answered and holds no events", **answer}, ""
+
+
+def _show(screen: Screen, event: Event) -> None:
+    told = {"event": type(event).__name__} | (summary(event) if isinstance(event, MessageReceived) else plain(event))
+    if screen.is_json:
+        whole = {"summary": told} if isinstance(event, MessageReceived) else {}
+        screen.json(plain(event) | {"event": told["event"]} | whole)
+        return
+    screen.facts({key: value for key, value in told.items() if value} or told)
+    screen.say()
 
 
 def _request(channel: Channel, body: bytes, received_at: datetime, headers: Headers) -> Request:
@@ -321,7 +344,13 @@ class _Intake:
             return ()
         request = self._request(piece, piece.body)
         try:
-            return self._hub.read(self._channel.name, request)
+            events = self._hub.read(self._channel.name, request)
+            if not events and self._channel.challenge(request):
+                told = (
+                    f"a set-up handshake, which holds no events: 'convsdk parse {self._channel.type}' shows its answer"
+                )
+                self._screen.aside(f"{piece.source}: {told}")
+            return events
         except Forbidden as error:
             self._keep(piece, request, error if self._headers else self._unsigned(error))
         except ParseError as error:
