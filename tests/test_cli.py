@@ -398,7 +398,8 @@ class Doves(Channel):
     def parse(self, request):
         if request.body.startswith((b"coo:", b"signed", b"hush")):
             return []
-        return [Noted(external_id="d1", kind="cooed", at=request.received_at, text=request.body.decode())]
+        text = request.body.decode()
+        return [Noted(external_id=f"d{text}", kind="cooed", at=request.received_at, text=text)]
 
 @hookimpl
 def convsdk_channels(ctx):
@@ -847,6 +848,25 @@ def test_messages_of_a_conversation_are_read_in_order(run, shop):
 
     assert [one["text"].strip() for one in lines(newest)] == ["text 1", "text 2"]
     assert [line.split()[-4:-2] for line in oldest.stdout.splitlines()[1:]] == [["text", "0"]]
+
+
+def test_notes_are_told_from_messages(run, install, shop, monkeypatch):
+    """A note, such as that a message was deleted, has its kind in its row and in the JSON, where its text is as is."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    secrets = 'token = { env = "DOVE" }\nsigning_secret = { env = "APP_SECRET" }'
+    (shop / "convsdk.toml").write_text(f'[channels.loft]\ntype = "doves"\n{secrets}\n', encoding="utf-8")
+    for body in (b"croo", b""):
+        signature = hmac.new(b"hunter2-hunter2", body, hashlib.sha256).hexdigest()
+        run("ingest", "loft", "-", "--header", f"Dove-Signature: {signature}", stdin=body)
+    first, second = sorted(one["id"] for one in lines(run("conversations", "--json")))
+
+    shown = [run("messages", one).stdout.splitlines()[-1] for one in (first, second)]
+    told = [lines(run("messages", one, "--json"))[0] for one in (first, second)]
+
+    assert "  [cooed] croo  " in shown[0]
+    assert "  [cooed]  " in shown[1]
+    assert [(one["noted"], one["text"]) for one in told] == [("cooed", "croo"), ("cooed", "")]
 
 
 def test_answer_that_failed_is_shown_with_the_reason(run, shop):
