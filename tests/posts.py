@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import httpx
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from convsdk.core.events import DeliveryStatus, MessageReceived, StatusChanged
 from convsdk.core.model import Claim, Direction, IdentityHint, Trust
@@ -83,6 +83,16 @@ class ForgetfulChannel(PostChannel):
 
     type = "forgetful"
     can = Capabilities(sends=True, statuses=True, max_text=40)
+
+
+class AcceptingChannel(ForgetfulChannel):
+    """Sends to a server that accepts everything, and reports later what became of it."""
+
+    type = "accepting"
+
+    def interpret(self, response):
+        """Read the answer by its status: what was taken is to be sent."""
+        return evolve(super().interpret(response), status=DeliveryStatus.QUEUED)
 
 
 def channels(url):

@@ -18,10 +18,20 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 
-@lru_cache
 def postgresql_url():
-    """Give the URL of a server; one that was started here ends with the process."""
-    return os.environ.get("CONVSDK_TEST_POSTGRESQL") or own_server(tempfile.mkdtemp()).get_uri()
+    """Give the URL of a server; one that was started here ends with the tests."""
+    return os.environ.get("CONVSDK_TEST_POSTGRESQL") or _server().get_uri()
+
+
+@lru_cache
+def _server():
+    return own_server(tempfile.mkdtemp())
+
+
+def stop_postgresql():
+    """Stop the server that was started here, if one was."""
+    if _server.cache_info().currsize:
+        _server().cleanup()
 
 
 def own_server(folder):

@@ -5,11 +5,12 @@ import json
 import threading
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import pytest
 from attrs import evolve
-from posts import EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
+from posts import AcceptingChannel, EchoingChannel, ForgetfulChannel, PostChannel, PostSettings, echo, message, status
 from receiver import LAST, TAKEN, Receiver
 from servers import STORES, fresh_store
 
@@ -20,7 +21,7 @@ from convsdk.core.model import Attachment, Claim, Direction, Identifier, Message
 from convsdk.core.ports import Outbound, Receipt
 from convsdk.core.storage import Batch, Delivery
 from convsdk.delivery import Deliverer
-from convsdk.errors import Conflict, PermanentError, UnsupportedError
+from convsdk.errors import Conflict, PermanentError, TransientError, UnsupportedError
 from convsdk.hub import Hub
 from convsdk.outcomes import arrived, backoff_s, failed, jobs_of, put_off, under_way, write_down
 from convsdk.store import open_store
@@ -100,12 +101,15 @@ def waiting(hub, conversation):
 
 
 def sent(hub, answer=TAKEN, *, conversation=None, text="Hello!"):
-    """Have an answer delivered, or what is queued; give its conversation and its external id."""
+    """Have an answer delivered, or what is queued; give its conversation and its external id.
+
+    `answer` is what the server says, or a list of what it says to one request after the other.
+    """
     conversation = conversation or asked(hub)
     if text:
         hub.reply(conversation, text, by="kim")
     external_id = last(hub, conversation).external_id
-    with Receiver(answer) as receiver:
+    with Receiver(*(answer if isinstance(answer, list) else [answer])) as receiver:
         channel = type(hub.channels["post"])("post", PostSettings(url=receiver.url))
         other = Hub(hub.store, channels=[channel], clock=hub._clock)  # noqa: SLF001  (the hub's own clock)
         deliver(other, lambda: not waiting(hub, conversation))
@@ -164,6 +168,19 @@ def test_an_answer_is_delivered_with_all_there_is_to_it(store):
         ("message.sent", None),
         ("message.status_changed", "sent"),
     ]
+
+
+def test_an_old_message_that_comes_late_closes_no_window(store):
+    """When somebody last wrote is the newest moment, in whatever order a platform delivers what they wrote."""
+    with Receiver() as receiver:
+        hub = shop(store, receiver.url)
+        conversation = asked(hub)
+        hub.receive("post", [message("in/late", at=NOON - timedelta(hours=30))])
+        hub.reply(conversation, "Hello!", by="kim")
+
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert json.loads(receiver.deliveries[0].body)["heard_at"] == NOON.isoformat()
 
 
 def test_a_long_answer_goes_on_where_it_stopped(store):
@@ -371,6 +388,45 @@ def test_an_unknown_outcome_waits_for_the_echo(store):
     assert store.message(hub.workspace, "post", "their/1") == last(hub, conversation)
 
 
+@pytest.mark.parametrize("answer", [named("their/1"), BROKEN])
+@pytest.mark.parametrize(("words", "others"), [(" Hello, ann!", ["their/2"]), ("Hello!", ["their/1", "their/2"])])
+def test_an_echo_without_a_token_is_known_by_its_words(store, answer, words, others):
+    """What says what is under way in its thread is the echo of that; all else was said elsewhere."""
+
+    def take():
+        hub.receive("post", [evolve(echo("their/1", at=hub._clock()), text=words)])  # noqa: SLF001  (the hub's own clock)
+        return answer
+
+    with Receiver(take) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello,  ann!", by="kim")
+        deliver(hub, lambda: not hub.store.owners(hub.workspace) and receiver.deliveries)
+        hub.receive("post", [evolve(echo("their/2"), text=words)])
+        if len(others) == 1:
+            deliver(hub, is_now(hub, conversation, "sent"))
+
+    ours = [one.external_id for one in hub.messages(conversation) if one.direction is Direction.OUTBOUND]
+    assert len(receiver.deliveries) == 1
+    assert [one for one in reversed(ours) if not one.startswith("out/")] == others
+
+
+def test_a_late_echo_of_one_part_sends_no_other_again(store):
+    """While the echo of a part is waited for, that of one before it settles nothing."""
+    with Receiver(named("p/0"), BROKEN) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "word " * 20, by="kim")
+        deliver(hub, lambda: [one for one in waiting(hub, conversation) if one.awaits_echo])
+        token = last(hub, conversation).detail["token"]
+
+        hub.receive("post", [echo("p/0", token)])
+
+    (delivery,) = waiting(hub, conversation)
+    assert (delivery.awaits_echo, delivery.parts_done) == (True, 1)
+    assert delivery.due_at > hub._clock()  # noqa: SLF001  (as above)
+
+
 def test_without_an_echo_it_is_sent_again(store):
     """After two minutes without an echo the message goes once more."""
     with Receiver(BROKEN) as receiver:
@@ -424,6 +480,87 @@ def test_a_report_can_overtake_the_answer(store):
     hub.receive("post", [status("s1", "their/1", to=DeliveryStatus.READ), status("s2", "their/1")])
 
     conversation, _ = sent(hub, named("their/1"))
+
+    assert last(hub, conversation).status == "read"
+
+
+def test_what_is_only_accepted_is_sent_once_a_report_says_so(store):
+    """A report by the platform's name moves a message that its answer called queued, and its going is told once."""
+    hub = shop(store, channel=AcceptingChannel)
+    conversation, _ = sent(hub, named("their/1"))
+    assert last(hub, conversation).status == "queued"
+
+    hub.receive("post", [status("s1", "their/1", to=DeliveryStatus.SENT), status("s2", "their/1")])
+
+    assert last(hub, conversation).status == "delivered"
+    assert len(told(hub, "message.sent")) == 1
+
+
+def test_what_is_accepted_after_a_pause_waits_for_nothing_any_more(store):
+    """Why a message waited is gone with the answer that takes it, whatever that says."""
+    with Receiver(refused(429, "retry-after: 60"), named("their/1")) as receiver:
+        hub = shop(store, receiver.url, AcceptingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+        deliver(hub, lambda: "error" in last(hub, conversation).detail)
+        later(hub, seconds=60)
+        deliver(hub, lambda: not waiting(hub, conversation))
+
+    assert last(hub, conversation).status == "queued"
+    assert "error" not in last(hub, conversation).detail
+
+
+@pytest.mark.parametrize("answer", [named("their/1"), BROKEN])
+def test_a_report_can_overtake_the_answer_by_our_own_name(store, answer):
+    """Such a one is kept as well until the answer is there, even where that is lost; then the message has gone."""
+    hub = shop(store, channel=ForgetfulChannel)
+    conversation = asked(hub)
+    external_id = hub.reply(conversation, "Hello!", by="kim")
+    hub.receive("post", [status("s1", external_id)])
+    assert last(hub, conversation).status == "queued"
+
+    sent(hub, answer, conversation=conversation, text="")
+
+    assert last(hub, conversation).status == "delivered"
+    assert len(told(hub, "message.sent")) == 1
+
+
+def test_a_report_on_one_part_says_nothing_of_those_that_failed(store):
+    """A message of which a part failed stays failed, whenever the platform says that an earlier one arrived."""
+    hub = shop(store, channel=ForgetfulChannel)
+    conversation = asked(hub)
+    external_id = hub.reply(conversation, "word " * 20, by="kim")
+    hub.receive("post", [status("s1", external_id)])
+
+    sent(hub, [named("p/0"), refused(400)], conversation=conversation, text="")
+    hub.receive("post", [status("s2", "p/0"), status("s3", external_id)])
+
+    assert (last(hub, conversation).status, last(hub, conversation).detail["parts_done"]) == ("failed", 1)
+
+
+def test_an_echo_of_one_part_says_nothing_of_those_that_failed(store):
+    """With what was reported on it before, it moves no message of which a later part fails."""
+
+    def take():
+        token = last(hub, conversation).detail["token"]
+        hub.receive("post", [status("s1", "p/0"), echo("p/0", token)])
+        return named("p/0")
+
+    with Receiver(take, refused(400)) as receiver:
+        hub = shop(store, receiver.url, EchoingChannel)
+        conversation = asked(hub)
+        hub.reply(conversation, "word " * 20, by="kim")
+        deliver(hub, lambda: not waiting(hub, conversation))
+
+    assert last(hub, conversation).status == "failed"
+
+
+def test_a_report_can_come_with_the_echo_that_it_is_about(store):
+    """Of an answer that was given elsewhere, both can be in one request, in any order."""
+    hub = shop(store, channel=EchoingChannel)
+    conversation = asked(hub)
+
+    hub.receive("post", [status("s1", "their/1"), echo("their/1"), status("s2", "their/1", to=DeliveryStatus.READ)])
 
     assert last(hub, conversation).status == "read"
 
@@ -771,6 +908,38 @@ def test_two_workers_share_a_queue(kind, tmp_path):
 
     assert_in_order([int(json.loads(one.body)["text"]) for one in receiver.deliveries], 20, 400)
     assert len(owners) == 2
+
+
+@pytest.mark.parametrize("broken", ["outgoing", "transact"])
+def test_what_was_claimed_as_the_store_went_away_goes_when_it_is_back(store, monkeypatch, broken):
+    """A store that breaks off behind the claim, or just before it says that this is kept, loses no message."""
+    monkeypatch.setattr("convsdk.delivery._MENDING_S", 0.05)
+
+    class Broken:
+        """Claims once, and gives no answer then."""
+
+        has_broken = False
+
+        def __getattr__(self, name):
+            found = getattr(store, name)
+            return partial(self._break, found) if name == broken and not self.has_broken else found
+
+        def _break(self, act, *given):
+            done = act(*given)
+            self.has_broken = bool(store.owners("default"))
+            if self.has_broken:
+                raise TransientError("the store is away")
+            return done
+
+    with Receiver() as receiver:
+        hub = shop(Broken(), receiver.url)
+        conversation = asked(hub)
+        hub.reply(conversation, "Hello!", by="kim")
+
+        deliver(hub, is_now(hub, conversation, "sent"))
+
+    assert hub.store.has_broken
+    assert len(receiver.deliveries) == 1
 
 
 def test_another_process_is_heard_of_at_once(tmp_path):

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from convsdk.channels.messenger import MessengerChannel, MessengerSettings, Sender
+from convsdk.channels.messenger import InstagramChannel, MessengerChannel, Sender
 from convsdk.core.fold import Policy
 from convsdk.core.identifiers import Kinds
 from convsdk.core.model import Direction
@@ -21,27 +21,30 @@ from convsdk.delivery import Deliverer
 from convsdk.hub import Hub
 
 
+@pytest.fixture(params=[MessengerChannel, InstagramChannel])
+def channel(request):
+    """Give the class of each channel of the platform."""
+    return request.param
+
+
 @pytest.fixture
-def graph():
+def graph(channel):
     """Give the platform."""
-    with Graph().served() as platform:
+    with Graph(is_instagram=channel is InstagramChannel).served() as platform:
         yield platform
 
 
 @pytest.fixture
-def hub(graph, tmp_path):
-    """Give a hub with one page, whose webhook the platform posts to."""
-    settings = MessengerSettings(
-        app_id=APP,
-        app_secret=Secret(SECRET),
-        verify_token=Secret("x"),
-        graph_url=graph.url,
-        pages=(Sender(id=PAGE, token=Secret(TOKEN)),),
+def hub(channel, graph, tmp_path):
+    """Give a hub with one page or account, whose webhook the platform posts to."""
+    senders = {"accounts" if channel is InstagramChannel else "pages": (Sender(id=PAGE, token=Secret(TOKEN)),)}
+    settings = channel.settings(
+        app_id=APP, app_secret=Secret(SECRET), verify_token=Secret("x"), graph_url=graph.url, **senders
     )
-    kinds = Kinds(MessengerChannel.kinds)
+    kinds = Kinds(channel.kinds)
     inbox = Hub(
         f"sqlite:///{tmp_path}/shop.db",
-        channels=[MessengerChannel("shop-page", settings)],
+        channels=[channel("shop-page", settings)],
         policy=Policy(kinds=kinds),
     )
 
@@ -84,7 +87,7 @@ def test_answer_arrives_once_and_is_followed(graph, hub):
     graph.read("7001")
 
     (answer,) = outbound(hub, conversation.id)
-    assert len(graph.sent) == 2
+    assert " ".join(one.message["text"] for one in graph.sent).split() == ["word"] * 500
     assert answer.status == "read"
 
 

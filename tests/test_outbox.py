@@ -236,6 +236,16 @@ def test_pause_that_was_asked_for_is_kept_and_is_no_failed_try():
     assert advance(hub, taker, times=4) == [30, 2, 2, 0]
 
 
+@pytest.mark.parametrize(("asked_s", "pause_s"), [(float("nan"), 2), (-5, 2), (1e300, 86_400), (float("inf"), 86_400)])
+def test_pause_that_a_plugin_asks_for_is_one_that_ends(asked_s, pause_s):
+    """It is no shorter than our own first one, and no longer than a day, whatever a hook raises."""
+    hub = Hub("memory:")
+    taker = Taker(errors=[TransientError("later", retry_after_s=asked_s)])
+    write(hub, 1)
+
+    assert advance(hub, taker, times=1) == [pause_s]
+
+
 def test_refusal_is_tried_again_seldom():
     """What somebody has to mend is asked for after a minute, later every six hours."""
     hub, taker = Hub("memory:"), Taker(errors=[REFUSED] * 12)

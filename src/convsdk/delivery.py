@@ -14,7 +14,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import random
@@ -27,7 +27,7 @@ from attrs import evolve, frozen
 from convsdk.automatic import HEARD, LONGEST
 from convsdk.core.model import Attachment
 from convsdk.core.ports import Channel, Clock, File, Outbound, Receipt
-from convsdk.core.storage import Transaction
+from convsdk.core.storage import Delivery, Transaction
 from convsdk.core.ways import recipient, spelling
 from convsdk.errors import ConvsdkError, NotFound, PermanentError, TransientError, UncertainError, words_of
 from convsdk.hub import Hub
@@ -48,7 +48,7 @@ from convsdk.outcomes import (
     unknown,
     write_down,
 )
-from convsdk.reports import KEPT, REPORT
+from convsdk.reports import KEPT, REPORT, SAID
 
 _SEND_S = 600.0  # as the last resort: each transport has a patience of its own
 _MENDING_S = 5.0
@@ -150,7 +150,8 @@ class _Route:
         self._means = means
         self._pace = _Pace(channel.can.max_per_s)
         self._jobs: deque[Job] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Job] = {}
+        self._was_cut_off = False
 
     async def run(self) -> None:
         """Deliver until `closing`; then let what is under way end, and give the rest back."""
@@ -184,24 +185,35 @@ class _Route:
         wanted = self._means.concurrency * 2 - len(self._jobs) - len(self._running)
         if wanted < self._means.concurrency or not self._means.presence.is_fresh or self._pace.is_pausing:
             return False
-        jobs = await asyncio.to_thread(self._claim, wanted)
+        held = {one.delivery.message for one in (*self._jobs, *self._running.values())}
+        jobs = await asyncio.to_thread(self._claim, wanted, held)
         self._jobs += jobs
-        return len(jobs) == wanted
+        return len(jobs) >= wanted
 
-    def _claim(self, limit: int) -> list[Job]:
+    def _claim(self, limit: int, held: Collection[int]) -> list[Job]:
         hub, at = self._means.hub, self._means.clock()
         owner = self._means.presence.owner
-        due = hub.store.transact(hub.workspace, lambda one: one.due(self.name, owner=owner, at=at, limit=limit))
-        return jobs_of(hub, due)
+        was_cut_off, self._was_cut_off = self._was_cut_off, True
+
+        def work(transaction: Transaction) -> list[Delivery]:
+            # What was claimed when the store went away is this worker's, and nobody else would take it.
+            ours = transaction.deliveries_of(owner) if was_cut_off else []
+            astray = [one for one in ours if one.channel == self.name and one.message not in held]
+            return astray + transaction.due(self.name, owner=owner, at=at, limit=limit)
+
+        jobs = jobs_of(hub, hub.store.transact(hub.workspace, work))
+        self._was_cut_off = False
+        return jobs
 
     def _start(self) -> None:
         while self._jobs and not self._is_busy:
-            task = asyncio.create_task(self._deliver(self._jobs.popleft()))
-            self._running.add(task)
+            job = self._jobs.popleft()
+            task = asyncio.create_task(self._deliver(job))
+            self._running[task] = job
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self.woken.set()
 
     async def _deliver(self, job: Job) -> None:
@@ -244,7 +256,8 @@ class _Route:
         can = self._channel.can
         # An echo can come before the answer does.
         is_marked = can.echoes or not can.is_idempotent
-        if is_marked and not await self._means.ledger.write(under_way(job, part, number)):
+        mark = under_way(job, part, number, is_echoed=can.echoes)
+        if is_marked and not await self._means.ledger.write(mark):
             return False
         async with asyncio.timeout(_SEND_S):
             receipt = await self._channel.send(part, self._means.client)
@@ -439,6 +452,7 @@ class Deliverer:
             self._forward_at = now
         if now - self._tidied_at > _TIDY_S:
             store.transact(workspace, lambda one: one.forget_memos(REPORT, before=at - KEPT))
+            store.transact(workspace, lambda one: one.forget_memos(SAID, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(MARK, before=at - KEPT))
             store.transact(workspace, lambda one: one.forget_memos(HEARD, before=at - LONGEST))
             self._tidied_at = now

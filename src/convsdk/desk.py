@@ -108,10 +108,12 @@ def told_apart(event: MessageReceived) -> MessageReceived:
     return evolve(event, external_id=external_id, detail=event.detail | {"same_id_as": event.external_id})
 
 
-def is_another(event: Event, first: Message | MessageReceived | None) -> bool:
+def is_another(event: Event, first: Message | MessageReceived | Noted | None) -> bool:
     """Say whether an event is another message than `first`, which has its id. Our own, come back, is none."""
     if first is None or not isinstance(event, MessageReceived) or not event.fingerprint:
         return False
+    if isinstance(first, Noted) or (isinstance(first, Message) and first.direction is Direction.LINE):
+        return True
     if isinstance(first, MessageReceived):
         return event.fingerprint != first.fingerprint
     if first.direction is Direction.OUTBOUND:
@@ -354,21 +356,22 @@ class Desk:
         self._by_message[channel, event.external_id] = filing.id
         if was_complete and filing.messages > 1 and filing.status is ConversationStatus.OPEN:
             self._notify("conversation.reopened", evidence.at, conversation=filing.id)
-        self.batch.messages.append(
-            Message(
-                id=next(self._ids),
-                conversation=filing.id,
-                channel=channel,
-                external_id=event.external_id,
-                direction=direction,
-                at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
-                text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
-                html=event.html if isinstance(event, MessageReceived) else "",
-                attachments=event.attachments if isinstance(event, MessageReceived) else (),
-                status=self._status(event, channel) if isinstance(event, MessageReceived) else "",
-                detail=detail_of(event, related),
-            )
+        message = Message(
+            id=next(self._ids),
+            conversation=filing.id,
+            channel=channel,
+            external_id=event.external_id,
+            direction=direction,
+            at=event.at if isinstance(event, MessageReceived | Noted) else evidence.at,
+            text=event.text if isinstance(event, MessageReceived | Noted) else _problems(event),
+            html=event.html if isinstance(event, MessageReceived) else "",
+            attachments=event.attachments if isinstance(event, MessageReceived) else (),
+            status=self._status(event, channel) if isinstance(event, MessageReceived) else "",
+            detail=detail_of(event, related),
         )
+        self.batch.messages.append(message)
+        if self._reports and direction is Direction.OUTBOUND:
+            self._reports.know(message)
         return filing
 
     def _status(self, event: MessageReceived, channel: str) -> str:

@@ -121,12 +121,13 @@ def _names(arrival: Arrival) -> Iterator[tuple[str, str]]:
 
 def _others(arrivals: Sequence[Arrival], stored: Stored) -> Iterator[tuple[int, MessageReceived]]:
     """Give what has the id of another message, by its place, told apart from that."""
-    first: dict[tuple[str, str], Message | MessageReceived] = dict(stored)
+    first: dict[tuple[str, str], Message | MessageReceived | Noted] = dict(stored)
     for place, one in enumerate(arrivals):
-        if isinstance(one.event, MessageReceived):
-            known = first.setdefault((one.channel, one.event.external_id), one.event)
-            if is_another(one.event, known):
-                yield place, told_apart(one.event)
+        if not isinstance(one.event, MessageReceived | Noted):
+            continue
+        known = first.setdefault((one.channel, one.event.external_id), one.event)
+        if isinstance(one.event, MessageReceived) and is_another(one.event, known):
+            yield place, told_apart(one.event)
 
 
 def _check_follow_up(channel: Channel, mail: Channel) -> None:

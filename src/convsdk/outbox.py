@@ -45,6 +45,7 @@ _GIVE_UP = timedelta(days=3)
 # What passes by itself is tried again soon; where somebody has to act first, that is no use.
 _SOON_S, _SOON_MOST_S = 2.0, 3600.0
 _SELDOM_S, _SELDOM_MOST_S = 60.0, 6 * 3600.0
+_LONGEST_S = 86_400.0
 _MENDING_S = 5.0
 _REST_S = 0.05  # between two looks, however much is written meanwhile
 
@@ -226,7 +227,8 @@ class _Courier:
 
     def _pause(self, error: TransientError | PermanentError) -> float:
         if isinstance(error, TransientError) and error.retry_after_s is not None:
-            return max(error.retry_after_s, _SOON_S)  # as it was asked for, which is no failed try
+            # As it was asked for, which is no failed try; in this order, what is no number is a short one.
+            return min(max(_SOON_S, error.retry_after_s), _LONGEST_S)
         first, most = (_SELDOM_S, _SELDOM_MOST_S) if isinstance(error, PermanentError) else (_SOON_S, _SOON_MOST_S)
         whole = min(first * 2.0 ** min(self._tries, 32), most)
         self._tries += 1

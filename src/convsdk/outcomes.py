@@ -4,26 +4,27 @@ A step says what happened to one: it is under way, a part arrived, it is put off
 written is the delivery as it is by then, its message's status, and the names by which the platform knows it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from attrs import evolve, frozen
 
-from convsdk.core.events import DeliveryStatus, Notice
+from convsdk.core.events import DeliveryStatus
 from convsdk.core.model import Message
 from convsdk.core.ports import Capabilities, Outbound, Receipt
-from convsdk.core.storage import Alias, Batch, Delivery, Outgoing, Transaction
+from convsdk.core.storage import Alias, Batch, Delivery, Memo, Outgoing, Transaction
 from convsdk.core.ways import recipient
 from convsdk.hub import Hub
 from convsdk.reports import (
     REPORT,
+    SAID,
     UNKNOWN,
     UNREACHABLE,
     Report,
+    move_notices,
     report_key,
     report_of,
-    sent_notice,
-    status_changed,
+    said_memo,
     token_name,
     unreachable_of,
     with_report,
@@ -51,14 +52,15 @@ class Step:
     """What became of a delivery, to be written down: what it is now (None: it has ended), and what that says.
 
     `change` gives that of the delivery as it stands then. `names` are external ids, each with the part that it means.
-    `waits` says for the agent until when and why it is put off. A step that `is_fact` counts even if another worker
-    has taken over.
+    `said` is kept for an echo that names no token, by the key of its thread. `waits` says for the agent until when and
+    why it is put off. A step that `is_fact` counts even if another worker has taken over.
     """
 
     job: Job
     change: Callable[[Delivery], Delivery | None]
     report: Report | None = None
     names: tuple[tuple[str, int], ...] = ()
+    said: tuple[str, Memo] | None = None
     waits: str = ""
     is_fact: bool = False
 
@@ -80,9 +82,15 @@ def backoff_s(tries: int, random: float) -> float:
     return min(SOON_S * 2.0 ** min(tries, 32), _SELDOM_S) * (0.5 + random / 2)
 
 
-def under_way(job: Job, part: Outbound, number: int) -> Step:
-    """Say, before a part is sent, that it may have been; and by which token its echo is known."""
-    return Step(job=job, change=lambda one: evolve(one, is_under_way=True), names=((token_name(part.token), number),))
+def under_way(job: Job, part: Outbound, number: int, *, is_echoed: bool = False) -> Step:
+    """Say, before a part is sent, that it may have been; and by which token, or words, its echo is known."""
+    key = report_key(job.delivery.channel, part.thread)
+    return Step(
+        job=job,
+        change=lambda one: evolve(one, is_under_way=True),
+        names=((token_name(part.token), number),),
+        said=(key, said_memo(part.token, part.text, part.at)) if is_echoed and part.thread else None,
+    )
 
 
 def arrived(job: Job, number: int, receipt: Receipt, at: datetime, *, is_last: bool) -> Step:
@@ -119,12 +127,14 @@ def put_off(
     due_at = at + timedelta(seconds=pause_s)
 
     def change(one: Delivery) -> Delivery:
+        # The echo was faster.
+        is_here = awaits_echo and not one.is_under_way and one.parts_done > job.delivery.parts_done
         return evolve(
             one,
             owner="",
             is_under_way=False,
-            awaits_echo=awaits_echo,
-            due_at=due_at,
+            awaits_echo=awaits_echo and not is_here,
+            due_at=at if is_here else due_at,
             put_off_at=at,
             tries=one.tries + is_a_try,
             waited_s=one.waited_s + pause_s,
@@ -146,7 +156,7 @@ def unknown(job: Job, can: Capabilities, error: str, at: datetime, random: float
 def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: datetime) -> list[bool]:
     """Write what became of deliveries of `owner`, all at once; say for each whether it still was its own."""
     held = transaction.hold([one.job.delivery for one in steps])
-    names = {(one.job.delivery.channel, name) for one in steps for name, _ in one.names}
+    names = {(one.job.delivery.channel, name) for one in steps for name in _names(one, held)}
     # Who reports about a name that nobody has yet does so under the same lock.
     kept = transaction.memos(REPORT, {report_key(*name) for name in names}) if names else {}
     heard = [step.job.outgoing.message for step in steps if step.report or step.waits]
@@ -163,18 +173,30 @@ def write_down(transaction: Transaction, steps: Sequence[Step], owner: str, at: 
         for name, part in step.names:
             alias = Alias(conversation=message.conversation, message=message.id, part=part)
             batch.aliases[message.channel, name] = alias
+        if step.said:
+            key, memo = step.said
+            batch.memos[SAID, key] = memo
         if current:
             _move_on(batch, step, current, at)
         known = found.get((message.channel, message.external_id))
         if known and step.waits:
             batch.revised.append(_waiting(known.message, step.waits))
         if known and step.report:
-            memos = [kept.get(report_key(message.channel, name)) for name, _ in step.names]
+            memos = [kept.get(report_key(message.channel, name)) for name in _names(step, held)]
             after = _reported(known.message, step, current, [report_of(one) for one in memos if one])
             batch.revised.append(after)
-            batch.notices += _notices(known.message, after, at, ids)
+            batch.notices += move_notices(known.message, after, at, ids)
     transaction.write(batch)
     return are_ours
+
+
+def _names(step: Step, held: Mapping[int, Delivery]) -> Iterator[str]:
+    """Give the names by which reports can have overtaken what a step says."""
+    yield from (name for name, _ in step.names)
+    current = held.get(step.job.delivery.message)
+    # By its own name, a message of several parts is only the first of them.
+    if step.report and not (current and current.parts_done):
+        yield step.job.outgoing.message.external_id
 
 
 def _move_on(batch: Batch, step: Step, current: Delivery, at: datetime) -> None:
@@ -198,18 +220,12 @@ def _reported(message: Message, step: Step, delivery: Delivery | None, overtaken
     if report.status is DeliveryStatus.FAILED and delivery and delivery.parts_done:
         after = evolve(after, detail={**(after.detail or {}), "parts_done": delivery.parts_done})
     if report.status is not DeliveryStatus.FAILED:
-        after = evolve(after, detail={**(after.detail or {}), "sent_at": report.at.isoformat()})
+        left_out = {"error"} if after.status == DeliveryStatus.QUEUED.value else set()  # it waits for nothing any more
+        kept = {key: value for key, value in (after.detail or {}).items() if key not in left_out}
+        after = evolve(after, detail={**kept, "sent_at": report.at.isoformat()})
     for one in overtaken:
         after = with_report(after, one)
     return after
-
-
-def _notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) -> Iterator[Notice]:
-    if before.status == after.status:
-        return
-    if after.status != DeliveryStatus.FAILED.value:
-        yield sent_notice(after, at, id=next(ids))
-    yield status_changed(after, at, id=next(ids))
 
 
 def jobs_of(hub: Hub, deliveries: Sequence[Delivery]) -> list[Job]:

@@ -129,7 +129,7 @@ def queue_again(transaction: Transaction, message: Message, at: datetime) -> Non
         raise Conflict(f"message {message.id} has not failed: it is {status!r}, and was not sent again")
     detail = dict(found.message.detail or {})
     delivery = evolve(delivery, parts_done=detail.pop("parts_done", 0))
-    detail = {key: value for key, value in detail.items() if key not in {"error", "error_code"}}
+    detail = {key: value for key, value in detail.items() if key not in {"error", "error_code", "sent_at"}}
     queued = evolve(found.message, status=DeliveryStatus.QUEUED.value, detail=detail)
     notice = status_changed(queued, at, id=next(transaction.new_ids()))
     transaction.write(Batch(revised=[queued], notices=[notice], deliveries={message.id: delivery}))

@@ -11,6 +11,7 @@ from convsdk.core.events import DeliveryStatus, Event, MessageReceived, Notice, 
 from convsdk.core.fold import Policy
 from convsdk.core.inbox import Filing, advance
 from convsdk.core.model import Direction, Identifier, Message, Trust
+from convsdk.core.payloads import digest_of
 from convsdk.core.storage import Alias, Batch, Delivery, Found, Memo, Transaction, Watermark
 
 REPORT = "report"
@@ -19,6 +20,8 @@ UNREACHABLE = "unreachable"
 """The kind of the memos that say to whom nothing is to be sent any more."""
 UNKNOWN = "unknown"
 """The `error_code` in the detail of a message that failed because nobody knows whether it arrived."""
+SAID = "said"
+"""The kind of the memos that say what was sent last in a thread, for an echo that brings no token back."""
 KEPT = timedelta(days=7)
 """How long a report waits for its message to get the external id that it names."""
 
@@ -62,6 +65,16 @@ def report_key(channel: str, external_id: str) -> str:
     return f"{channel}/{external_id}"
 
 
+def said_memo(token: str, text: str, at: datetime) -> Memo:
+    """Give the memo that the part with that token and text is under way."""
+    return Memo(_text((token, _words(text))), at)
+
+
+def _words(text: str) -> str:
+    """Give what stands for a text, whatever blanks a platform leaves out of it."""
+    return digest_of(" ".join(text.split()))
+
+
 def unreachable_of(memo: Memo | None) -> Unreachable | None:
     """Give what a memo says of an identifier; None where it was lifted."""
     return msgspec.json.decode(memo.text, type=Unreachable) if memo and memo.text else None
@@ -80,16 +93,21 @@ def status_of(message: Message) -> DeliveryStatus:
 def with_report(message: Message, report: Report) -> Message:
     """Give the message after a report: the same where it says nothing new, or nothing that counts any more."""
     before = status_of(message)
-    detail: dict[str, Any] = message.detail or {}
-    # Of that one nobody knew: whoever says that it went settles it.
-    is_open = before is DeliveryStatus.FAILED and detail.get("error_code") == UNKNOWN
-    status = advance(DeliveryStatus.QUEUED if is_open else before, report.status)
+    status = advance(DeliveryStatus.QUEUED if _is_open(message) else before, report.status)
     if status is before:
         return message
+    detail: dict[str, Any] = message.detail or {}
     detail = {key: value for key, value in detail.items() if key not in {"error", "error_code", "parts_done"}}
     if status is DeliveryStatus.FAILED:
         detail |= {"error": report.error} | ({"error_code": report.code} if report.code else {})
     return evolve(message, status=status.value, detail=detail or None)
+
+
+def _is_open(message: Message) -> bool:
+    """Say whether nobody has said yet that a message went: of one with an unknown outcome, a report settles it."""
+    is_unknown = (message.detail or {}).get("error_code") == UNKNOWN
+    status = status_of(message)
+    return status is DeliveryStatus.QUEUED or (status is DeliveryStatus.FAILED and is_unknown)
 
 
 def told_of(message: Message) -> dict[str, Any]:
@@ -103,6 +121,15 @@ def told_of(message: Message) -> dict[str, Any]:
     way = (message.detail or {}).get("way")
     # Observers are told why; the address is on the message.
     return told | ({"way": way["why"]} if way else {})
+
+
+def move_notices(before: Message, after: Message, at: datetime, ids: Iterator[int]) -> Iterator[Notice]:
+    """Give the notices of how far a message has come: that it has gone, the first time, and each move."""
+    if before.status == after.status:
+        return
+    if after.status != DeliveryStatus.FAILED.value and _is_open(before):
+        yield sent_notice(after, at, id=next(ids))
+    yield status_changed(after, at, id=next(ids))
 
 
 def sent_notice(message: Message, at: datetime, *, id: int) -> Notice:  # noqa: A002  (the field's name)
@@ -145,10 +172,12 @@ class Reports:
         # The names are locked first: who gives a message one of them looks for reports under the same lock.
         keys = {report_key(*name) for name in names}
         self._kept = transaction.memos(REPORT, keys) if keys else {}
-        names = names.union(others, *(_tokens(*one) for one in received))
+        threads = {report_key(channel, one.thread) for channel, one in received if _is_bare(one)}
+        self._said = transaction.memos(SAID, threads) if threads else {}
+        names = names.union(others, *(self._tokens(*one) for one in received))
         self._found = transaction.found(names) if names else {}
         self.stored = {name: one.message for name, one in self._found.items()}
-        echoed = {one.message.id for each in received if (one := self._echoed(*each))}
+        echoed = {one.message.id for each in received if (one := self._named(*each))}
         self._deliveries = transaction.deliveries(echoed) if echoed else {}
         self._marked = _marked(transaction, reports)
 
@@ -163,9 +192,10 @@ class Reports:
         report = Report(status=event.status, at=event.at, error=event.error)
         messages = list(self._marked.get((channel, event.external_id), ()))
         for name in event.messages:
-            if found := self._found.get((channel, name)):
-                messages += [] if _is_of_a_part(found.message, name, report) else [found.message]
-            else:
+            found = self._found.get((channel, name))
+            if found and not _is_of_a_part(found, report):
+                messages.append(found.message)
+            elif found is None or found.message.external_id == name:
                 self._keep(report_key(channel, name), report, batch)
         for message in messages:
             self._move(message, report, batch, ids)
@@ -185,12 +215,14 @@ class Reports:
         batch.aliases[channel, event.external_id] = Alias(
             conversation=message.conversation, message=message.id, part=found.part
         )
+        self._found[channel, event.external_id] = found
         if delivery := self._changed.get(message.id, self._deliveries.get(message.id)):
             self._changed[message.id] = _with_echo(delivery, found.part, event.at)
-        else:
-            self._move(message, Report(status=DeliveryStatus.SENT, at=event.at), batch, ids)
-        if kept := self._kept.get(report_key(channel, event.external_id)):
-            self._move(message, report_of(kept), batch, ids)
+        kept = self._kept.get(report_key(channel, event.external_id))
+        reports = [] if delivery else [Report(status=DeliveryStatus.SENT, at=event.at)]
+        for report in (*reports, *([report_of(kept)] if kept else [])):
+            if not _is_of_a_part(found, report):
+                self._move(message, report, batch, ids)
         return message
 
     def overtook(self, channel: str, event: MessageReceived) -> Report | None:
@@ -198,15 +230,36 @@ class Reports:
         kept = self._kept.get(report_key(channel, event.external_id))
         return report_of(kept) if kept else None
 
+    def know(self, message: Message) -> None:
+        """Take note of a message that is new: a report about it can be the next event."""
+        self._found[message.channel, message.external_id] = Found(message=message)
+
     def end(self, batch: Batch) -> None:
         """Put the messages and deliveries that have changed into `batch`."""
+        batch.messages[:] = [self._revised.pop(one.id, one) for one in batch.messages]
         batch.revised += self._revised.values()
         batch.deliveries |= self._changed
 
     def _echoed(self, channel: str, event: MessageReceived) -> Found | None:
-        names = [(channel, event.external_id), *_tokens(channel, event)]
+        found = self._named(channel, event)
+        if found is None or (channel, event.external_id) in self._found or not _is_bare(event):
+            return found
+        # It only says the same: that is an echo of what nobody knows yet to have arrived, and else was said elsewhere.
+        delivery = self._changed.get(found.message.id, self._deliveries.get(found.message.id))
+        return found if delivery and _is_awaited(delivery, found.part) else None
+
+    def _named(self, channel: str, event: MessageReceived) -> Found | None:
+        names = [(channel, event.external_id), *self._tokens(channel, event)]
         found = next((self._found[name] for name in names if name in self._found), None)
         return found if found and found.message.direction is Direction.OUTBOUND else None
+
+    def _tokens(self, channel: str, event: MessageReceived) -> set[tuple[str, str]]:
+        token = event.detail.get("token")
+        said = self._said.get(report_key(channel, event.thread)) if _is_bare(event) else None
+        if said:
+            token, words = msgspec.json.decode(said.text, type=tuple[str, str])
+            token = token if words == _words(event.text) else None
+        return {(channel, token_name(token))} if isinstance(token, str) else set()
 
     def _move(self, message: Message, report: Report, batch: Batch, ids: Iterator[int]) -> None:
         message = self._revised.get(message.id, message)
@@ -215,7 +268,7 @@ class Reports:
         moved = with_report(message, report)
         if moved is not message:
             self._revised[message.id] = moved
-            batch.notices.append(status_changed(moved, report.at, id=next(ids)))
+            batch.notices += move_notices(message, moved, report.at, ids)
 
     def _keep(self, key: str, report: Report, batch: Batch) -> None:
         kept = self._kept.get(key)
@@ -230,23 +283,30 @@ def _written_to(messages: Sequence[Message], filings: Sequence[Filing]) -> set[I
     return {one.identifier for one in filings if one.id in sent_in}
 
 
-def _is_of_a_part(message: Message, name: str, report: Report) -> bool:
-    """Say whether a report is about a part of a message that has more to go: it has come as far as its last."""
-    is_going = status_of(message) is DeliveryStatus.QUEUED and report.status is not DeliveryStatus.FAILED
-    return is_going and message.external_id != name
+def _is_of_a_part(found: Found, report: Report) -> bool:
+    """Say whether a report says nothing of the whole message: others of its parts are still to go, or failed."""
+    detail = found.message.detail or {}
+    is_going = status_of(found.message) is DeliveryStatus.QUEUED and "sent_at" not in detail
+    return report.status is not DeliveryStatus.FAILED and (is_going or found.part < detail.get("parts_done", 0))
 
 
-def _tokens(channel: str, event: MessageReceived) -> set[tuple[str, str]]:
-    token = event.detail.get("token")
-    return {(channel, token_name(token))} if isinstance(token, str) else set()
+def _is_bare(event: MessageReceived) -> bool:
+    """Say whether an event can be the echo of a message of ours without saying of which."""
+    return event.direction is Direction.OUTBOUND and bool(event.thread) and "token" not in event.detail
+
+
+def _is_awaited(delivery: Delivery, part: int) -> bool:
+    """Say whether nobody knows yet whether the part arrived that an echo is about: a later one than those that did."""
+    return part >= delivery.parts_done and (delivery.is_under_way or delivery.awaits_echo)
 
 
 def _with_echo(delivery: Delivery, part: int, at: datetime) -> Delivery:
     """Give a delivery of which a part has arrived after all; whoever waited for that goes on."""
-    delivery = evolve(delivery, parts_done=max(delivery.parts_done, part + 1))
-    if delivery.owner or not delivery.awaits_echo:
-        return delivery
-    return evolve(delivery, awaits_echo=False, due_at=at, put_off_at=at)
+    if not _is_awaited(delivery, part):
+        return evolve(delivery, parts_done=max(delivery.parts_done, part + 1))
+    is_waiting = delivery.awaits_echo and not delivery.owner
+    delivery = evolve(delivery, parts_done=part + 1, is_under_way=False, awaits_echo=False)
+    return evolve(delivery, due_at=at, put_off_at=at) if is_waiting else delivery
 
 
 def _marked(
@@ -275,5 +335,5 @@ def _sent_at(message: Message) -> datetime:
     return datetime.fromisoformat(sent_at) if sent_at else message.at
 
 
-def _text(value: Report | Unreachable) -> str:
+def _text(value: Report | Unreachable | tuple[str, str]) -> str:
     return msgspec.json.encode(value).decode()

@@ -114,7 +114,7 @@ def test_answer_is_counted_once_while_somebody_logs_in(shop, desktop):
 
 
 @pytest.mark.parametrize("is_reset", [True, False])
-def test_next_one_in_the_browser_sees_nothing_of_the_one_before(mailed, desktop, is_reset):
+def test_next_one_in_the_browser_sees_nothing_of_the_one_before(mailed, desktop, complaints, is_reset):
     """Whether the page says that the first has logged out or not: the second is a new visitor, and another contact."""
     visitor = begin(mailed, desktop, "I am Ann.")
     log_in(mailed, visitor, ANN)
@@ -139,6 +139,7 @@ def test_next_one_in_the_browser_sees_nothing_of_the_one_before(mailed, desktop,
         [["I am Ann."], ["It has a crack."]],
         [["I am Ben."]],
     ]
+    complaints[:] = [one for one in complaints if "401" not in one]  # what was under way for Ann when Ben came
 
 
 def test_proof_for_one_browser_is_nothing_in_another(mailed, new_page):

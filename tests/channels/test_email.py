@@ -348,7 +348,8 @@ def test_mail_without_message_id_keeps_its_id_on_another_way():
     raw = MAILS["no_message_id"]
 
     event = _parse(raw)
-    again = _parse(b"Received: by b\nX-Other: 1\nDelivered-To: c\n" + raw.replace(b"\r\n", b"\n"))
+    added = b"Received: by b\nX-Other: 1\nDelivered-To: c\nReceived-SPF: pass\nEnvelope-To: c\nDelivery-Date: now\n"
+    again = _parse(added + b"DKIM-Signature: v=1\nList-Id: <d>\n" + raw.replace(b"\r\n", b"\n"))
 
     assert event.external_id.startswith("sha256:")
     assert again.external_id == event.external_id

@@ -34,6 +34,7 @@ def read(*fields, settings=SETTINGS, sender="ann@mail.example"):
         "To: ann@mail.example, in-7f3a+abcdefghij234567@shop.example",
         "To: sales@shop.example",
         "Cc: sales@shop.example",
+        "From: nora.replyson@mail.example",
     ],
 )
 def test_person_who_addresses_us_is_answered(field):
@@ -50,6 +51,8 @@ def test_person_who_addresses_us_is_answered(field):
         ("To: bob@mail.example", "it names no address of ours in To or Cc"),
         ("From: no-reply@mail.example", "nobody reads what its From gets"),
         ("From: donotreply+7@mail.example", "nobody reads what its From gets"),
+        ("From: do_not_reply@mail.example", "nobody reads what its From gets"),
+        ("From: messages-noreply@mail.example", "nobody reads what its From gets"),
         ("From: news-request@mail.example", "nobody reads what its From gets"),
         ("X-Auto-Response-Suppress: DR, AutoReply", "it asks for no automatic answer"),
     ],

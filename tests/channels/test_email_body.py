@@ -136,6 +136,18 @@ def test_hostile_text_takes_linear_time(unit):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("sign", [" ", ">", " >", "-", " -", "_", "*", "\u00a0", "> -"])
+def test_long_lines_take_linear_time(sign):
+    """A line as long as a mark may be costs no more for its length than a short one."""
+
+    def split_all(text):
+        split(text)
+        split_forward(text, is_told=True)
+
+    assert is_linear(split_all, lambda size: f"{sign * (size // 1024 // len(sign))}\n" * 1024)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("unit", ["a b c d e\n", "a ", "a@b.c 1:\n", "\n", "\u5b57", "> a b c d\n"])
 def test_hostile_repetition_takes_linear_time(unit):
     """What an answer repeats is found at a cost that grows with the length of both texts alone."""

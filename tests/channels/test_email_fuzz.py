@@ -174,12 +174,14 @@ BODIES = COSTLIEST | {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", BODIES.values(), ids=BODIES)
 def test_hostile_body_costs_as_much_as_it_is_long(make):
     """Whatever a body is full of, four times as much of it costs four times as much."""
     assert is_linear(hostile_mails.read, make)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", COSTLIEST.values(), ids=COSTLIEST)
 def test_costliest_mail_at_the_limit_takes_less_than_ten_seconds(make):
     """The costliest shapes, as large as a mail may be, are read within the processor's time that a mail may take."""

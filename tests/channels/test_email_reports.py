@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from attrs import evolve
 
 from convsdk.channels.email import EmailChannel
 from convsdk.channels.email.settings import EmailSettings
@@ -67,6 +68,19 @@ def test_bounce_fails_its_message():
         error="5.1.1 550 5.1.1 No such user",
         unreachable=Claim("email", "ann@mail.example", Trust.ASSERTED),
     )
+
+
+def test_bounce_of_international_mail_fails_its_message():
+    """A report on mail that went by SMTPUTF8 (RFC 6533) has types of its own, and addresses in UTF-8."""
+    told = report("Final-Recipient: utf-8; änn@mail.example", "Action: failed", "Status: 5.1.1")
+    body = told.body.replace(b"message/delivery", b"message/global-delivery").replace(
+        b"text/rfc822-headers", b"message/global-headers"
+    )
+
+    _, status = parse(evolve(told, body=body))
+
+    assert (status.status, status.messages) == (DeliveryStatus.FAILED, (OURS,))
+    assert status.unreachable == Claim("email", "änn@mail.example", Trust.ASSERTED)
 
 
 @pytest.mark.parametrize(

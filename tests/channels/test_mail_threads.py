@@ -221,6 +221,22 @@ def test_another_mail_with_the_same_id_is_kept_and_flagged(second, is_batch):
     assert [one.detail.get("same_id_as") for one in kept] in [["<1@x>", None], [None, "<1@x>"]]
 
 
+@pytest.mark.parametrize("is_batch", [False, True])
+def test_report_with_the_id_of_a_mail_hides_no_mail(is_batch):
+    """Who sends a report under a Message-ID first hides no person's mail, which is kept once however often it comes."""
+    inbox = hub()
+    report = mail(1, "evil@x.test", "Content-Type: multipart/report; report-type=delivery-status; boundary=b")
+    mails = [report, *[mail(1, "ann@mail.example")] * 2]
+    events = [event for one in mails for event in inbox.channel("mail").parse(request(one))]
+
+    batches = [events] if is_batch else [[one] for one in events]
+    received = [one for batch in batches for one in inbox.receive("mail", batch)]
+
+    kept = [one.text for each in inbox.conversations() for one in inbox.messages(each.id)]
+    assert [one.decision.outcome is Outcome.DUPLICATE for one in received] == [False, False, True]
+    assert kept.count("Hello.") == 2
+
+
 def test_own_mail_that_comes_back_is_no_message():
     """What we sent and what a list sends us back of it are one mail."""
     inbox = hub()

@@ -249,6 +249,15 @@ PICTURE, INVOICE = (File(name=name, media_type="image/png", content=b"png") for 
 OFFER = {"block": "size", "choices": [{"label": "Small", "value": "s"}, {"label": "Large", "value": "l"}], "by": "ann"}
 
 
+@pytest.mark.parametrize("choices", ["Small", ["Small"], [{"label": "Small"}], [{"label": 1, "value": "s"}]])
+def test_malformed_choices_are_refused(choices):
+    """What has no label and value offers nothing: whoever sent it is told."""
+    message = _outbound("Which?", detail={"choices": choices})
+
+    with pytest.raises(PermanentError, match="give each a label and a value"):
+        _ = message.choices
+
+
 def test_files_go_apart_where_the_platform_wants_them_so():
     """Each file is a message behind the texts, and the choices go with the last text."""
     can = Capabilities(max_text=5, sends_files_apart=True)

@@ -395,6 +395,7 @@ def peak_mib(process):
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())[1]) // 1024
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no peak of a process's memory")
 def test_many_large_requests_stay_within_the_memory(tmp_path, monkeypatch):
     """Bodies of 100 MB, a gigabyte together and announced or not, take no more than the bound and a little."""

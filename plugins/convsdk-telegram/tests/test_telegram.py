@@ -327,6 +327,15 @@ def test_files_are_messages_of_their_own():
     assert calls[1].read() == channel().build(document).read()
 
 
+def test_file_that_stands_elsewhere_goes_by_its_address():
+    """Of what is not in the archive there are no bytes: Telegram fetches it."""
+    file = File(name="a.png", media_type="image/png", content=b"", url="https://files.shop.example/a.png")
+
+    (part,) = channel().parts(outbound("", attachments=(file,)))
+
+    assert sent(part) == {"chat_id": "7001", "photo": "https://files.shop.example/a.png"}
+
+
 def test_file_alone_is_one_message():
     """Without a text, a file is all that is sent."""
     (part,) = channel().parts(outbound("", attachments=(File(name="a.png", media_type="image/png", content=b"P"),)))

@@ -303,6 +303,16 @@ def test_user_id_is_a_recipient():
     assert (fields["recipient"], "to" in fields) == ("DE.1", False)
 
 
+def test_number_is_written_to_as_whatsapp_has_it():
+    """A Mexican number has a 1 there that it has nowhere else: it is known all the same, and answered."""
+    inbox = hub()
+    (said,) = inbox.handle("shop-whatsapp", written("", "5215512345678", 100)).received
+
+    filing = inbox.conversation(said.conversation).filing
+    assert str(filing.identifier) == "phone:+525512345678"
+    assert sent(outbound(to=filing.identifier, thread=filing.thread))["to"] == "5215512345678"
+
+
 def test_number_that_was_written_to_answers():
     """A thread is answered from the number that it is at."""
     assert channel().build(outbound(thread="777777/DE.1")).url.path == "/v23.0/777777/messages"
@@ -380,6 +390,15 @@ def test_long_text_goes_in_parts():
     ]
 
 
+def test_choices_that_are_written_out_go_in_parts_as_well():
+    """No part is over the limit, however long the lines of the choices make it."""
+    parts = channel().parts(outbound("word " * 200, detail=choices(100, "{} " + "x" * 60)))
+
+    bodies = [sent(one)["text"]["body"] for one in parts]
+    assert max(map(len, bodies)) <= 4096
+    assert " ".join(bodies).count("- ") == 100
+
+
 @pytest.mark.parametrize(
     ("media_type", "kind"),
     [("image/png", "image"), ("video/mp4", "video"), ("audio/ogg", "audio"), ("image/gif", "document")],
@@ -401,10 +420,14 @@ def test_files_go_by_their_address(media_type, kind):
         outbound(" "),
         outbound(to=Identifier("email", "", "ann@shop.example")),
         outbound(attachments=(File(name="a", media_type="x/y", content=b"A"),)),
+        outbound(detail={"template": {"name": "order_sent"}}),
+        outbound(detail={"template": "order_sent"}),
+        outbound(detail={"choices": [{"title": "Red"}]}),
+        outbound(detail={"choices": ["Red"]}),
     ],
 )
 def test_message_that_whatsapp_would_not_take_is_not_sent(message):
-    """Nothing to say, nobody whom it knows, and a file without an address, are refused before."""
+    """Nothing to say, nobody whom it knows, a file without an address, and malformed detail, are refused before."""
     with pytest.raises(PermanentError):
         channel().build(message)
 

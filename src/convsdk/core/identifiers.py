@@ -18,6 +18,9 @@ import phonenumbers
 FORM_VERSION = 1
 """The version of the canonical forms, stored beside the keys: a later form can find what an earlier one made."""
 
+# A mobile number there had a 1 before it, from abroad, until 2019. WhatsApp writes it so to this day.
+_MEXICO, _MEXICAN_MOBILE = 52, re.compile("1[0-9]{10}")
+
 _EDGES = " \t\r\n\f\v\u00a0\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 _LONGEST = 320
 
@@ -195,6 +198,8 @@ class PhoneNumber(IdentifierKind):
             number = phonenumbers.parse(text, country)
         except phonenumbers.NumberParseException:
             return None
+        if number.country_code == _MEXICO and _MEXICAN_MOBILE.fullmatch(str(number.national_number)):
+            number.national_number = int(str(number.national_number)[1:])
         # "Possible" and not "valid": numbering plans change faster than installed copies of them. A number without
         # its area code is possible too, but many people's.
         reason = phonenumbers.is_possible_number_with_reason(number)

@@ -269,9 +269,14 @@ class Outbound:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """Give the answers that it offers, in order."""
+        """Give the answers that it offers, in order; raise `PermanentError` where they are malformed."""
         block = self.detail.get("block", "")
         given = self.detail.get("choices") or ()
+        are_choices = isinstance(given, list | tuple) and all(
+            isinstance(one, Mapping) and isinstance(one.get("label"), str) and "value" in one for one in given
+        )
+        if not are_choices:
+            raise PermanentError(f"the choices for {self.to} are no tables: give each a label and a value")
         return tuple(Choice(label=one["label"], payload=f"{block}:{one['value']}") for one in given)
 
     @property

@@ -168,6 +168,8 @@ class Outgoing:
 
 REFERENCES = 20
 """How many messages before an outbound one it refers to at most."""
+OVERTAKEN = 20
+"""How many messages that somebody wrote may come in behind a later one, for that still to say when they last wrote."""
 
 
 @define

@@ -18,6 +18,7 @@ from convsdk.core.model import Direction, Identifier, Message, Node, Ruling, Rul
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding, Known, NewContact
 from convsdk.core.storage import (
+    OVERTAKEN,
     REFERENCES,
     Alias,
     Batch,
@@ -536,13 +537,14 @@ class MemoryStore(Store):
             and one.channel == message.channel
             and one.direction in {Direction.INBOUND, Direction.OUTBOUND}
         ]
+        heard = [one.at for one in talk if one.direction is Direction.INBOUND]
         known = tables.known([filing.identifier] if filing.identifier else [])
         return Outgoing(
             message=message,
             filing=filing,
             address=max(known.holdings.values(), key=lambda one: one.node).spelling if known.holdings else "",
             references=tuple(before[-REFERENCES:]),
-            heard_at=next((one.at for one in reversed(talk) if one.direction is Direction.INBOUND), None),
+            heard_at=max(heard[-OVERTAKEN:], default=None),
         )
 
     def owners(self, workspace: str) -> list[str]:

@@ -16,6 +16,7 @@ from convsdk.core.model import Identifier, Message, Node, Trust
 from convsdk.core.profile import TraitClaim
 from convsdk.core.resolver import Holding
 from convsdk.core.storage import (
+    OVERTAKEN,
     REFERENCES,
     ContactRecord,
     Delivery,
@@ -365,8 +366,8 @@ class SqlReads(Store):
             f"""select {MESSAGE}, {FILING},
                 (select i.spelling from identifier i where i.workspace_id = c.workspace_id and i.kind = n.kind
                   and i.scope = n.scope and i.value = n.value order by i.epoch desc limit 1),
-                (select h.at from message h where h.workspace_id = c.workspace_id and h.conversation_id = c.id
-                  and h.direction = 'inbound' order by h.id desc limit 1)
+                (select max(l.at) from (select h.at from message h where h.workspace_id = c.workspace_id
+                  and h.conversation_id = c.id and h.direction = 'inbound' order by h.id desc limit {OVERTAKEN}) l)
               from {self.PAIRS} w {self.AND_THEN} message m
                 on m.workspace_id = :workspace and m.conversation_id = w.conversation and m.id = w.message
               cross join {FILING_FROM}

@@ -82,11 +82,8 @@ class TelegramChannel(Channel):
         message.require_content()
         fields: dict[str, Any] = {"chat_id": message.thread or message.to.value}
         if message.attachments:
-            method, files = _upload(message)
-            # httpx would draw a boundary: this one is unguessable as well, and the same at every try.
-            boundary = hashlib.sha256(message.token.encode()).hexdigest()
-            headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
-            return self._call(method, data=fields, files=files, headers=headers)
+            method, content = _file(message, fields)
+            return self._call(method, **content)
         return self._call("sendMessage", json=fields | {"text": message.text, **_keyboard(message)})
 
     def _call(self, method: str, **content: Any) -> httpx.Request:  # noqa: ANN401  (as httpx takes it)
@@ -148,11 +145,17 @@ class _HiddenUrl(httpx.URL):
         return f"URL({str(self)!r})"
 
 
-def _upload(message: Outbound) -> tuple[str, dict[str, Any]]:
+def _file(message: Outbound, fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     file = message.attachments[0]
     is_photo = file.media_type in _PHOTOS and len(file.content) <= _MOST_PHOTO_BYTES
     name = "photo" if is_photo else "document"
-    return f"send{name.capitalize()}", {name: (file.name, file.content, file.media_type)}
+    method = f"send{name.capitalize()}"
+    if file.url and not file.content:  # Telegram fetches it
+        return method, {"json": fields | {name: file.url}}
+    # httpx would draw a boundary: this one is unguessable as well, and the same at every try.
+    boundary = hashlib.sha256(message.token.encode()).hexdigest()
+    headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
+    return method, {"data": fields, "files": {name: (file.name, file.content, file.media_type)}, "headers": headers}
 
 
 def _keyboard(message: Outbound) -> dict[str, Any]:

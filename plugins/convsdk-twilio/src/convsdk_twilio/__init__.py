@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import httpx
@@ -35,6 +36,15 @@ _REMEDIES = {
 }
 
 
+def _is_address(_: object, attribute: Any, value: str) -> None:  # noqa: ANN401  (attrs' own)
+    try:
+        port = urlsplit(value).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError(f"{attribute.name} is no web address: write it as Twilio's console has it")
+
+
 @frozen(kw_only=True)
 class TwilioSettings:
     """What a number or a messaging service at Twilio needs to know.
@@ -49,7 +59,7 @@ class TwilioSettings:
     api_key: str = field(validator=matches_re("SK[0-9a-f]{32}"))
     api_secret: Secret = field(validator=is_secret(_CONSOLE))
     sender: str = field(validator=matches_re(r"MG[0-9a-f]{32}|(whatsapp:)?\+[1-9][0-9]{6,14}|[0-9]{3,8}"))
-    public_url: str = field(validator=matches_re(r"https?://[^\s?#]+"))
+    public_url: str = field(validator=[matches_re(r"https?://[^\s?#]+"), _is_address])
     purposes: tuple[str, ...] = ("marketing",)
     api: str = "https://api.twilio.com"
 

@@ -70,6 +70,8 @@ class TwilioContract(ChannelContract):
             ({"api_secret": API_SECRET}, "api_secret"),
             ({"sender": "Shop & Co"}, "sender"),
             ({"public_url": "help.shop.example"}, "public_url"),
+            ({"public_url": "https://help.shop.example:99999/"}, "public_url"),
+            ({"public_url": "https://[::1/channels/shop-sms"}, "public_url"),
         )
     )
     golden = tuple(

@@ -27,8 +27,7 @@ WINDOW = timedelta(hours=24)
 _DASHBOARD = "copy it from the app's dashboard at Meta"
 _MOST_TEXT_WITH_CHOICES = 1024
 _BUTTONS, _BUTTON_LABEL = 3, 20
-_ROWS, _ROW_LABEL = 10, 24
-_MOST_ID = 256
+_ROWS, _ROW_LABEL, _ROW_ID = 10, 24, 256
 _PICTURES_AND_FILMS = {"image/jpeg", "image/png", "video/mp4"}
 _PASSING = {1, 2, 4, 80007, 130429, 131000, 131016, 131048, 131056, 133004}
 _REMEDIES = {
@@ -94,10 +93,12 @@ class WhatsAppChannel(Channel):
         return read_events(request.body, business=self.config.business, received_at=request.received_at)
 
     def parts(self, message: Outbound) -> Sequence[Outbound]:
-        """Give the parts: a template goes alone, and a text with choices may be less long."""
+        """Give the parts: a template goes alone, and a text with buttons may be less long."""
         if message.detail.get("template"):
             return [evolve(message, attachments=())]
-        return parts_of(message, evolve(self.can, max_text=_MOST_TEXT_WITH_CHOICES) if message.choices else self.can)
+        if "interactive" in _content(evolve(message, attachments=()), self.config.list_button):
+            return parts_of(message, evolve(self.can, max_text=_MOST_TEXT_WITH_CHOICES))
+        return parts_of(evolve(message, text=message.spelt_out, detail={**message.detail, "choices": ()}), self.can)
 
     def build(self, message: Outbound) -> httpx.Request:
         message.require_kind(USER, "phone")
@@ -105,19 +106,20 @@ class WhatsAppChannel(Channel):
         if not template:
             message.require_content()
             _require_window(message)
-        to = {"recipient": message.to.value} if message.to.kind == USER else {"to": message.to.value.lstrip("+")}
+        sender, _, person = message.thread.rpartition("/")  # who was written to answers, and the number as it wrote
+        key, whom = ("recipient", "") if message.to.kind == USER else ("to", person)
         content = _template(template) if template else _content(message, self.config.list_button)
         fields = {
             "messaging_product": "whatsapp",
             "recipient_type": "individual",
-            **to,
+            key: whom or message.to.value.lstrip("+"),
             "type": next(iter(content)),
             **content,
             "biz_opaque_callback_data": message.token,  # comes back with each status
         }
-        sender = message.thread.rpartition("/")[0] or self.config.phone_number_id  # who was written to answers
+        url = f"{self.config.api}/{sender or self.config.phone_number_id}/messages"
         headers = {"authorization": f"Bearer {self.config.access_token.reveal()}"}
-        return httpx.Request("POST", f"{self.config.api}/{sender}/messages", json=fields, headers=headers)
+        return httpx.Request("POST", url, json=fields, headers=headers)
 
     def interpret(self, response: httpx.Response) -> Receipt:
         answer = read_answer(response)
@@ -137,8 +139,10 @@ def _require_window(message: Outbound) -> None:
         raise PermanentError(f"{message.to}{why}: only a template can be sent, as detail['template']", code="131047")
 
 
-def _template(given: Mapping[str, Any]) -> dict[str, Any]:
+def _template(given: object) -> dict[str, Any]:
     """Give a template: its `name`, the code of its `language`, and its `components` as the Cloud API has them."""
+    if not isinstance(given, Mapping) or not {"name", "language"} <= given.keys():
+        raise PermanentError("nothing was sent: give the template its name and its language")
     return {"template": {**given, "language": {"code": given["language"]}}}
 
 
@@ -147,7 +151,7 @@ def _content(message: Outbound, list_button: str) -> dict[str, Any]:
         return _file(message)
     rows = [{"id": choice.payload, "title": choice.label} for choice in message.choices]
     longest = max((len(row["title"]) for row in rows), default=0)
-    if not 0 < len(rows) <= _ROWS or longest > _ROW_LABEL or any(len(row["id"]) > _MOST_ID for row in rows):
+    if not 0 < len(rows) <= _ROWS or longest > _ROW_LABEL or any(len(row["id"]) > _ROW_ID for row in rows):
         return {"text": {"body": message.spelt_out, "preview_url": False}}
     kind, action = "list", {"button": list_button, "sections": [{"rows": rows}]}
     if len(rows) <= _BUTTONS and longest <= _BUTTON_LABEL:

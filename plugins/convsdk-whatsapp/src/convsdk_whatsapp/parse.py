@@ -113,8 +113,7 @@ def _read_message(item: _Item) -> Event:
     kind, content = _content(item.fields)
     if kind in _NOTES:
         return _read_note(item, kind)
-    answered = item.fields.fields("context").text("id")
-    text, data = _words(kind, content)
+    answered, (text, data) = item.fields.fields("context").text("id"), _words(kind, content)
     block, _, choice = data.partition(":")
     # By a file's id, the Graph API tells where it is; what is not read here is kept as it came.
     files = [content] if kind in _MEDIA else []

@@ -25,7 +25,9 @@ _FORWARDING = "forwarding-noreply@google.com"
 _LINK = re.compile(r"https://(?:mail-settings|mail|isolated\.mail)\.google\.com/[!-;=?-~]{1,500}")
 _CODE = re.compile(r"#(\d{6,12})\b")
 _MAIL_TO = re.compile(r"<mailto:([^<>?\s]{1,320})")
-_NO_READER = re.compile(r"(?:no|do-?not|dont)[-_.]?reply.*|owner-.*|.*-request|mailer-daemon|postmaster|bounces?\b.*")
+_NO_READER = re.compile(
+    r"(?:.*[-_.+])?(?:no|do[-_.]?not|dont)[-_.]?reply.*|owner-.*|.*-request|mailer-daemon|postmaster|bounces?\b.*"
+)
 # A mail server gives up after five days (RFC 5321, 4.5.4.1), and few deliver what is older than two.
 _OLD = timedelta(days=2)
 _SUPPRESSED = {"all", "autoreply"}

@@ -14,7 +14,7 @@ from encodings.aliases import aliases
 from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from convsdk.core.payloads import storable
 
@@ -38,19 +38,39 @@ _LONGEST_ID = 255
 
 # What mail programs say, and what they mean by it (WHATWG Encoding): the wider set that contains the named one.
 _MEANT = {
-    "ascii": "utf_8",
+    "ascii": "utf_8_sig",
+    "utf_8": "utf_8_sig",
     "latin_1": "cp1252",
+    "iso_8859_8_i": "iso8859_8",
     "iso8859_9": "cp1254",
     "iso8859_11": "cp874",
     "tis_620": "cp874",
+    "windows_874": "cp874",
+    "big5": "cp950",
     "gb2312": "gb18030",
     "gbk": "gb18030",
+    "x_gbk": "gb18030",
     "euc_kr": "cp949",
     "shift_jis": "cp932",
+    "windows_31j": "cp932",
+    "x_sjis": "cp932",
+    "iso2022_jp": "iso2022_jp_ext",
+    "cp50220": "iso2022_jp_ext",
+    "cp50221": "iso2022_jp_ext",
 }
+# What else such mail holds: signs that JIS X 0208 lacks and JIS X 0213 has in their places, those of Hong Kong.
+_WIDER = {"iso2022_jp_ext": "iso2022_jp_2004", "euc_jp": "euc_jis_2004", "cp950": "big5hkscs"}
+_JIS_X_0208, _JIS_X_0213 = b"\x1b$B", b"\x1b$(Q"
 # A closed list: a name out of a mail must neither import a module nor reach a codec that is no charset.
 _NO_CHARSETS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs"}
 _CHARSETS = (frozenset(aliases.values()) | {"koi8_u", "cp874", "utf_8_sig"}) - _NO_CHARSETS
+# Only where the header names none. What can be read in it is no UTF-16, whatever it says.
+_META = re.compile(
+    rb"<meta\b[^<>]{0,200}?\bcharset\s*=\s*[\"']?\s*((?!utf-?(?:16|32))[a-z0-9_.:-]{1,40})", re.IGNORECASE
+)
+_WITHIN = 1_024
+# A letter that was cut in two, at the end or by a program on the way, leaves this many others to each broken one.
+_FEW = 4
 
 
 class PastLimitError(Exception):
@@ -59,12 +79,16 @@ class PastLimitError(Exception):
 
 @frozen(kw_only=True)
 class Part:
-    """One part of a mail: its header fields (lower-case name, raw value) and where in `raw` its content is."""
+    """One part of a mail: its header fields (lower-case name, raw value) and where in `raw` its content is.
+
+    `within` is the type of the multipart that it is in, as far as `leaves` gave it.
+    """
 
     raw: bytes = field(repr=False)
     fields: tuple[tuple[str, str], ...]
     start: int
     end: int
+    within: str = ""
 
     def all(self, name: str) -> tuple[str, ...]:
         """Give the raw values of every field `name`, from the top."""
@@ -100,7 +124,8 @@ class Part:
     def content(self) -> bytes:
         """Give the content with its transfer encoding undone; what cannot be undone is given as it is."""
         data = self.raw[self.start : self.end]
-        match self.first("content-transfer-encoding").strip().lower():
+        # Some programs end it with a semicolon.
+        match self.first("content-transfer-encoding").strip("; \t\r\n").lower():
             case "base64":
                 return _from_base64(data)
             case "quoted-printable":
@@ -109,8 +134,11 @@ class Part:
 
     def text(self) -> str:
         """Give the content as text with plain newlines, and paragraphs that were broken to be joined (RFC 3676) so."""
-        told = self.first("content-type")
-        text = decode(self.content(), parameter(told, "charset")).replace("\r\n", "\n").replace("\r", "\n")
+        told, data = self.first("content-type"), self.content()
+        charset = parameter(told, "charset")
+        if not charset and self.media_type == "text/html" and (named := _META.search(data, 0, _WITHIN)):
+            charset = named[1].decode("ascii")
+        text = decode(data, charset).replace("\r\n", "\n").replace("\r", "\n")
         if self.media_type != "text/plain" or parameter(told, "format").lower() != "flowed":
             return text
         return _joined(text, is_blank_added=parameter(told, "delsp").lower() == "yes")
@@ -190,7 +218,8 @@ def leaves(root: Part) -> Iterator[Part]:
             raise PastLimitError(f"it has more than {MAX_PARTS} parts")
         if depth >= MAX_DEPTH:
             raise PastLimitError(f"its parts are nested more than {MAX_DEPTH} levels deep")
-        waiting.extend((read_head(part.raw, *span), depth + 1) for span in reversed(inner))
+        found = (read_head(part.raw, *span) for span in reversed(inner))
+        waiting.extend((evolve(one, within=part.media_type), depth + 1) for one in found)
 
 
 def _boundary(part: Part) -> bytes:
@@ -225,18 +254,29 @@ def _from_base64(data: bytes) -> bytes:
 
 
 def decode(data: bytes, charset: str = "") -> str:
-    """Give `data` as text: in its declared charset, else UTF-8, else cp1252. Holds no surrogate and no NUL."""
+    """Give `data` as text: in its declared charset, else UTF-8, else cp1252. Holds no surrogate and no NUL.
+
+    A few broken letters spoil neither of the first two.
+    """
     name = re.sub(r"[^a-z0-9]+", "_", charset[:40].lower()).strip("_")
     name = aliases.get(name, name)
     name = _MEANT.get(name, name)
-    for candidate in (name, "utf_8"):
+    for candidate in (name, _WIDER.get(name, ""), "utf_8_sig"):
         if candidate not in _CHARSETS:
             continue
+        wide = data.replace(_JIS_X_0208, _JIS_X_0213) if candidate == "iso2022_jp_2004" else data
         try:
-            return storable(data.decode(candidate))
+            return storable(wide.decode(candidate))
         except UnicodeError:
             continue
-    return storable(data.decode("cp1252", "replace"))
+    return storable(_mended(data, name) or _mended(data, "utf_8_sig") or data.decode("cp1252", "replace"))
+
+
+def _mended(data: bytes, charset: str) -> str:
+    """Give `data` in a charset but for a few broken letters; nothing where it is hardly in that."""
+    text = data.decode(charset, "replace") if charset in _CHARSETS else ""
+    letters, broken = len(text) - len(text.encode("ascii", "ignore")), text.count("\ufffd")
+    return text if letters > _FEW * broken else ""
 
 
 def plain(value: str) -> str:

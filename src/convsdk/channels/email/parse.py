@@ -68,6 +68,7 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 # What a browser would run if it were ever served under its own type.
 _ACTIVE = re.compile(r".*[/+.-](?:html|xml|svg|xsl|[a-z]*script|x-shockwave-flash)")
 _CALENDARS = {"text/calendar", "application/ics"}
+_VERSIONS = "multipart/alternative"
 _METHOD = re.compile(rb"^METHOD:([A-Z]{1,20})\r?$", re.MULTILINE)
 _INVITATIONS = {
     "REQUEST": "invitation.ics",
@@ -280,12 +281,15 @@ def read_body(head: Part, size: int) -> Body:
         raise PastLimitError(f"it has more than {MAX_BYTES} bytes")
     texts: dict[str, list[str]] = {"text/plain": [], "text/html": []}
     attached: list[tuple[Part, str]] = []
+    is_below_html = False
     parts = tuple(leaves(head))
     for part in parts:
         # A multipart without its delimiters still says something.
         media_type = "text/plain" if part.media_type.startswith("multipart/") else part.media_type
         if media_type in texts and part.disposition != "attachment" and not part.file_name:
             texts[media_type].append(part.text())
+            # Another version of the same goes beside HTML, and what a list puts below it says something else.
+            is_below_html |= not texts["text/plain"] and part.within != _VERSIONS
             continue
         attached.append((part, media_type))
     if len(attached) > MAX_ATTACHMENTS:
@@ -295,8 +299,10 @@ def read_body(head: Part, size: int) -> Body:
         if not "".join(texts[media_type]).strip():
             texts[media_type] += [getattr(one, name) for one in packed]
     text, markup = ("\n".join(one for one in found if one.strip()) or "".join(found) for found in texts.values())
+    if markup and (is_below_html or not text.strip()):
+        text = "\n".join(filter(str.strip, (written(markup), text)))
     return Body(
-        text=text if text.strip() or not markup else written(markup),
+        text=text,
         html=markup,
         attachments=_attachments(attached, packed),
         attached=tuple(part for part, _ in attached),

@@ -11,6 +11,9 @@ from convsdk.core.model import Claim, Trust
 
 _MACHINE = {"message/delivery-status", "message/disposition-notification", "message/feedback-report"}
 _RETURNED = {"message/rfc822", "text/rfc822-headers", "message/rfc822-headers"}
+# RFC 6533: the same, about mail that went by SMTPUTF8.
+_MACHINE |= {"message/global-delivery-status", "message/global-disposition-notification"}
+_RETURNED |= {"message/global", "message/global-headers"}
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _MOST_GROUPS = 100
 _LONGEST = 500

@@ -12,7 +12,7 @@ from itertools import islice
 
 from attrs import frozen
 
-from convsdk.channels.email.mime import Part, readable
+from convsdk.channels.email.mime import Part, plain, readable
 from convsdk.channels.email.settings import EmailSettings, key_of
 from convsdk.core.identifiers import EmailAddress
 from convsdk.core.model import Trust
@@ -30,7 +30,10 @@ _FROM_TOKEN = re.compile(
 _LONGEST_ADDRESS = 320  # RFC 5321, section 4.5.3.1: 64 octets, an @, and 255
 _ADDRESS = re.compile(r'[^\s@<>()\[\]\\,;:"]++@[^\s@<>()\[\]\\,;:"]++')
 _QUOTED_LOCAL = re.compile(r'\A"([^\s@<>()\[\]\\,;:"]++)"(?=@)')
-_RESULT = re.compile(rf"\s*+([a-z0-9._-]++)\s*+=\s*+({_QUOTED}|[^\s;\"]++)", re.IGNORECASE | re.DOTALL)
+# RFC 8601 lets a method name its version, as in `dkim/1=pass`.
+_RESULT = re.compile(
+    rf"\s*+([a-z0-9._-]++)(?:\s*+/\s*+\d++)?\s*+=\s*+({_QUOTED}|[^\s;\"]++)", re.IGNORECASE | re.DOTALL
+)
 _RESULT_END = re.compile(r"\s*+(?:;|\Z)")
 _COMMENT_MARK = re.compile(rf"{_QUOTED}|\\.|[()]", re.DOTALL)
 
@@ -221,6 +224,7 @@ def read_results(value: str) -> tuple[str, list[Result]]:
 
     What is malformed keeps its name: skipped, it would make room for the results that a sender put below it.
     """
+    value = plain(value)
     text = _without_comments(value)
     authority, _, rest = (text or value).partition(";")
     name = (authority.split() or [""])[0].strip('"').lower()
