@@ -371,6 +371,90 @@ def test_parse_tells_how_settings_are_given(run):
     assert "--set" not in secret + unknown
 
 
+DOVES = """
+from attrs import field, frozen
+from convsdk.core.events import Noted
+from convsdk.core.ports import Capabilities, Channel, Response, Secret, is_secret
+from convsdk.core.signing import hmac_of, require_header
+from convsdk.hookspecs import hookimpl
+
+@frozen(kw_only=True)
+class Settings:
+    token: Secret = field(validator=is_secret("ask the dovecote", pattern="dove-[a-z]+"))
+    signing_secret: Secret = field(validator=is_secret("ask the dovecote"))
+
+class Doves(Channel):
+    type, settings = "doves", Settings
+    can = Capabilities(verifies=True, challenges=True)
+
+    def challenge(self, request):
+        if request.body.startswith(b"signed"):
+            self.verify(request)
+        return Response(status=202, body=request.body[4:]) if request.body.startswith(b"coo:") else None
+
+    def verify(self, request):
+        require_header(request, "Dove-Signature", hmac_of(request.body, self.config.signing_secret), channel=self.name)
+
+    def parse(self, request):
+        if request.body.startswith((b"coo:", b"signed", b"hush")):
+            return []
+        text = request.body.decode()
+        return [Noted(external_id=f"d{text}", kind="cooed", at=request.received_at, text=text)]
+
+@hookimpl
+def convsdk_channels(ctx):
+    return [Doves]
+"""
+
+
+def test_parse_asks_for_a_secret_that_has_a_form(run, install, monkeypatch):
+    """A secret that nothing made up would fit is asked for by name, and can be that of a variable."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    monkeypatch.setenv("HAWK", "hawk")
+
+    asked = run("parse", "doves", "-", stdin=b"m1", status=2).stderr
+    given = run("parse", "doves", "-", "--set", 'token={ env = "DOVE" }', "--json", stdin=b"m1")
+    wrong = run("parse", "doves", "-", "--set", 'token={ env = "HAWK" }', stdin=b"m1", status=2).stderr
+
+    assert "token has a form of its own" in asked
+    assert """--set 'token={ env = "NAME" }'""" in asked
+    assert ("malformed" in asked, "signing_secret" in asked) == (False, False)
+    assert lines(given)[0]["text"] == "m1"
+    assert "ask the dovecote" in wrong
+
+
+def test_parse_tells_what_answers_a_handshake(run, install, monkeypatch):
+    """A set-up handshake is told as one, with the status and the body of its answer; other silence as that."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    given = ("--set", 'token={ env = "DOVE" }')
+
+    shown = run("parse", "doves", "-", *given, stdin=b"coo:1158").stdout
+    told = run("parse", "doves", "-", *given, "--json", stdin=b"coo:1158")
+    refused = run("parse", "doves", "-", *given, stdin=b"signed").stdout
+    quiet = run("parse", "doves", "-", *given, stdin=b"hush").stdout
+
+    assert "set-up handshake" in shown
+    assert (lines(told)[0]["status"], lines(told)[0]["body"]) == (202, "1158")
+    assert "handshake that is not authentic here" in refused
+    assert (quiet.startswith("no events"), "handshake" in quiet) == (True, False)
+
+
+def test_ingest_tells_a_handshake(run, install, shop, monkeypatch):
+    """A handshake among what is taken in is told, as it holds nothing to take in."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    secrets = 'token = { env = "DOVE" }\nsigning_secret = { env = "APP_SECRET" }'
+    (shop / "convsdk.toml").write_text(f'[channels.loft]\ntype = "doves"\n{secrets}\n', encoding="utf-8")
+    signature = hmac.new(b"hunter2-hunter2", b"coo:1158", hashlib.sha256).hexdigest()
+
+    result = run("ingest", "loft", "-", "--header", f"Dove-Signature: {signature}", stdin=b"coo:1158")
+
+    assert result.stdout == "0 events: nothing\n"
+    assert "-: a set-up handshake, which holds no events: 'convsdk parse doves' shows its answer" in result.stderr
+
+
 def test_parse_tells_the_type_of_a_channel(run, shop):
     """A channel in the place of a type is told, with the option that takes its name."""
     told = run("parse", "mail", "-", stdin=mail("ann@a.example"), status=2).stderr
@@ -632,6 +716,19 @@ def test_ingest_checks_signatures(run, shop):
     assert taken.stdout.startswith("2 events")
 
 
+def test_ingest_of_a_bare_body_asks_for_its_signature(run, shop):
+    """Nobody signs a bare body: what to give or do is told, and of a wrong signature to compare the secret."""
+    file = DEMO / "messenger-question.json"
+
+    bare = run("ingest", "page", file, status=1).stderr
+    wrong = run("ingest", "page", file, "--header", "X-Hub-Signature-256: sha256=00", status=1).stderr
+
+    assert "a bare body is not signed" in bare
+    assert "--header 'NAME: VALUE'" in bare
+    assert "'convsdk parse messenger FILE --channel page'" in bare
+    assert ("compare" in bare, "bare body" in wrong) == (False, False)
+
+
 def test_ingest_into_an_unknown_channel_is_told(run, shop):
     """A channel has to be configured."""
     result = run("ingest", "fax", DEMO / "mail-ben.eml", status=2)
@@ -761,6 +858,25 @@ def test_messages_of_a_conversation_are_read_in_order(run, shop):
 
     assert [one["text"].strip() for one in lines(newest)] == ["text 1", "text 2"]
     assert [line.split()[-4:-2] for line in oldest.stdout.splitlines()[1:]] == [["text", "0"]]
+
+
+def test_notes_are_told_from_messages(run, install, shop, monkeypatch):
+    """A note, such as that a message was deleted, has its kind in its row and in the JSON, where its text is as is."""
+    install("doves", DOVES)
+    monkeypatch.setenv("DOVE", "dove-white")
+    secrets = 'token = { env = "DOVE" }\nsigning_secret = { env = "APP_SECRET" }'
+    (shop / "convsdk.toml").write_text(f'[channels.loft]\ntype = "doves"\n{secrets}\n', encoding="utf-8")
+    for body in (b"croo", b""):
+        signature = hmac.new(b"hunter2-hunter2", body, hashlib.sha256).hexdigest()
+        run("ingest", "loft", "-", "--header", f"Dove-Signature: {signature}", stdin=body)
+    first, second = sorted(one["id"] for one in lines(run("conversations", "--json")))
+
+    shown = [run("messages", one).stdout.splitlines()[-1] for one in (first, second)]
+    told = [lines(run("messages", one, "--json"))[0] for one in (first, second)]
+
+    assert "  [cooed] croo  " in shown[0]
+    assert "  [cooed]  " in shown[1]
+    assert [(one["noted"], one["text"]) for one in told] == [("cooed", "croo"), ("cooed", "")]
 
 
 def test_answer_that_failed_is_shown_with_the_reason(run, shop):

@@ -27,7 +27,10 @@ app_secret = {{ env = "APP_SECRET" }}
 verify_token = {{ env = "VERIFY_TOKEN" }}
 accounts = [{{ id = "1001", token = {{ env = "PAGE_TOKEN" }} }}]
 graph_url = "{url}"
-[channels.chat]
+[channels.desk]
+type = "chat"
+secret = {{ env = "CHAT_SECRET" }}
+[channels.widget]
 type = "chat"
 """
 PAGES = '{ id = "1001", token = { env = "PAGE_TOKEN" } }'
@@ -45,7 +48,8 @@ def graph():
 def connect(graph, tmp_path, monkeypatch):
     """Give what runs `convsdk channels connect` on a shop, and gives what it says and how it ends."""
     monkeypatch.chdir(tmp_path)
-    for name, value in (("APP_SECRET", SECRET), ("VERIFY_TOKEN", "token-of-the-shop"), ("PAGE_TOKEN", TOKEN)):
+    secrets = {"APP_SECRET": SECRET, "VERIFY_TOKEN": "token-of-the-shop", "PAGE_TOKEN": TOKEN, "CHAT_SECRET": SECRET}
+    for name, value in secrets.items():
         monkeypatch.setenv(name, value)
 
     def run(*arguments, app=APP, pages=PAGES, files=()):
@@ -162,6 +166,23 @@ def test_what_cannot_be_checked_is_told(connect, arguments, told):
 
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+@pytest.mark.parametrize(("callback", "told"), [((), "/channels/desk"), (("--callback", CALLBACK), CALLBACK)])
+def test_channel_that_subscribes_nothing_is_set_up_by_hand(connect, callback, told):
+    """Where no request subscribes, that is told, with the address to set at the platform, and it is no success."""
+    result, wrong = connect("desk", "--subscribe", *callback)
+
+    assert result.exit_code == 1
+    assert "set the webhook at the platform" in wrong["what --subscribe asks for"]["remedy"]
+    assert told in wrong["what --subscribe asks for"]["remedy"]
+
+
+def test_channel_of_the_widget_is_sent_to_no_platform(connect):
+    """A channel that takes no webhooks is not to be set up anywhere."""
+    _, wrong = connect("widget", "--subscribe")
+
+    assert "takes no webhooks" in wrong["what --subscribe asks for"]["remedy"]
 
 
 def test_many_pages_are_checked_in_several_batches(connect, graph):

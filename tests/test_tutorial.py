@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from convsdk.cli import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
 FILE = re.compile(r"^`(\S+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PATIENCE_S = 30
 SECRETS = {"PIGEON_SECRET": "pigeon-signs-with-this", "PIGEON_TOKEN": "pigeon-lets-in-with-this"}
 
@@ -64,6 +66,22 @@ def asked(*arguments, folder):
     command = [program(), *arguments, "--json"]
     answer = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True)
     return [json.loads(line) for line in answer.stdout.splitlines()]
+
+
+def commands():
+    """Give the commands with which the page ends, as a reader types them: look, answer, look again."""
+    last = CONSOLE.findall(PAGE.read_text(encoding="utf-8"))[-1]
+    return [shlex.split(line)[2:] for line in last.splitlines() if line.startswith("$ convsdk ")]
+
+
+def numbered(command, conversation):
+    """Give a command of the page with the number that a reader has found below ID."""
+    return [str(conversation["id"]) if word == "NUMBER" else word for word in command]
+
+
+def take_numbers(folder):
+    """Let the reader's store number something else first: what is not numbered by itself does not begin at 1."""
+    asked("consent", "email:ben@shop.example", "marketing", "--record", "granted", "--by", "kim", folder=folder)
 
 
 def program():
@@ -126,7 +144,9 @@ def test_channel_of_the_tutorial_is_gold(folder):
 
 
 def test_ann_asks_and_is_answered(folder):
-    """By the page's own programs, a message comes in, and the answer goes out and is reported as delivered."""
+    """By the page's own programs and commands, a message comes in, and the answer goes out and is delivered."""
+    look, answer, look_again = commands()
+    take_numbers(folder)
     port, api = free_ports()
     with (folder / "convsdk.toml").open("a") as configuration:
         configuration.write(f'api = "http://127.0.0.1:{api}"\n')
@@ -137,10 +157,10 @@ def test_ann_asks_and_is_answered(folder):
         wait_for(lambda: is_up(f"http://127.0.0.1:{port}/health"))
         pigeon.stdin.write("ann: Is the blue one in stock?\n")
         pigeon.stdin.flush()
-        (conversation,) = wait_for(lambda: asked("conversations", folder=folder))
-        number = str(conversation["id"])
-        asked("reply", number, "It is.", folder=folder)
+        (conversation,) = wait_for(lambda: asked(*look, folder=folder))
+        asked(*numbered(answer, conversation), folder=folder)
         told = pigeon.stdout.readline()
-        wait_for(lambda: [one for one in asked("messages", number, folder=folder) if one.get("status") == "delivered"])
+        again = numbered(look_again, conversation)
+        wait_for(lambda: [one for one in asked(*again, folder=folder) if one.get("status") == "delivered"])
 
-    assert told == "-> ann: It is.\n"
+    assert told == "-> ann: It is. Shall I keep one for you?\n"

@@ -413,7 +413,7 @@ def detail_of(event: MessageReceived | FormRejected | Noted, related: Sequence[i
     if isinstance(event, FormRejected):
         return None
     if isinstance(event, Noted):
-        return event.detail or None
+        return event.detail | {"noted": event.kind}
     more = {"fingerprint": event.fingerprint, "related": list(related)}
     return event.detail | {key: value for key, value in more.items() if value} or None
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from convsdk.core.payloads import Fields, digest_of, fields_of, read_fields, read_json, storable
+from convsdk.core.payloads import Fields, digest_of, fields_of, read_fields, read_form, read_json, storable
 from convsdk.errors import ParseError
 
 SENT = datetime(2016, 3, 23, 0, 25, 52, tzinfo=UTC)
@@ -159,12 +159,20 @@ def test_value_that_stands_alone_is_read_like_a_document():
         ("1458692752", timedelta(seconds=1), SENT),
         (1458692752478, timedelta(milliseconds=1), SENT.replace(microsecond=478_000)),
         (0, timedelta(seconds=1), datetime(1970, 1, 1, tzinfo=UTC)),
+        ("1458692752.000005", timedelta(seconds=1), SENT.replace(microsecond=5)),
+        ("1458692752000.5", timedelta(milliseconds=1), SENT.replace(microsecond=500)),
         *((wrong, timedelta(seconds=1), None) for wrong in (-1, 10**17, "soon", "²", "9" * 30, 1.5, True, [], None)),
+        *((wrong, timedelta(seconds=1), None) for wrong in ("1.", ".5", "1.5.5", "1.5e3", "-1.5", "1.5\n")),
     ],
 )
 def test_moment_counts_from_1970(value, unit, moment):
     """A time is a number or its digits, and anything else is none."""
     assert Fields({"at": value}).moment("at", unit=unit) == moment
+
+
+def test_number_too_long_to_be_written_is_no_moment():
+    """Such as no JSON that was read here gives, and Python turns into no text."""
+    assert Fields({"at": 10**5_000}).moment("at") is None
 
 
 def test_digest_is_that_of_the_values():
@@ -176,3 +184,17 @@ def test_digest_is_that_of_the_values():
 def test_text_is_made_storable():
     """Each NUL and each half of a pair is replaced."""
     assert storable("a\0\ud83d😀") == "a\ufffd\ufffd😀"
+
+
+def test_form_is_read_to_the_letter_and_in_order():
+    """A field that is empty or comes twice is one as well, and what is no UTF-8 costs only itself."""
+    given = b"a=1&b=&a=%7B%22x%22%3A+1%7D&%C3%A9=%00%ff"
+
+    assert read_form(given) == (("a", "1"), ("b", ""), ("a", '{"x": 1}'), ("é", "\0\ufffd"))
+
+
+@pytest.mark.parametrize("body", ["é=1".encode(), b"a=1&" * 1001], ids=["no ASCII", "too many fields"])
+def test_body_that_is_no_form_is_refused(body):
+    """What it holds is not told: it is somebody's words."""
+    with pytest.raises(ParseError, match=f"^{len(body)} bytes are no form that can be read"):
+        read_form(body)

@@ -1,19 +1,24 @@
 """Each law of `ChannelContract` passes on a right channel, and fails on one that breaks this law."""
 
+import contextlib
 import hashlib
 import hmac
+import inspect
 import json
 import random
 import re
+import signal
 import socket
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 import structlog
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import instance_of
 
 from convsdk.core.events import DeliveryStatus, MessageReceived, Noted, StatusChanged
@@ -22,6 +27,7 @@ from convsdk.core.ports import Capabilities, Channel, Response, Secret, is_secre
 from convsdk.errors import Forbidden, ParseError
 from convsdk.testing.builders import request
 from convsdk.testing.channel_contract import ChannelContract, Golden
+from convsdk.testing.observing import within
 
 pytestmark = pytest.mark.once  # the kit's laws run against every channel on each version
 
@@ -358,6 +364,58 @@ def test_parse_that_raises_something_else(pigeon):
     assert "parse raises" in broken("test_parse_raises_nothing_but_parse_error", pigeon=pigeon)
 
 
+def as_form(request):
+    """Give the request with its body in the field of a form, as some platforms send JSON."""
+    return evolve(request, body=urlencode({"v": "1", "payload": request.body.decode()}).encode())
+
+
+class FormPigeon(Pigeon):
+    """A right channel that reads its JSON out of a form."""
+
+    can = evolve(Pigeon.can, verifies=False, challenges=False)
+
+    def challenge(self, request):
+        return None
+
+    def parse(self, request):
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
+        return super().parse(evolve(request, body=form.get("payload", "").encode()))
+
+
+class TrustsThePayload(FormPigeon):
+    """Calls a method of what is mostly a text."""
+
+    def text(self, value):
+        return super().text(value.strip())
+
+    def external_id(self, item, request):
+        return super().external_id(item, request).strip()
+
+
+class TrustsTheForm(FormPigeon):
+    """Takes it that a field is always there, and is a number."""
+
+    def parse(self, request):
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace")))
+        assert "payload" not in form or form["v"].isdigit()
+        return super().parse(request)
+
+
+@pytest.mark.parametrize(
+    ("pigeon", "told"), [(FormPigeon, ""), (TrustsThePayload, "AttributeError"), (TrustsTheForm, "KeyError")]
+)
+def test_json_in_a_form_is_changed_like_any(pigeon, told):
+    """A value in the JSON of a form's field is replaced as one in a body of JSON is, and so is each field."""
+    law = "test_parse_raises_nothing_but_parse_error"
+    golden = (Golden(name="text", request=as_form(post({**TEXT, "files": ["a"]})), events=1),)
+    contract = {"pigeon": pigeon, "golden": golden, "examples": 1}
+
+    if told:
+        assert told in broken(law, **contract)
+    else:
+        binding(type("Case", (PigeonContract,), contract)(), law)
+
+
 def _read_on_garbage(examples):
     read = []
 
@@ -377,6 +435,81 @@ def test_search_is_the_same_at_every_run():
 
     assert first == again
     assert len(longer) > len(first) + 50
+
+
+def _wait(_, request):
+    if b"items" not in request.body:  # the golden requests come back
+        threading.Event().wait()
+
+
+def _loop(_, request):
+    while b"items" not in request.body:
+        pass
+
+
+def _backtrack(_, request):
+    if not request.body.strip(b"a"):
+        re.match("(a+)+$", "a" * 40 + "b")
+
+
+@pytest.mark.parametrize("get_stuck", [_wait, _loop, _backtrack])
+def test_parse_that_never_comes_back(get_stuck):
+    """The law says within the time that is set which request it was and where it is, also of what yields to nobody."""
+
+    def parse(self, request):
+        with contextlib.suppress(Exception):  # a channel's own net does not catch the end
+            get_stuck(self, request)
+        return Pigeon.parse(self, request)
+
+    told = broken("test_parse_raises_nothing_but_parse_error", pigeon=with_(parse=parse), patience_s=0.2)
+
+    lines, first = inspect.getsourcelines(get_stuck)
+    places = [f"{__file__}:{first + number}" for number in range(1, len(lines))]
+    assert told.startswith(tuple(f"parse has not come back within 0.2 s, and is at {place}, from" for place in places))
+    assert re.search(r"from POST '/', \{\}, \{'x-sign': .*\}, b'", told)
+
+
+@pytest.mark.parametrize("name", ["verify", "challenge"])
+def test_verify_that_never_comes_back(name):
+    """So are those who look at a request before it is read, and the text has no secret that stands in a request."""
+    stuck = {name: lambda _, request: threading.Event().wait() if SECRET in request.url else None}
+    golden = (Golden(name="text", request=post(TEXT, path=f"/{SECRET}"), events=1),)
+
+    told = broken("test_golden_requests_are_authentic", pigeon=with_(**stuck), golden=golden, patience_s=0.2)
+
+    assert "has not come back within 0.2 s" in told
+    assert "from POST '/***'" in told
+
+
+def test_search_that_gets_stuck_ends_at_once():
+    """It is not looked for a smaller request: each try would take as long."""
+    tried = []
+
+    def parse(self, request):
+        if b"items" not in request.body and not request.headers:  # as only the search makes them
+            tried.append(request)
+            threading.Event().wait()
+        return Pigeon.parse(self, request)
+
+    broken("test_parse_raises_nothing_but_parse_error", pigeon=with_(parse=parse), patience_s=0.2)
+
+    assert len(tried) == 1
+
+
+def test_timer_of_somebody_else_is_left_alone():
+    """Whoever limits the whole test keeps their own limit."""
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with within(0.01, str):
+            while not rung:
+                time.sleep(0.01)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert rung == [1]
 
 
 def test_parse_with_random_ids():
@@ -645,6 +778,22 @@ def test_handshake_that_is_not_tight(law, challenge, told):
     golden = [Golden(name="handshake", request=handshake, events=0, signed_by=("token",))]
 
     assert told in broken(law, pigeon=with_(challenge=challenge), golden=golden)
+
+
+@pytest.mark.parametrize("forged", [(post(TEXT),), ("old", post(TEXT)), (("old",),), ((post(TEXT), "old"),), (7,)])
+def test_forged_request_without_how(forged):
+    """A request alone, or a pair that is not in a list of them, is told as what it is, and how to write it."""
+    told = broken("test_forged_requests_are_forbidden", forged=forged)
+
+    assert "which is no pair of a text and a request" in told
+    assert "forged = (('a signature of yesterday', request(...)),)" in told
+
+
+def test_forged_request_that_is_let_in():
+    """A request that only its author can make is looked at as those of the kit are."""
+    told = broken("test_forged_requests_are_forbidden", forged=(("a signature of yesterday", post(TEXT)),))
+
+    assert "verify lets a request in with a signature of yesterday" in told
 
 
 def test_verify_of_which_nobody_says_what_signs():

@@ -13,7 +13,7 @@ from convsdk.core.model import Claim, Identifier, Trait, Trust
 from convsdk.core.ports import File
 from convsdk.errors import PermanentError, TransientError
 from convsdk_example import ExampleChannel
-from convsdk_example.contract import CHOICES, ExampleContract, channel, golden, outbound
+from convsdk_example.contract import CHOICES, ExampleContract, channel, golden_request, outbound
 
 
 class TestExampleContract(ExampleContract):
@@ -32,7 +32,7 @@ def test_entry_point_names_the_channels_module():
 
 def test_message_names_its_writer():
     """A message says who wrote it, when, and what."""
-    (event,) = channel().parse(golden("text"))
+    (event,) = channel().parse(golden_request("text"))
 
     assert (event.external_id, event.text) == ("m-1001", "Is the blue one in stock?")
     assert event.at == datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,7 +51,7 @@ def test_answer_is_posted_with_its_key():
 def test_choice_comes_back_as_it_was_offered():
     """A button sends back the block and the value of its choice, and a press of it is read as both."""
     call = channel().build(evolve(outbound(), detail=CHOICES))
-    _, press = channel().parse(golden("several"))
+    _, press = channel().parse(golden_request("several"))
 
     assert json.loads(call.read())["buttons"][0] == {"label": "My order", "sends": "topic:order"}
     assert (press.text, press.block, press.choice) == ("My order", "topic", "order")

@@ -25,7 +25,7 @@ from convsdk_telegram.contract import (
     TOKEN,
     TelegramContract,
     channel,
-    golden,
+    golden_request,
     outbound,
     refusal,
     webhook,
@@ -36,7 +36,7 @@ ANN = Claim("telegram_user", "7001", Trust.CHANNEL, scope="110201543")
 
 def parse(name, **settings):
     """Give the events of a golden payload."""
-    return channel(**settings).parse(golden(name))
+    return channel(**settings).parse(golden_request(name))
 
 
 def from_ann(**message):
@@ -215,7 +215,7 @@ def test_group_that_becomes_a_supergroup_says_where_it_is():
 
 def test_half_a_character_is_replaced():
     """NUL and half of a surrogate pair are replaced; whole pairs and escaped backslashes stay."""
-    body = golden("text").body.replace(b"Is the", rb"\u0000 \ud83d \\u0000 \ud83d\ude00")
+    body = golden_request("text").body.replace(b"Is the", rb"\u0000 \ud83d \\u0000 \ud83d\ude00")
 
     (event,) = channel().parse(webhook(body))
 
@@ -246,7 +246,7 @@ def test_writer_who_shares_a_number_is_known_by_it():
     hub = Hub("memory:", channels=[channel()], policy=Policy(kinds=kinds))
 
     for name in ("text", "contact_own", "text"):
-        (received,) = hub.handle("shop-bot", golden(name)).received
+        (received,) = hub.handle("shop-bot", golden_request(name)).received
 
     contact = hub.contact(hub.conversations()[0].contact)
     assert received.decision.outcome.value == "duplicate"

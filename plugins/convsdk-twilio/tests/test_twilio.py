@@ -28,7 +28,7 @@ from convsdk_twilio.contract import (
     URL,
     TwilioContract,
     channel,
-    golden,
+    golden_request,
     outbound,
 )
 
@@ -54,7 +54,7 @@ class Form(dict):
 
 def parse(name, **settings):
     """Give the events of a golden form."""
-    return channel(**settings).parse(golden(name))
+    return channel(**settings).parse(golden_request(name))
 
 
 def said(text, **fields):
@@ -228,7 +228,7 @@ def test_writer_is_known_by_their_number_on_every_surface():
     kinds = Kinds(TwilioChannel.kinds)
     hub = Hub("memory:", channels=[channel()], policy=Policy(kinds=kinds))
 
-    handled = [hub.handle("shop-sms", golden(name)) for name in ("sms", "whatsapp", "stop")]
+    handled = [hub.handle("shop-sms", golden_request(name)) for name in ("sms", "whatsapp", "stop")]
 
     assert {one.response.body for one in handled} == {b'<?xml version="1.0" encoding="UTF-8"?><Response/>'}
     assert {one.response.media_type for one in handled} == {"application/xml"}

@@ -25,7 +25,7 @@ from convsdk_whatsapp.contract import (
     WhatsAppContract,
     channel,
     choices,
-    golden,
+    golden_request,
     outbound,
     signed,
 )
@@ -36,12 +36,12 @@ ANN_PHONE = Claim("phone", "+4915112345678", Trust.CHANNEL)
 
 def parse(name, **settings):
     """Give the events of a golden payload."""
-    return channel(**settings).parse(golden(name))
+    return channel(**settings).parse(golden_request(name))
 
 
 def changed(name, **fields):
     """Give the events of a golden payload whose first message or status has other members; None takes one out."""
-    document = json.loads(golden(name).body)
+    document = json.loads(golden_request(name).body)
     value = document["entry"][0]["changes"][0]["value"]
     (item,) = value.get("messages") or value["statuses"]
     item |= fields
@@ -70,7 +70,7 @@ def test_handshake_gives_the_challenge_back():
 def test_signature_of_another_app_is_refused():
     """A webhook that another secret signed is not for this app."""
     with pytest.raises(Forbidden):
-        channel(app_secret=Secret("another")).verify(golden("text"))
+        channel(app_secret=Secret("another")).verify(golden_request("text"))
 
 
 # -- what is read
@@ -238,7 +238,7 @@ def hub():
 
 def written(user, number, at):
     """Give the request for a message by `user` from `number`, `at` seconds."""
-    document = json.loads(golden("text").body)
+    document = json.loads(golden_request("text").body)
     (message,) = document["entry"][0]["changes"][0]["value"]["messages"]
     message |= {"id": f"wamid.{at}", "from_user_id": user, "timestamp": str(at)}
     message = message | {"from": number} if number else {k: v for k, v in message.items() if k != "from"}

@@ -43,7 +43,8 @@ def channels(session: Session) -> None:
 def connect(session: Session, name: str, subscribe: bool, callback: str) -> None:
     """Check whether the platform is set up for the channel NAME, or for all channels of the type NAME.
 
-    Tells what is missing and how to mend it, and ends with 1 then. It sends no message.
+    Tells what is missing and how to mend it, and ends with 1 then: also with --subscribe where that has to be done by
+    hand. It sends no message.
     """
     if callback and not subscribe:
         raise click.UsageError("--callback is for --subscribe: add that, or leave this out")
@@ -68,7 +69,9 @@ def connect(session: Session, name: str, subscribe: bool, callback: str) -> None
 
 
 def _checked(channel: Channel, client: httpx.Client, callback: str, *, is_subscribed: bool) -> Iterator[Check]:
-    if type(channel).checks is Channel.checks:
+    if is_subscribed and type(channel).subscribe is Channel.subscribe:
+        yield _by_hand(channel, callback)
+    elif type(channel).checks is Channel.checks:
         raise UnsupportedError(
             f"channel {channel.name!r} of type {channel.type!r} has nothing to check at a platform: "
             "'convsdk check' checks the configuration"
@@ -79,6 +82,19 @@ def _checked(channel: Channel, client: httpx.Client, callback: str, *, is_subscr
         except ConvsdkError as error:
             yield Check(what="what --subscribe asks for", is_right=False, remedy=str(error))
     yield from channel.judge([_answer(channel, client, request) for request in channel.checks()])
+
+
+def _by_hand(channel: Channel, callback: str) -> Check:
+    where = callback or f"the path /channels/{channel.name} at the host of 'convsdk serve'"
+    is_sent = channel.is_webhook and not channel.listens
+    remedy = (
+        f"set the webhook at the platform, to {where}" if is_sent else "it takes no webhooks: leave --subscribe out"
+    )
+    return Check(
+        what="what --subscribe asks for",
+        is_right=False,
+        remedy=f"type {channel.type!r} has nothing to subscribe: {remedy}",
+    )
 
 
 def _answer(channel: Channel, client: httpx.Client, request: httpx.Request) -> httpx.Response:

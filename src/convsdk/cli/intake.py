@@ -9,7 +9,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, get_args, get_type_hints
@@ -65,21 +65,45 @@ def parse(
 ) -> None:
     """Show what an adapter makes of the bytes in FILE; - is standard input.
 
-    Nothing is stored, and nothing is verified: a required secret that is not set gets a random value, and a required
-    setting the value of its example. With --header, FILE is the body of a request, where else it may be a mail.
+    Nothing is stored, and nothing is verified: a required secret that is not set gets a random value, unless it has a
+    form of its own, and a required setting the value of its example. With --header, FILE is the body of a request,
+    where else it may be a mail. Of a set-up handshake, what answers it is shown.
     """
     _require_type(session, channel_type)
     channel = _named(session, channel_type, name, settings) if name else _configured(session, channel_type, settings)
-    for event in channel.parse(_request(channel, file.read(), datetime.now(UTC), headers)):
-        told = {"event": type(event).__name__} | (
-            summary(event) if isinstance(event, MessageReceived) else plain(event)
-        )
-        if session.screen.is_json:
-            whole = {"summary": told} if isinstance(event, MessageReceived) else {}
-            session.screen.json(plain(event) | {"event": told["event"]} | whole)
-            continue
-        session.screen.facts({key: value for key, value in told.items() if value} or told)
-        session.screen.say()
+    request = _request(channel, file.read(), datetime.now(UTC), headers)
+    handshake, refusal = _handshake(channel, request)
+    if handshake:
+        session.screen.facts(handshake)
+        return
+    events = channel.parse(request)
+    if not events:
+        session.screen.say(f"no events: {refusal or 'the adapter leaves it out'}")
+    for event in events:
+        _show(session.screen, event)
+
+
+def _handshake(channel: Channel, request: Request) -> tuple[dict[str, Any] | None, str]:
+    """Give what answers a set-up handshake, None where the request is none; and why one was refused, if it was."""
+    try:
+        response = channel.challenge(request)
+    except Forbidden as error:
+        return None, f"a set-up handshake that is not authentic here ({error}): try --channel NAME, and --header"
+    if response is None:
+        return None, ""
+    body = response.body.decode("utf-8", "replace")
+    answer = {"status": response.status, "media_type": response.media_type, "body": body}
+    return {"event": "set-up handshake, which is answered and holds no events", **answer}, ""
+
+
+def _show(screen: Screen, event: Event) -> None:
+    told = {"event": type(event).__name__} | (summary(event) if isinstance(event, MessageReceived) else plain(event))
+    if screen.is_json:
+        whole = {"summary": told} if isinstance(event, MessageReceived) else {}
+        screen.json(plain(event) | {"event": told["event"]} | whole)
+        return
+    screen.facts({key: value for key, value in told.items() if value} or told)
+    screen.say()
 
 
 def _request(channel: Channel, body: bytes, received_at: datetime, headers: Headers) -> Request:
@@ -125,9 +149,11 @@ def _named(session: Session, channel_type: str, name: str, settings: Sequence[st
 
 def _configured(session: Session, channel_type: str, settings: Sequence[str]) -> Channel:
     known = session.plugins.channel_types
-    given = dict(map(_setting, settings))
+    given, made_up = dict(map(_setting, settings)), dict[str, str]()
     if channel_type in known:
-        given = _placeholders(known[channel_type]) | given
+        made_up = _placeholders(known[channel_type])
+        made_up = {name: value for name, value in made_up.items() if name not in given}
+        given = made_up | given
     lines = [f"[channels.{_NAME}]", f"type = {json.dumps(channel_type)}", *map(" = ".join, given.items())]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "convsdk.toml")
@@ -137,9 +163,22 @@ def _configured(session: Session, channel_type: str, settings: Sequence[str]) ->
             return load_config(path, session.plugins, environ=environ).channels[_NAME]
         except ConfigError as error:
             place = re.compile(rf"{re.escape(str(path))}:\d+: (channel '{_NAME}':? )?")
-            problems = [place.sub("", line) for line in str(error).splitlines()]
+            problems = [_asked_for(place.sub("", line), made_up) for line in str(error).splitlines()]
             remedy = _remedy(session, channel_type, problems)
             raise ConfigError(f"{channel_type}: {'; '.join(problems)} ({remedy})") from None
+
+
+def _asked_for(problem: str, made_up: Mapping[str, str]) -> str:
+    """Give a problem as it is, or where nobody gave the setting, what to give: a made-up secret has no form."""
+    name = _setting_in(problem)
+    if name not in made_up:
+        return problem
+    given = f'{name}={{ env = "NAME" }}'
+    return f"{name} has a form of its own, so none was made up: name a variable that holds one, --set '{given}'"
+
+
+def _setting_in(problem: str) -> str:
+    return re.split(r"[: .]", problem, maxsplit=1)[0]
 
 
 def _remedy(session: Session, channel_type: str, problems: Sequence[str]) -> str:
@@ -149,7 +188,7 @@ def _remedy(session: Session, channel_type: str, problems: Sequence[str]) -> str
         return "a configured channel is given by its type and --channel NAME"
     hints = get_type_hints(known[channel_type].settings)
     hidden = {name for name, kind in hints.items() if Secret in (kind, *get_args(kind))}
-    if all(re.split(r"[: .]", problem, maxsplit=1)[0] in hidden for problem in problems):
+    if all(_setting_in(problem) in hidden for problem in problems):
         return "--channel NAME takes the settings of a configured channel"
     return "give settings with --set KEY=VALUE, or those of a configured channel with --channel NAME"
 
@@ -217,7 +256,7 @@ def ingest(
     A FILE is one request's body, a mail, an mbox, which is split into its mails, JSON lines (.jsonl), a request's
     body each, or a folder: a Maildir, or one with .eml files; - is standard input. What the channel or the store
     refuses is kept in the folder for rejects and told on standard error, and the exit status is 1: 'convsdk rejects'
-    lists it and runs it again.
+    lists it and runs it again. A channel that verifies wants the signature of a body as well, with --header.
 
     With --bulk, the same command goes on where it was when it ended, however it ended. Where the files have changed
     in what was taken in before, it begins anew, and knows again what is in the store.
@@ -305,10 +344,27 @@ class _Intake:
             return ()
         request = self._request(piece, piece.body)
         try:
-            return self._hub.read(self._channel.name, request)
-        except (ParseError, Forbidden) as error:
+            events = self._hub.read(self._channel.name, request)
+            if not events and self._channel.challenge(request):
+                told = (
+                    f"a set-up handshake, which holds no events: 'convsdk parse {self._channel.type}' shows its answer"
+                )
+                self._screen.aside(f"{piece.source}: {told}")
+            return events
+        except Forbidden as error:
+            self._keep(piece, request, error if self._headers else self._unsigned(error))
+        except ParseError as error:
             self._keep(piece, request, error)
-            return ()
+        return ()
+
+    def _unsigned(self, error: Forbidden) -> Forbidden:
+        """Give the refusal of a bare body: its remedy is another than that of a request which a platform sent."""
+        what = ": ".join(str(error).split(": ")[:2])
+        return Forbidden(
+            f"{what}: this channel verifies, and a bare body is not signed: give the signature that came with it, "
+            f"--header 'NAME: VALUE', or only look: 'convsdk parse {self._channel.type} FILE --channel "
+            f"{self._channel.name}'"
+        )
 
     def _request(self, piece: Piece, body: bytes) -> Request:
         headers = self._headers if self._channel.addresses else _with_type(self._headers, piece.place.path)

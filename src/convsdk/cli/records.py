@@ -7,7 +7,7 @@ import attrs
 import click
 
 from convsdk.cli.session import Session, common_options, contact_of
-from convsdk.core.model import Contact
+from convsdk.core.model import Contact, Message
 from convsdk.hub import Conversation
 from convsdk.outbox import tell_again
 
@@ -76,13 +76,13 @@ def conversations(session: Session, who: str | None, before: datetime | None, li
 @_limit
 @common_options
 def messages(session: Session, conversation: int, before: int | None, limit: int) -> None:
-    """Show the newest messages of a conversation, given by id."""
+    """Show the newest messages of a conversation, given by id.
+
+    What was noted in it, such as that a message was edited or deleted, has its kind in brackets before its text.
+    """
     hub = session.hub()
     page = hub.messages(hub.conversation(conversation).id, before=before, limit=limit)
-    found = [
-        attrs.asdict(one, recurse=False) | {"error": (one.detail or {}).get("error", "")}
-        for one in reversed(page.items)
-    ]
+    found = [_message_record(one, is_marked=not session.screen.is_json) for one in reversed(page.items)]
     columns = ("id", "at", "direction", "status", "text", "attachments", "error")
     session.screen.table(found, columns, empty="no messages")
     if page.next is not None:
@@ -116,6 +116,15 @@ def suggestions(session: Session) -> None:
     """List the pairs of contacts that may be one person."""
     found = [attrs.asdict(one, recurse=False) for one in session.hub().suggestions()]
     session.screen.table(found, ("contacts", "because", "trust", "evidence"), empty="no suggestions")
+
+
+def _message_record(message: Message, *, is_marked: bool) -> dict[str, Any]:
+    """Give what a list shows of a message; `is_marked`: what was noted has its kind before its text, if any."""
+    detail = message.detail or {}
+    record = attrs.asdict(message, recurse=False)
+    noted = detail.get("noted", "")
+    text = f"[{noted}] {message.text}".strip() if noted and is_marked else message.text
+    return record | {"text": text, "noted": noted, "error": detail.get("error", "")}
 
 
 CONTACT_COLUMNS = ("id", "name", "identifiers", "how")

@@ -66,6 +66,7 @@ def refusal(
     a fault without one                     `UncertainError`: what stands between lost sight of it
     a success without a code                `UncertainError`: it confirms nothing that can be read
     a success with a code                   `PermanentError`, with `remedy`: of platforms that always answer 200
+    the same, which may have happened       `UncertainError`: hand over no `code` for it, and name it in `said`
     any other                               `PermanentError`, with `remedy`
     ======================================  =======================================================================
 

@@ -293,7 +293,7 @@ class Message:
     """One inbound or outbound message, unique by channel and external id.
 
     `detail` is what more there is to it, as plain JSON values: who wrote it (`by`), the `block` of a bot automation
-    that it came from and what that shows, or what its channel told of it.
+    that it came from and what that shows, or what its channel told of it. Of a `Noted`, its kind is `noted`.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""What platforms send as JSON: decoded so that every store can keep it, and read member by member.
+"""What platforms send as JSON or as a form: decoded so that every store can keep it, and read member by member.
 
 ::
 
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl
 
 from attrs import field, frozen
 
@@ -22,8 +23,10 @@ from convsdk.errors import ParseError
 _DEEPEST = 32
 _INTEGER_BITS = 63  # what the stores and most readers of JSON can hold
 _LONGEST_DIGITS = 18
+_MOST_FORM_FIELDS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_COUNT = re.compile(r"([0-9]{1,18})(\.[0-9]{1,18})?")
 # Where something was replaced in it, two ids could have become one.
 _KEY = re.compile("[^\\s\0-\x1f\x7f\ufffd]{1,255}")
 
@@ -58,6 +61,17 @@ def fields_of(value: object, *, path: str) -> "Fields":
     if not isinstance(value, dict):
         raise ParseError(f"{path or 'the document'} is no JSON object: compare it with what the platform documents")
     return Fields(value, path=path)
+
+
+def read_form(body: bytes) -> tuple[tuple[str, str], ...]:
+    """Give the fields of a form (`application/x-www-form-urlencoded`) in order; raise `ParseError` where it is none.
+
+    They are to the letter what was sent, as a signature may cover it: keep them by `storable`.
+    """
+    try:
+        return tuple(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FORM_FIELDS))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ParseError(f"{len(body)} bytes are no form that can be read ({type(error).__name__})") from None
 
 
 def digest_of(*values: object) -> str:
@@ -122,18 +136,17 @@ class Fields:
         return self.raw.get(name) is True
 
     def moment(self, name: str, *, unit: timedelta = timedelta(seconds=1)) -> datetime | None:
-        """Give a time since 1970 (UTC), a number of `unit` or its digits; None for anything else.
+        """Give a time since 1970 (UTC), a whole number of `unit` or its digits, which can have decimals; else None.
 
         A wrong time costs no message: the request's own, `received_at`, does.
         """
         value = self.raw.get(name)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _LONGEST_DIGITS:
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | str):
             return None
         try:
-            return _EPOCH + value * unit
-        except OverflowError:
+            found = _COUNT.fullmatch(str(value))
+            return _EPOCH + int(found[1]) * unit + float(found[2] or 0) * unit if found else None
+        except (ValueError, OverflowError):  # an int of some thousand digits is no text
             return None
 
     def fields(self, name: str) -> "Fields":

@@ -21,7 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import attrs
 import msgspec
@@ -48,15 +48,18 @@ from convsdk.testing.observing import (
     secrets_in,
     texts_of,
     watched,
+    within,
     years_later,
 )
 from convsdk.testing.odd_requests import GARBAGE, forgeries, search, variations
 from convsdk.testing.odd_settings import open_secrets, unnamed_fields
 from convsdk.testing.sending_contract import SendingContract
 
+_Answer = TypeVar("_Answer")
 _EVENT_TYPES = get_args(Event)
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LONGEST_ID = 400
+_LONGEST_SHOWN = 500
 _WINDOW = 24
 _NUL = "\0"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -88,10 +91,11 @@ class ChannelContract(SendingContract):
 
     `settings_cases` are pairs: keyword arguments for the settings class that are wrong, and the field that is to
     blame. `secrets` are the plain secrets of the channel under test. `signs_body` is False for a platform whose
-    signature does not cover the body (a token in a header). `forged` are requests that have to be refused, and how each
-    was made, for a platform whose signature stands in the body. `has_secrets` is False for a channel that verifies by
-    public keys alone. `examples` is how much garbage each channel is fed. For a channel that answers, give what
-    `SendingContract` names besides.
+    signature does not cover the body (a token in a header). `forged` are requests that have to be refused and that the
+    kit cannot make itself, as pairs of how each was made and the request: one whose signature stands in the body, or
+    one that is right but too old: `(("signed an hour ago", request(...)),)`. `has_secrets` is False for a channel that
+    verifies by public keys alone. `examples` is how much garbage each channel is fed, `patience_s` how long it may take
+    over one request. For a channel that answers, give what `SendingContract` names besides.
     """
 
     golden: ClassVar[Sequence[Golden]] = ()
@@ -99,6 +103,7 @@ class ChannelContract(SendingContract):
     signs_body: ClassVar[bool] = True
     forged: ClassVar[Sequence[tuple[str, Request]]] = ()
     has_secrets: ClassVar[bool] = True
+    patience_s: ClassVar[float] = 10
 
     # -- the class itself
 
@@ -184,7 +189,7 @@ class ChannelContract(SendingContract):
                 "give requests from the platform's documentation: golden = (Golden(name=..., request=..., events=1),)",
             )
         for one in self._parsed():
-            events: Any = self.channel().parse(one.request)
+            events: Any = self._ask(self.channel().parse, one.request)
             if not isinstance(events, Sequence) or not all(isinstance(event, _EVENT_TYPES) for event in events):
                 fail(
                     f"{one.name!r} gives {type(events).__name__} of {sorted({type(e).__name__ for e in events})}",
@@ -210,7 +215,9 @@ class ChannelContract(SendingContract):
         """The same request gives the same events, also on another instance and in another process."""
         channel = self.channel()
         for one in self._parsed():
-            first, again, elsewhere = (each.parse(one.request) for each in (channel, channel, self.channel()))
+            first, again, elsewhere = (
+                self._ask(each.parse, one.request) for each in (channel, channel, self.channel())
+            )
             if list(first) != list(again) or list(first) != list(elsewhere):
                 fail(
                     f"{one.name!r} gives other events the second time",
@@ -241,9 +248,9 @@ class ChannelContract(SendingContract):
         if called := self._own_calls(clock_call):
             fail(f"parse or verify reads the clock: {', '.join(called)}", *_CLOCK_REMEDY)
         for one in self._parsed():
-            first = _read(channel, one.request)
+            first = self._read(channel, one.request)
             with years_later():
-                later = _read(channel, one.request)
+                later = self._read(channel, one.request)
             if first != later:
                 fail(f"{one.name!r} gives other events when the clock shows another time", *_CLOCK_REMEDY)
 
@@ -254,10 +261,10 @@ class ChannelContract(SendingContract):
         """A second delivery, later, has the same external ids."""
         channel = self.channel()
         for one in self._parsed():
-            first = [event.external_id for event in channel.parse(one.request)]
+            first = [event.external_id for event in self._ask(channel.parse, one.request)]
             for later in (timedelta(seconds=61), timedelta(hours=25)):
                 moved = evolve(one.request, received_at=one.request.received_at + later)
-                again = [event.external_id for event in channel.parse(moved)]
+                again = [event.external_id for event in self._ask(channel.parse, moved)]
                 if first != again:
                     fail(
                         f"{one.name!r} gives the external ids {first}, and {again} when it is delivered {later} later",
@@ -273,7 +280,7 @@ class ChannelContract(SendingContract):
             (event.external_id, one.name)
             for one in self._parsed()
             if not one.is_redelivery
-            for event in channel.parse(one.request)
+            for event in self._ask(channel.parse, one.request)
         ]
         doubled = [one for one, times in Counter(one for one, _ in found).items() if times > 1]
         if doubled:
@@ -350,8 +357,8 @@ class ChannelContract(SendingContract):
             "reactions": any(isinstance(event, Noted) and event.kind == "reaction" for event in events),
             "statuses": any(isinstance(event, StatusChanged) for event in events),
             "echoes": any(message.direction is Direction.OUTBOUND for message in messages),
-            "challenges": any(channel.challenge(one.request) is not None for one in self.golden),
-            "verifies": any(_verdict(channel, forged) is not None for _, forged in self._forgeries()),
+            "challenges": any(self._ask(channel.challenge, one.request) is not None for one in self.golden),
+            "verifies": any(self._verdict(channel, forged) is not None for _, forged in self._forgeries()),
             "sends": not self._is_silent() and (self.is_http() or type(channel).send is not Channel.send),
         }
 
@@ -361,7 +368,7 @@ class ChannelContract(SendingContract):
     def test_golden_requests_are_authentic(self) -> None:
         """What the platform sends is let in."""
         for one in self._parsed():
-            if error := _verdict(self.channel(), one.request):
+            if error := self._verdict(self.channel(), one.request):
                 fail(
                     f"{one.name!r} is refused: {error!r}",
                     "a platform stops sending after some refusals",
@@ -380,7 +387,7 @@ class ChannelContract(SendingContract):
                 "stands in the body, give forged requests: forged = (('another signature', request(...)),)",
             )
         for how, forged in self._forgeries():
-            error = _verdict(channel, forged)
+            error = self._verdict(channel, forged)
             if error is None:
                 fail(
                     f"verify lets a request in with {how}",
@@ -400,7 +407,7 @@ class ChannelContract(SendingContract):
         channel = self.channel()
         for how, forged in self._forgeries():
             with captured() as output:
-                error = _verdict(channel, forged)
+                error = self._verdict(channel, forged)
             if error is not None:
                 texts = {f"the refusal of a request with {how}": texts_of(error)}
                 texts[f"the log of a request with {how}"] = output()
@@ -411,7 +418,7 @@ class ChannelContract(SendingContract):
         """Neither a `ParseError` nor what is logged beside it holds a secret."""
         channel = self.channel()
         with captured() as output:
-            errors = [_read(channel, request) for request in self._odd_requests()]
+            errors = [self._read(channel, request) for request in self._odd_requests()]
         told = "\n".join(texts_of(error) for error in errors if isinstance(error, ParseError))
         refuse_leaks({"a ParseError": told, "the log of garbage": output()}, secret_forms(self._secrets()))
 
@@ -436,26 +443,70 @@ class ChannelContract(SendingContract):
             }
         with captured() as output:
             for one in self.golden:
-                _verdict(channel, one.request)
-                events = _read(channel, one.request)
+                self._verdict(channel, one.request)
+                events = self._read(channel, one.request)
                 shown[f"an event of {one.name!r}"] = f"{events!r} {secrets_in(events)}"
         refuse_leaks(shown | {"the log of the golden requests": output()}, secret_forms(self._secrets()))
 
     # -- what the laws are shown on
 
+    def _ask(self, act: Callable[[Request], _Answer], request: Request) -> _Answer:
+        """Give what the channel's `act` makes of a request; raise `Stuck` where it does not come back."""
+
+        def tell(place: str) -> str:
+            parts = (request.url, dict(request.query), dict(request.headers), request.body)
+            asked = ", ".join(_cut(self._shown_of(part)) for part in parts)
+            name = getattr(act, "__name__", repr(act))
+            return (
+                f"{name} has not come back within {self.patience_s:g} s, and is at {place or 'an unknown place'}, from "
+                f"{request.method} {asked}"
+            )
+
+        with within(self.patience_s, tell):
+            return act(request)
+
+    def _verdict(self, channel: Channel, request: Request) -> Exception | None:
+        """Give why `request` is refused, or None where it is let in, as the hub asks: a handshake is not verified."""
+        try:
+            if self._ask(channel.challenge, request) is None:
+                self._ask(channel.verify, request)
+        except Exception as error:  # noqa: BLE001  (what it is, is what the law is about)
+            return error
+        return None
+
+    def _read(self, channel: Channel, request: Request) -> list[Event] | Exception:
+        try:
+            return list(self._ask(channel.parse, request))
+        except Exception as error:  # noqa: BLE001  (as above)
+            return error
+
+    def _parse_or_refuse(self, channel: Channel, request: Request) -> Sequence[Event]:
+        try:
+            return tuple(self._ask(channel.parse, request))
+        except ParseError:
+            return ()
+        except Exception as error:  # noqa: BLE001  (as above)
+            fail(
+                f"parse raises {error!r} on {_cut(repr(request.body))}",
+                "only a ParseError keeps the bytes aside and goes on; anything else stops the whole batch",
+                "check shapes and types before use, and raise ParseError with what was expected",
+            )
+
     def _parsed(self) -> list[Golden]:
         """Give the golden requests that reach parse: a set-up handshake is answered before."""
         channel = self.channel()
-        return [one for one in self.golden if channel.challenge(one.request) is None]
+        return [one for one in self.golden if self._ask(channel.challenge, one.request) is None]
 
     def _events(self) -> Iterator[tuple[str, Event]]:
         channel = self.channel()
         for one in self._parsed():
-            for event in channel.parse(one.request):
+            for event in self._ask(channel.parse, one.request):
                 yield one.name, event
 
     def _forgeries(self) -> Iterator[tuple[str, Request]]:
-        yield from self.forged
+        for pair in self.forged:
+            _check_forged(pair)
+            yield pair
         for one in self.golden:
             for name in one.signed_by:
                 for how, forged in forgeries(one.request, name):
@@ -484,8 +535,8 @@ class ChannelContract(SendingContract):
         channel = self.channel()
         for one in self.golden:
             with guarded_sockets(touched), watched(is_forbidden, touched):
-                _verdict(channel, one.request)
-                _read(channel, one.request)
+                self._verdict(channel, one.request)
+                self._read(channel, one.request)
         return touched
 
     def _own_calls(self, is_forbidden: Callable[[Any], str]) -> list[str]:
@@ -512,7 +563,7 @@ class ChannelContract(SendingContract):
         channel = self.channel()
 
         def feed(request: Request) -> None:
-            for event in _parse_or_refuse(channel, request):
+            for event in self._parse_or_refuse(channel, request):
                 check(event)
 
         for request in self._odd_requests():
@@ -534,35 +585,18 @@ _CLOCK_REMEDY = (
 )
 
 
-def _verdict(channel: Channel, request: Request) -> Exception | None:
-    """Give why `request` is refused, or None where it is let in, as the hub asks: a handshake is not verified."""
-    try:
-        if channel.challenge(request) is None:
-            channel.verify(request)
-    except Exception as error:  # noqa: BLE001  (what it is, is what the law is about)
-        return error
-    return None
-
-
-def _read(channel: Channel, request: Request) -> list[Event] | Exception:
-    try:
-        return list(channel.parse(request))
-    except Exception as error:  # noqa: BLE001  (as above)
-        return error
-
-
-def _parse_or_refuse(channel: Channel, request: Request) -> Sequence[Event]:
-    try:
-        return tuple(channel.parse(request))
-    except ParseError:
-        return ()
-    except Exception as error:  # noqa: BLE001  (as above)
-        body = request.body if len(request.body) <= 500 else request.body[:500] + b"..."  # noqa: PLR2004
+def _check_forged(given: Any) -> None:  # noqa: ANN401  (whatever the author wrote)
+    is_pair = isinstance(given, tuple | list) and len(given) == 2  # noqa: PLR2004  (a pair)
+    if not (is_pair and isinstance(given[0], str) and isinstance(given[1], Request)):
         fail(
-            f"parse raises {error!r} on {body!r}",
-            "only a ParseError keeps the bytes aside and goes on; anything else stops the whole batch",
-            "check shapes and types before use, and raise ParseError with what was expected",
+            f"forged holds {given!r}, which is no pair of a text and a request",
+            "the law says how a request was made that is let in, and asks nothing without one",
+            "give pairs: forged = (('a signature of yesterday', request(...)),), with a comma behind a single one",
         )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _check_external_id(event: Event) -> None:

@@ -30,6 +30,10 @@ class LawBroken(pytest.fail.Exception):  # type: ignore[misc,name-defined]
         self.remedy = remedy
 
 
+class Stuck(BaseException):
+    """What a law asks of a channel has not come back in time: no `Exception`, which the channel itself could take."""
+
+
 class LawWarning(UserWarning):
     """A law is broken that does not bind yet: it will, from the release that the text names."""
 
@@ -66,14 +70,14 @@ def law(
     def mark(check: Callable[[Any], None]) -> Callable[[Any], None]:
         text = (check.__doc__ or "").partition("\n")[0]
         name = check.__name__.removeprefix("test_").replace("_", " ")
-        made = Law(name=name, text=text, level=level, concerns=concerns, since=since, check=check)
+        made = Law(name=name, text=text, level=level, concerns=concerns, since=since, check=_ending(check))
 
         @functools.wraps(check)
         def keep(contract: Any) -> None:  # noqa: ANN401  (a contract of any kind)
             if not made.concerns(contract):
                 return
             try:
-                check(contract)
+                made.check(contract)
             except LawBroken as broken:
                 if made.is_binding:
                     raise
@@ -98,6 +102,25 @@ def laws_of(contract: type[Any]) -> Iterator[Law]:
 def fail(what: str, why: str, remedy: str) -> NoReturn:
     """Fail the law that runs: what is wrong, why it matters, and how to mend it."""
     raise LawBroken(what, why, remedy)
+
+
+def _ending(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(check)
+    def check_to_the_end(contract: Any) -> None:  # noqa: ANN401  (as above)
+        try:
+            check(contract)
+        except Stuck as stuck:
+            what = str(stuck)
+        else:
+            return
+        fail(
+            what,
+            "one such request, from anybody, would keep a worker busy for good",
+            "look at that place for a regular expression with one repetition inside another, a loop that does not end, "
+            "or a wait; set patience_s where it only takes longer",
+        )
+
+    return check_to_the_end
 
 
 def _warn(broken_law: Law, told: str) -> None:

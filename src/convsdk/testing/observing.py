@@ -3,9 +3,12 @@
 import contextlib
 import io
 import logging
+import signal
 import socket
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any, NoReturn
@@ -15,8 +18,9 @@ import pytest
 import structlog
 
 from convsdk.core.ports import Channel, Secret
+from convsdk.patience import place_in
 from convsdk.redaction import SHORTEST, forms_of
-from convsdk.testing.laws import fail
+from convsdk.testing.laws import Stuck, fail
 
 _CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "gmtime"}
 _NETWORK = {"_socket", "_ssl", "_sqlite3"}
@@ -131,6 +135,30 @@ def years_later() -> Iterator[None]:
 
 def _shifted(clock: Callable[[], float], ahead: float) -> Callable[[], float]:
     return lambda: clock() + ahead
+
+
+@contextlib.contextmanager
+def within(most_s: float, tell: Callable[[str], str]) -> Iterator[None]:
+    """Raise `Stuck`, with what `tell` says of the place where it happens, once it has taken more than `most_s`.
+
+    By a signal, since a regular expression at work lets no other thread run. So it is limited only where there are such
+    signals (not on Windows), in the main thread, and where nobody else has a timer running.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not hasattr(signal, "setitimer") or not is_main or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+
+    def end(_signal: int, frame: Any) -> NoReturn:  # noqa: ANN401  (as above)
+        raise Stuck(tell(place_in(traceback.extract_stack(frame))))
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, most_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class _Lines(logging.Handler):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from attrs import evolve
 from hypothesis import strategies as st
@@ -58,18 +59,38 @@ def _with_field(request: Request, name: str, value: str | None) -> Request:
 
 
 def variations(seed: Request) -> Iterator[Request]:
-    """Give `seed` with its body cut off, and each field and, in a JSON body, each value replaced by each odd one."""
+    """Give `seed` with its body cut off, and each field and each value in its body replaced by each odd one.
+
+    Values are those of JSON, of a form, and of JSON in the fields of a form.
+    """
     for end in range(0, len(seed.body), 1 + len(seed.body) // _CUTS):
         yield evolve(seed, body=seed.body[:end])
     for name in (*seed.headers, *seed.query):
         yield from (_with_field(seed, name, value) for value in (None, *_PUT_IN_FIELDS))
+    for text in (*_odd_documents(seed.body), *_odd_forms(seed.body)):
+        yield evolve(seed, body=text.encode())
+
+
+def _odd_documents(text: str | bytes) -> Iterator[str]:
     try:
-        document = json.loads(seed.body)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         return
     for path in _paths(document):
         for value in _PUT_IN:
-            yield evolve(seed, body=json.dumps(_replaced(document, path, value)).encode())
+            yield json.dumps(_replaced(document, path, value))
+
+
+def _odd_forms(body: bytes) -> Iterator[str]:
+    try:
+        form = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=True)
+    except ValueError:  # UnicodeDecodeError is one
+        return
+    for place, (name, value) in enumerate(form):
+        inner = _odd_documents(value) if value.startswith(("{", "[")) else ()
+        for odd in (None, *_PUT_IN_FIELDS, *inner):
+            given = [] if odd is None else [(name, odd)]
+            yield urlencode([*form[:place], *given, *form[place + 1 :]], errors="surrogatepass")
 
 
 def _paths(document: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -81,8 +81,8 @@ def find_contract(distribution: str, channel: type[Channel]) -> type[ChannelCont
         contract = next(iter(points)).load()
     except (Exception, SystemExit) as error:  # boundary: importing what a plugin brings runs any code
         raise ConfigError(
-            f"the contract {value!r} of {distribution} cannot be imported: {_told(error)}: correct the entry point or "
-            "the module, and install what it imports"
+            f"the contract {value!r} of {distribution} cannot be imported: {_told(error)}: {error}: correct the entry "
+            "point or the module, and install what it imports"
         ) from error
     if not isinstance(contract, type) or not issubclass(contract, ChannelContract):
         raise ConfigError(f"{value!r} of {distribution} is no subclass of convsdk.testing.ChannelContract: name one")

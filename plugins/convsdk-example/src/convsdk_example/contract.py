@@ -33,7 +33,7 @@ def channel() -> ExampleChannel:
     return ExampleChannel("shop-example", settings)
 
 
-def golden(name: str) -> Request:
+def golden_request(name: str) -> Request:
     """Give the signed request of a golden payload: write them from the platform's documentation."""
     body = (GOLDEN / f"{name}.json").read_bytes()
     signature = hmac.new(SIGNING_SECRET.encode(), body, hashlib.sha256).hexdigest()
@@ -55,8 +55,8 @@ class ExampleContract(ChannelContract):
         ({"signing_secret": Secret(SIGNING_SECRET), "access_token": ACCESS_TOKEN}, "access_token"),
     )
     golden = (
-        Golden(name="text", request=golden("text"), events=1, signed_by=(HEADER,)),
-        Golden(name="several", request=golden("several"), events=2, signed_by=(HEADER,)),
+        Golden(name="text", request=golden_request("text"), events=1, signed_by=(HEADER,)),
+        Golden(name="several", request=golden_request("several"), events=2, signed_by=(HEADER,)),
     )
     golden_sends = (
         GoldenSend(name="text", message=outbound(), requests=1),

@@ -28,7 +28,7 @@ def webhook(body: bytes | str) -> Request:
     return request(body, headers={HEADER: SECRET_TOKEN})
 
 
-def golden(name: str) -> Request:
+def golden_request(name: str) -> Request:
     """Give the request of a golden payload."""
     return webhook((GOLDEN / f"{name}.json").read_bytes())
 
@@ -62,7 +62,7 @@ class TelegramContract(ChannelContract):
         ({"token": Secret(TOKEN), "secret_token": Secret(SECRET_TOKEN), "chats": ("secret",)}, "chats"),
     )
     golden = tuple(
-        Golden(name=name, request=golden(name), events=events, signed_by=(HEADER,))
+        Golden(name=name, request=golden_request(name), events=events, signed_by=(HEADER,))
         for name, events in (
             ("text", 1),
             ("reply", 1),

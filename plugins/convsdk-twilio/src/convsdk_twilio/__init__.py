@@ -13,11 +13,12 @@ from attrs.validators import matches_re
 from convsdk.core.answers import read_answer, refusal
 from convsdk.core.events import DeliveryStatus, Event
 from convsdk.core.identifiers import MessagingId
+from convsdk.core.payloads import read_form
 from convsdk.core.ports import Capabilities, Channel, Outbound, Receipt, Request, Response, Secret, is_secret
 from convsdk.core.signing import hmac_of, require_header
 from convsdk.errors import ParseError, PermanentError
 from convsdk.hookspecs import Context, hookimpl
-from convsdk_twilio.parse import ADDRESS, read_events, read_form
+from convsdk_twilio.parse import ADDRESS, read_events
 from convsdk_twilio.segments import is_gsm7, segments
 
 __all__ = ["TwilioChannel", "TwilioSettings", "is_gsm7", "segments"]

@@ -38,7 +38,7 @@ def channel(**settings: Any) -> TwilioChannel:
     return TwilioChannel("shop-sms", TwilioSettings(**(SETTINGS | settings)))
 
 
-def golden(name: str) -> Request:
+def golden_request(name: str) -> Request:
     """Give the request of a golden form, a field on each line, signed for the URL as seen from outside."""
     lines = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     fields = [(field, value) for field, _, value in (line.partition("=") for line in lines)]
@@ -75,7 +75,7 @@ class TwilioContract(ChannelContract):
         )
     )
     golden = tuple(
-        Golden(name=name, request=golden(name), events=events, signed_by=(HEADER,))
+        Golden(name=name, request=golden_request(name), events=events, signed_by=(HEADER,))
         for name, events in (
             ("sms", 1),
             ("mms", 1),

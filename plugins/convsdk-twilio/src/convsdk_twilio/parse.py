@@ -6,16 +6,16 @@ Source: https://www.twilio.com/docs/messaging/guides/webhook-request and .../gui
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from urllib.parse import parse_qsl
 
 from convsdk.core.events import ConsentSignalled, DeliveryStatus, Event, MessageReceived, StatusChanged
 from convsdk.core.model import Attachment, Claim, ConsentSignal, IdentityHint, Trust, traits_of
+from convsdk.core.payloads import read_form, storable
 from convsdk.errors import ParseError
 
 ADDRESS = "twilio_address"
 """The kind of identifier of a sender without a number (a short code, a WhatsApp user id), scoped by the account."""
 
-_MOST_FIELDS = 1000
+_MOST_FILES = 1000
 _SID = re.compile(r"(SM|MM)[0-9a-f]{32}")
 _ADDRESS = re.compile(r"[ -~]{1,200}")
 _NUMBER = re.compile(r"(?:(?:whatsapp|rcs):)?(\+[1-9][0-9]{6,14})")
@@ -45,17 +45,9 @@ FAILURES = {
 """What the codes of failed messages mean; more are at https://www.twilio.com/docs/api/errors."""
 
 
-def read_form(body: bytes) -> tuple[tuple[str, str], ...]:
-    """Give the fields of the form in order, as they are signed; raise `ParseError` where it is none."""
-    try:
-        return tuple(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise ParseError(f"{len(body)} bytes are no form of Twilio ({type(error).__name__})") from None
-
-
 def read_events(body: bytes, *, purposes: tuple[str, ...], at: datetime) -> tuple[Event, ...]:
     """Give the events in a form. An opt-out word withdraws from `purposes`; `at`, since Twilio names no time."""
-    form = {name: value.replace("\0", "\ufffd") for name, value in reversed(read_form(body))}
+    form = {name: storable(value) for name, value in reversed(read_form(body))}
     sid = form.get("MessageSid", "")
     if not _SID.fullmatch(sid):
         raise ParseError("a form of Twilio without a usable MessageSid: point the message webhook here, no other")
@@ -111,7 +103,7 @@ def _message(sid: str, form: Mapping[str, str], purposes: tuple[str, ...], at: d
 
 
 def _attachments(form: Mapping[str, str]) -> Iterator[Attachment]:
-    for number in range(_MOST_FIELDS):
+    for number in range(_MOST_FILES):
         if not (url := form.get(f"MediaUrl{number}")):
             return
         media_type = form.get(f"MediaContentType{number}") or "application/octet-stream"

@@ -39,7 +39,7 @@ def signed(body: bytes) -> Request:
     return request(body, headers={HEADER: f"sha256={digest}"})
 
 
-def golden(name: str) -> Request:
+def golden_request(name: str) -> Request:
     """Give the request of a golden payload."""
     return signed((GOLDEN / f"{name}.json").read_bytes())
 
@@ -87,7 +87,7 @@ class WhatsAppContract(ChannelContract):
     )
     golden = (
         *(
-            Golden(name=name, request=golden(name), events=events, signed_by=(HEADER,))
+            Golden(name=name, request=golden_request(name), events=events, signed_by=(HEADER,))
             for name, events in (
                 ("text", 1),
                 ("image", 1),
