@@ -580,7 +580,10 @@ def test_reported_ids_stay_short():
     assert told.external_id.startswith("mailgun/sha256:")
 
 
-@pytest.mark.parametrize("time", ["yesterday", "2026-13-01", 1e300, -1e300])
+@pytest.mark.parametrize(
+    "time",
+    ["yesterday", "2026-13-01", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+05:00", "9999-12-31", 1e300, -1e300, 0],
+)
 def test_time_that_is_none_is_that_of_the_receipt(time):
     """A report without a usable time happened when it came."""
     event = sendgrid_event("delivered", timestamp=time)

@@ -18,6 +18,7 @@ from convsdk.errors import ParseError
 _MOST_FIELDS = 500
 _LONGEST_ID = 255
 _LONGEST_ERROR = 500
+_FIRST = datetime(1971, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
 
 
@@ -79,14 +80,19 @@ def text_of(value: bytes) -> str:
 
 
 def moment(value: str | float | None, *, otherwise: datetime) -> datetime:
-    """Give a provider's time, in ISO 8601 or in seconds since 1970 (UTC); `otherwise` where it is none."""
+    """Give a provider's time, in ISO 8601 or in seconds since 1970 (UTC); `otherwise` where it is none, or is to come.
+
+    Where a provider does not know a time, it writes the first one that it can.
+    """
     try:
         if isinstance(value, str):
             found = datetime.fromisoformat(value)
-            return found if found.tzinfo else found.replace(tzinfo=UTC)
-        return otherwise if value is None else datetime.fromtimestamp(value, UTC)
+            found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        else:
+            found = datetime.fromtimestamp(value or 0, UTC)
     except (ValueError, OverflowError, OSError):
         return otherwise
+    return found if _FIRST <= found <= otherwise else otherwise
 
 
 def name_of(message_id: str, *, otherwise: str) -> tuple[str, ...]:
