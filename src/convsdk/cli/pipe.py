@@ -4,9 +4,11 @@ The exit status is the answer (sysexits.h). 0 says what 250 says by SMTP: it is 
 rejects. All that somebody here can mend is answered 75, so that the mail waits with the mail server.
 """
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO
 
 from convsdk.cli.session import Session
@@ -80,6 +82,11 @@ def _set_aside(session: Session, channel: Channel, request: Request, error: Exce
 
 
 def _tell(write: Callable[[str], None], words: str) -> None:
-    # The status is the answer: where nothing can be written, on a full disk, another would send the mail back.
-    with suppress(OSError):
+    # The status is the answer: where nothing can be written, on a full disk, another would send the mail back. What is
+    # left in a buffer would be tried again at the end, and change the status as well.
+    try:
         write(words)
+    except OSError:
+        with Path(os.devnull).open("wb") as nothing:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nothing.fileno(), stream.fileno())
