@@ -105,6 +105,24 @@ async def outcome(bulkhead, act):
         return "stuck"
 
 
+def test_call_without_a_thread_gives_its_slot_back(monkeypatch):
+    """Where the system has no thread left, that is an error, and the next call is made once it has one."""
+
+    class NoThread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    async def work():
+        bulkhead = Bulkhead(slots=1, most_s=PATIENCE_S)
+        with monkeypatch.context() as patch:
+            patch.setattr("convsdk.patience.Thread", NoThread)
+            with pytest.raises(RuntimeError, match="new thread"):
+                await bulkhead.call(lambda: "never")
+        return await bulkhead.call(lambda: "done")
+
+    assert asyncio.run(work()) == "done"
+
+
 def test_who_is_cancelled_leaves_the_slot_to_the_call(go):
     """A sender that hangs up does not let another call begin beside the one that still runs."""
     begun, running = threading.Event(), []

@@ -64,8 +64,7 @@ class Fetcher:
         try:
             async with asyncio.timeout(_HTTPS_S if is_web else _STORED_S):
                 content = await (self._from_web(address) if is_web else self._from_store(address, share))
-        # Whatever the file system of some scheme raises: its sender shall come again, and loses nothing.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  (whatever some file system raises: its sender comes again)
             what = address.partition("?")[0]  # the query can be what confirms something
             why = str(error) if isinstance(error, _UnfetchedError) else type(error).__name__
             raise TransientError(

@@ -176,8 +176,10 @@ class MailServer:
         protocol = _LmtpConnection if is_lmtp else _Connection
 
         def connect() -> asyncio.Protocol:
+            if self.is_draining:
+                return _Refusal()
             is_full = len(self.open) >= self.limits.connections and not self._make_room()
-            return _Refusal() if self.is_draining or is_full else protocol(self)
+            return _Refusal() if is_full else protocol(self)
 
         return connect
 

@@ -15,8 +15,6 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
-
-
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
@@ -92,7 +90,10 @@ class _Call(Generic[Result]):
         self.outcome: Future[Result] = Future()
         self._act = act
         self._thread = Thread(target=copy_context().run, args=[self._run], name="convsdk-patience", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # there is none left: its slot is given back as that of any other
+            self.outcome.set_exception(error)
 
     def place(self) -> str:
         """Give where the call is now; empty where it has ended."""

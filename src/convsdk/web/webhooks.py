@@ -36,7 +36,7 @@ from convsdk.web.metrics import NO_CHANNEL, Metrics
 
 # Below, a hand-over to a thread costs more than it frees: checking and parsing so much takes a millisecond or two.
 _LARGE_BYTES = 65_536
-_SLOTS = 4
+_SLOTS = 4  # of one channel: as many may hang, or compute without end, beside all the others
 
 _log = structlog.get_logger(__name__)
 

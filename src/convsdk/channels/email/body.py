@@ -2,8 +2,8 @@
 
 A heuristic, and nothing is lost by it: the sections joined are the whole text. HTML comes here as `markup.written`
 gives it, with quotes behind `>`, so that one set of rules reads both. The time is linear in the size of the text: each
-line is looked at once, beside at most seven others, and long lines are none of the marks. The patterns
-give back nothing of the blanks and dashes around a mark (`*+`), which would cost the square of a line.
+line is looked at once, beside at most seven others, and long lines are none of the marks. The patterns give back
+nothing of the blanks and dashes around a mark (`*+`), which would cost the square of a line.
 """
 
 import re

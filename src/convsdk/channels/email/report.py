@@ -9,11 +9,21 @@ from convsdk.channels.email.settings import EmailSettings
 from convsdk.core.events import DeliveryStatus, Noted, StatusChanged
 from convsdk.core.model import Claim, Trust
 
-_MACHINE = {"message/delivery-status", "message/disposition-notification", "message/feedback-report"}
-_RETURNED = {"message/rfc822", "text/rfc822-headers", "message/rfc822-headers"}
-# RFC 6533: the same, about mail that went by SMTPUTF8.
-_MACHINE |= {"message/global-delivery-status", "message/global-disposition-notification"}
-_RETURNED |= {"message/global", "message/global-headers"}
+# Those with `global` are the same, about mail that went by SMTPUTF8 (RFC 6533).
+_MACHINE = {
+    "message/delivery-status",
+    "message/disposition-notification",
+    "message/feedback-report",
+    "message/global-delivery-status",
+    "message/global-disposition-notification",
+}
+_RETURNED = {
+    "message/rfc822",
+    "text/rfc822-headers",
+    "message/rfc822-headers",
+    "message/global",
+    "message/global-headers",
+}
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _MOST_GROUPS = 100
 _LONGEST = 500

@@ -46,8 +46,8 @@ class SmtpSending:
     "none" encrypts nothing. None: "starttls", and "none" to this machine. `port` 0 is the usual one of the three: 587,
     465, 25. `ca_file` holds the certificates of who signs the server's, in PEM, in place of the well-known ones. At
     most `connections` are open at once, one that is not used for `idle_s` is closed, and `timeout_s` is how long the
-    server may say nothing (behind a mail five times as long, and a second more for each 128 KiB of
-    it). `greeting` is the name in EHLO; empty: this machine's.
+    server may say nothing (behind a mail five times as long, and a second more for each 128 KiB of it). `greeting` is
+    the name in EHLO; empty: this machine's.
     """
 
     by: ClassVar[str] = "smtp"
